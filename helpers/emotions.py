@@ -1,0 +1,107 @@
+"""The words for expressions: vocabularies, aliases, positions on the circumplex, and one colour each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from helpers import did_you_mean
+
+FER7 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+"""FER2013, in the order of the ``emotion`` column of its csv (0 to 6)."""
+
+FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+"""FER+, in the order of its vote columns; "unknown" and "NF" (no face) are not classes."""
+
+AFFECTNET8 = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
+"""AffectNet, in the order of its ``exp`` codes 0 to 7; 8, 9 and 10 (none, uncertain, no face) are not classes."""
+
+FUSED13 = AFFECTNET8 + ("serene", "contemplative", "secure", "untroubled", "quiet")
+"""AffectNetFused, in the order of the thirteen values of a ``*_prob_rank.txt`` file."""
+
+MERGED4 = {
+    "anger+disgust": ("anger", "disgust"),
+    "fear+sadness": ("fear", "sadness"),
+    "happiness": ("happiness",),
+    "neutral+surprise": ("neutral", "surprise"),
+}
+"""The four-class merge that student projects use; contempt has no place in it."""
+
+_ALIASES = {
+    "anger": "angry angered an",
+    "disgust": "disgusted di",
+    "fear": "fearful afraid scared fe",
+    "happiness": "happy joy ha",
+    "sadness": "sad sa",
+    "surprise": "surprised su",
+    "neutral": "none_expressed calm ne",
+    "contempt": "contemptuous co",
+    "serene": "serenity",
+    "contemplative": "contemplation",
+    "secure": "security",
+    "untroubled": "",
+    "quiet": "quietness",
+}
+_CANONICAL = {word: name for name, words in _ALIASES.items() for word in (name, *words.split())}
+
+CIRCUMPLEX = {
+    "neutral": (-0.03, -0.02),
+    "happiness": (0.67, 0.08),
+    "sadness": (-0.63, -0.27),
+    "surprise": (0.18, 0.70),
+    "fear": (-0.12, 0.76),
+    "disgust": (-0.68, 0.45),
+    "anger": (-0.43, 0.55),
+    "contempt": (-0.51, 0.58),
+}
+"""Mean (valence, arousal) of each AffectNet class, both in [-1, 1] (counted on its annotations)."""
+
+COLORS = {
+    "anger": "#c8382e",
+    "disgust": "#6b8e23",
+    "fear": "#7b4fa3",
+    "happiness": "#e0a11b",
+    "sadness": "#3a6fb0",
+    "surprise": "#e3743b",
+    "neutral": "#7d7d7d",
+    "contempt": "#a0527a",
+    "serene": "#4fb0a5",
+    "contemplative": "#5c7f8f",
+    "secure": "#4d9a5b",
+    "untroubled": "#9fc46b",
+    "quiet": "#a9b4c2",
+    "anger+disgust": "#c8382e",
+    "fear+sadness": "#3a6fb0",
+    "neutral+surprise": "#7d7d7d",
+}
+"""One colour a class, the same in every figure."""
+
+
+def canonical(word: str) -> str:
+    """Return the workbook's name for an expression.
+
+    Args:
+        word: a name in any casing, noun or adjective ("Happy", "HAPPINESS", "joy").
+
+    Raises:
+        ValueError: no expression is called that; the message gives the nearest name.
+    """
+    key = word.strip().lower()
+    if key in _CANONICAL:
+        return _CANONICAL[key]
+    raise ValueError(
+        f"unknown expression {word!r}{did_you_mean(key, _CANONICAL)}; known: {', '.join(_ALIASES)}"
+    )
+
+
+def merge_index(classes: tuple[str, ...], groups: dict[str, tuple[str, ...]] = MERGED4) -> np.ndarray:
+    """Return for each class the index of the group it belongs to, -1 where it has none.
+
+    Args:
+        classes: canonical names, in label order.
+        groups: group name to the canonical names in it.
+
+    Returns:
+        int64 ``[len(classes)]``.
+    """
+    owner = {name: i for i, members in enumerate(groups.values()) for name in members}
+    return np.array([owner.get(name, -1) for name in classes], dtype=np.int64)

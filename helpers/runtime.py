@@ -1,0 +1,86 @@
+"""The machine under the notebooks: device, precision, threads, seeds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+
+import numpy as np
+import torch
+
+
+def device(name: str = "auto") -> torch.device:
+    """Return the device to compute on: CUDA, else Apple's MPS, else the CPU.
+
+    Args:
+        name: "auto", or a device that PyTorch knows ("cpu", "cuda", "cuda:1", "mps").
+
+    Raises:
+        ValueError: the device is not on this machine.
+    """
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "auto":
+        return torch.device(found)
+    wanted = torch.device(name)
+    if wanted.type not in {"cpu", found}:
+        raise ValueError(f"device {name!r} is not on this machine; use 'auto' (here: {found})")
+    return wanted
+
+
+def autocast_dtype(where: torch.device) -> torch.dtype | None:
+    """Return the half precision in which this device is faster than float32, or None where it has none.
+
+    On CPUs bfloat16 needs AVX512-BF16 or AMX: emulated, it is slower than float32.
+
+    Args:
+        where: the device that will compute.
+    """
+    if where.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if where.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return None
+
+
+def _cpu_has_bfloat16() -> bool:
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check()) or torch.backends.mkldnn.is_available() and _cpu_flag("avx512_bf16")
+
+
+def _cpu_flag(flag: str) -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return any(flag in line for line in lines if line.startswith("flags"))
+    except OSError:  # not Linux
+        return False
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch (every device), so that what follows is the same on each run.
+
+    Args:
+        seed: any integer from 0 to 2**32 - 1.
+
+    Raises:
+        ValueError: the seed is outside that range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def machine() -> dict[str, str | int]:
+    """Return what a figure depends on: processor, threads, accelerator, versions; plain types, for a record."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu_count": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "half_precision": str(autocast_dtype(device())).removeprefix("torch."),
+    }
