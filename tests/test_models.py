@@ -1,0 +1,182 @@
+"""The networks: shapes, sizes counted by hand, stems and heads against torchvision's own answers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+
+from helpers import models
+
+RESNETS = ("resnet18", "resnet34", "resnet50")
+# Trainable numbers of torchvision's 1,000-class networks, as its documentation lists them.
+PUBLISHED = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "efficientnet_b0": 5_288_548,
+}
+
+
+def pictures(channels: int = 1, size: int = 48, num: int = 2) -> torch.Tensor:
+    return torch.randn(num, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_face_cnn_has_the_size_counted_by_hand():
+    convolutions = 9 * (1 * 32 + 32 * 64 + 64 * 128 + 128 * 256)
+    batch_norms = 2 * (32 + 64 + 128 + 256)
+    dense = (256 * 128 + 128) + (128 * 7 + 7)
+    assert models.num_parameters(models.FaceCNN()) == convolutions + batch_norms + dense
+
+
+def test_face_cnn_equals_the_same_layers_called_by_hand():
+    net = models.FaceCNN(7).eval()
+    state, maps = net.state_dict(), pictures()
+    for i in range(4):
+        norm = [state[f"blocks.{i}.1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        maps = torch.nn.functional.conv2d(maps, state[f"blocks.{i}.0.weight"], padding=1)
+        maps = torch.nn.functional.batch_norm(maps, *norm).relu()
+        maps = torch.nn.functional.max_pool2d(maps, 2)
+    assert maps.shape == (2, 256, 3, 3)
+    dense = (maps.flatten(2).mean(2) @ state["dense.1.weight"].T + state["dense.1.bias"]).clamp(min=0)
+    expected = dense @ state["head.weight"].T + state["head.bias"]
+    torch.testing.assert_close(net(pictures()), expected)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_every_network_answers_in_both_colours_and_with_several_heads(name):
+    grey = models.create(name, 5).eval()
+    assert grey(pictures()).shape == (2, 5)
+    rgb = models.create(name, {"labels": 8, "valence_arousal": 2}, in_channels=3).eval()
+    answers = rgb(pictures(3))
+    assert {key: tuple(value.shape) for key, value in answers.items()} == {
+        "labels": (2, 8),
+        "valence_arousal": (2, 2),
+    }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_torchvision_networks_keep_their_published_size(name):
+    ours = models.create(name, 1000, in_channels=3)
+    assert models.num_parameters(ours) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", [*RESNETS, "efficientnet_b0", "vit_b_16"])
+def test_three_channels_and_the_standard_stem_change_nothing(name):
+    torch.manual_seed(3)
+    size = {"image_size": 48} if name == "vit_b_16" else {}
+    reference = torchvision.models.get_model(name, weights=None, num_classes=6, **size).eval()
+    ours = models.create(name, 6, in_channels=3).eval()
+    names = dict(zip(ours.state_dict(), reference.state_dict(), strict=True))
+    ours.load_state_dict({mine: reference.state_dict()[theirs] for mine, theirs in names.items()})
+    torch.testing.assert_close(ours(pictures(3)), reference(pictures(3)))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_b_16"])
+def test_grey_stem_sees_a_grey_picture_as_the_rgb_stem_does(name):
+    torch.manual_seed(4)
+    rgb = models.create(name, 7, in_channels=3).eval()
+    torch.manual_seed(4)
+    grey = models.create(name, 7, in_channels=1).eval()
+    different = {
+        key for key, value in grey.state_dict().items() if value.shape != rgb.state_dict()[key].shape
+    }
+    assert len(different) == 1
+    shared = {key: value for key, value in rgb.state_dict().items() if key not in different}
+    grey.load_state_dict(shared, strict=False)
+    torch.testing.assert_close(grey(pictures()), rgb(pictures().expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
+
+
+def test_small_stem_keeps_the_resolution():
+    net = models.create("resnet18", 7, stem="small")
+    assert net.maxpool(net.relu(net.bn1(net.conv1(pictures())))).shape == (2, 64, 48, 48)
+    standard = models.create("resnet18", 7)
+    assert standard.maxpool(standard.relu(standard.bn1(standard.conv1(pictures())))).shape == (2, 64, 12, 12)
+    assert models.create("efficientnet_b0", 7, stem="small").features[0](pictures()).shape[-1] == 48
+    assert models.create("vit_b_16", 7, stem="small").seq_length == 6 * 6 + 1
+
+
+def test_unshuffle_stem_turns_four_pixels_into_four_channels():
+    net = models.FaceCNN(in_channels=3, stem="unshuffle")
+    picture = pictures(3)
+    moved = net.stem(picture)
+    assert moved.shape == (2, 12, 24, 24)
+    torch.testing.assert_close(moved[:, 6], picture[:, 1, 1::2, 0::2])
+    assert net.blocks(moved).shape == (2, 256, 3, 3)
+
+
+def test_readout_puts_the_maximum_beside_the_mean():
+    net = models.FaceCNN(readout="mean+max", dropout=0.0).eval()
+    seen = {}
+    net.dense.register_forward_hook(lambda _, given, __: seen.update(features=given[0]))
+    net(pictures())
+    maps = net.blocks(pictures())
+    expected = torch.stack([torch.cat([m.flatten(1).mean(1), m.flatten(1).max(1).values]) for m in maps])
+    torch.testing.assert_close(seen["features"], expected)
+
+
+@pytest.mark.parametrize(("pool_first", "order"), [(False, "CBRCBRP"), (True, "CPBRCBR")])
+def test_order_of_the_layers_in_a_block(pool_first, order):
+    block = models.FaceCNN(convs=2, pool_first=pool_first).blocks[0]
+    letters = {"Conv2d": "C", "BatchNorm2d": "B", "ReLU": "R", "MaxPool2d": "P"}
+    assert "".join(letters[type(layer).__name__] for layer in block) == order
+
+
+@pytest.mark.parametrize("name", ["face-cnn", "resnet18", "vit_b_16"])
+def test_dropout_acts_in_training_only(name):
+    net = models.create(name, 7, dropout=0.5)
+    net.eval()
+    torch.testing.assert_close(net(pictures()), net(pictures()))
+    dropped = [part for part in net.modules() if isinstance(part, torch.nn.Dropout) and part.p == 0.5]
+    dropped[-1].train()
+    assert not torch.equal(net(pictures()), net(pictures()))
+
+
+def test_efficientnet_keeps_its_own_dropout_unless_told():
+    shares = [models.create("efficientnet_b0", 7, dropout=d).classifier[0] for d in (None, 0.4)]
+    assert [layer.p for layer in shares] == [0.2, 0.4]
+    assert isinstance(models.create("efficientnet_b0", 7, dropout=0.0).classifier, torch.nn.Linear)
+
+
+def test_a_gradient_reaches_every_parameter():
+    net = models.create("face-cnn-fast", {"labels": 7, "valence": 1})
+    sum(value.square().sum() for value in net(pictures(num=4)).values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_num_parameters_leaves_frozen_ones_out_when_asked():
+    net = models.FaceCNN()
+    net.blocks.requires_grad_(False)
+    assert models.num_parameters(net, trainable_only=True) == (256 * 128 + 128) + (128 * 7 + 7)
+
+
+def test_pretrained_weights_are_read_from_the_hub_cache(tmp_path, monkeypatch):
+    """A file under the real name in the cache is what ``weights="DEFAULT"`` loads; nothing is downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    reference = torchvision.models.resnet18()
+    url = torchvision.models.ResNet18_Weights.DEFAULT.url
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(reference.state_dict(), tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1])
+    net = models.create("resnet18", 7, in_channels=3, weights="DEFAULT")
+    torch.testing.assert_close(net.conv1.weight, reference.conv1.weight)
+    torch.testing.assert_close(net.layer4[1].conv2.weight, reference.layer4[1].conv2.weight)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: models.create("resnet-18", 7), "did you mean 'resnet18'"),
+        (lambda: models.create("face-cnn", 7, stem="unshufle"), "did you mean 'unshuffle'"),
+        (lambda: models.create("resnet18", 7, stem="smal"), "did you mean 'small'"),
+        (lambda: models.FaceCNN(readout="max"), "mean\\+max"),
+        (lambda: models.FaceCNN(dropout=1.0), "dropout must be in"),
+        (lambda: models.FaceCNN(widths=()), "widths"),
+        (lambda: models.create("resnet18", {}), "num_classes must be 1 or more"),
+        (lambda: models.FaceCNN(0), "num_classes must be 1 or more"),
+        (lambda: models.create("vit_b_16", 7, weights="DEFAULT"), "image_size=224"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(call, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
