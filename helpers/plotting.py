@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Patch
 
 from helpers import emotions
 
@@ -186,7 +186,9 @@ def _tile(
     corners = [(column * step_x, row * step_y + round(top * height)) for row, column in places]
     for tile, (x, y) in zip(tiles, corners, strict=True):
         canvas[y : y + height, x : x + width] = tile / 255
-    ax.imshow(canvas, vmin=0, vmax=1)
+    # 64 grey levels and whole pixels: no eye sees it, and a notebook full of faces stays half as large
+    smooth = "nearest" if width <= 64 else "auto"
+    ax.imshow(np.round(canvas * 63) / 63, vmin=0, vmax=1, interpolation=smooth)
     _bare(ax)
     return corners
 
@@ -221,7 +223,7 @@ def class_balance(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = _axes(ax, 8.0, 0.9 + 0.36 * len(shares))
     first, *others = shares.columns
     ax.barh(shares.index, 100 * shares[first], color=[color(name) for name in shares.index], height=0.66)
-    ax.barh([], [], color=MUTED, label=f"{first} (bar)")
+    bar = Patch(color=MUTED, label=f"{first} (bar)")
     for split, marker in zip(others, cycle("oDX"), strict=False):
         mark = {"color": "white", "edgecolor": INK, "marker": marker, "s": 48, "zorder": 3}
         ax.scatter(100 * shares[split], shares.index, label=split, **mark)
@@ -229,7 +231,7 @@ def class_balance(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
-    ax.legend(loc="lower right")
+    ax.legend(handles=[bar, *ax.collections], loc="lower right")
     return ax
 
 
@@ -277,13 +279,16 @@ def circumplex(
     """
     names = ("valence  (unpleasant to pleasant)", "arousal  (calm to excited)")
     ax = scatter(points, labels, classes, names, ax=_axes(ax, 7.2, 5.2))
+    if centers:  # the names on the plane say what a legend would
+        ax.get_legend().remove()
     ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=MUTED, lw=1.2))
     ax.axhline(0, color=FAINT, lw=1, zorder=0)
     ax.axvline(0, color=FAINT, lw=1, zorder=0)
     halo = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
     for name, place in (centers or {}).items():
         ax.text(*place, name, ha="center", va="center", weight="bold", fontsize=10.5, bbox=halo)
-    ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
+    ticks = [-1, -0.5, 0, 0.5, 1]
+    ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=ticks, yticks=ticks)
     return ax
 
 

@@ -1,0 +1,193 @@
+"""Figures: what goes in is what is drawn, on the axes that was given, and pyplot is left as it was."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from helpers import emotions, plotting
+
+Score = namedtuple("Score", "value low high")
+CLASSES = ("anger", "happiness", "neutral")
+
+
+@pytest.fixture(autouse=True)
+def _own_rc():
+    with mpl.rc_context():
+        yield
+        plt.close("all")
+
+
+def faces(num, *, color=False, size=48, seed=0):
+    shape = (num, 3, size, size) if color else (num, size, size)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def spiral():
+    angle = np.linspace(0, 6, 68)
+    return np.stack([24 + angle * np.cos(angle), 24 + angle * np.sin(angle)], axis=1).astype(np.float32)
+
+
+def plane(num=60, seed=0):
+    random = np.random.default_rng(seed)
+    return random.uniform(-0.7, 0.7, (num, 2)), random.integers(0, len(CLASSES), num)
+
+
+DRAW = {
+    "face": lambda ax=None: plotting.face(faces(1)[0], "happiness", ax=ax),
+    "face_grid": lambda ax=None: plotting.face_grid(faces(9), ["anger"] * 9, ax=ax),
+    "face_rows": lambda ax=None: plotting.face_rows({"anger": faces(3), "neutral": faces(2)}, ax=ax),
+    "landmarks": lambda ax=None: plotting.landmarks(faces(1)[0], spiral(), ax=ax),
+    "class_balance": lambda ax=None: plotting.class_balance(
+        pd.DataFrame({"train": [0.2, 0.3, 0.5], "test": [0.3, 0.3, 0.4]}, index=CLASSES), ax=ax
+    ),
+    "scatter": lambda ax=None: plotting.scatter(*plane(), CLASSES, ax=ax),
+    "circumplex": lambda ax=None: plotting.circumplex(*plane(), CLASSES, emotions.CIRCUMPLEX, ax=ax),
+    "distribution": lambda ax=None: plotting.distribution(np.array([0.1, 0.7, 0.2]), CLASSES, ax=ax),
+    "ridges": lambda ax=None: plotting.ridges(
+        {"anger": np.arange(9.0), "neutral": np.ones(4)}, "brightness", ax=ax
+    ),
+    "scores": lambda ax=None: plotting.scores(
+        {"majority": Score(0.2, 0.1, 0.3), "raters": Score(0.7, 0.6, 0.8)}, ["majority"], ["raters"], ax=ax
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_draws_on_the_axes_it_is_given_and_opens_no_figure(name):
+    figure = Figure()
+    ax = figure.subplots()
+    assert DRAW[name](ax=ax) is ax
+    assert figure.axes == [ax]
+    assert ax.has_data()
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_without_axes_makes_one_figure_that_renders_inside_its_canvas(name):
+    plotting.style()
+    ax = DRAW[name]()
+    assert plt.get_fignums() == [ax.figure.number]
+    ax.figure.canvas.draw()
+    pixels = np.asarray(ax.figure.canvas.buffer_rgba())[..., :3]
+    assert pixels.std() > 0
+    drawn, page = ax.figure.get_tightbbox(), ax.figure.get_size_inches()
+    assert drawn.min.min() > -0.02  # inches
+    assert np.all(drawn.max < page + 0.02)
+
+
+def test_style_keeps_text_legible_and_pictures_small():
+    plotting.style()
+    smallest = min(mpl.rcParams["font.size"], mpl.rcParams["legend.fontsize"], mpl.rcParams["axes.labelsize"])
+    assert mpl.rcParams["figure.dpi"] <= 80
+    assert smallest * mpl.rcParams["figure.dpi"] / 72 >= 12  # pixels
+
+
+def test_neighbouring_classes_differ_in_marker_as_well_as_in_colour():
+    for names in (emotions.FER7, emotions.FERPLUS8, emotions.AFFECTNET8):
+        assert len({plotting.MARKERS[name] for name in names}) == len(names)
+        assert len({plotting.color(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_face_grid_shows_each_face_where_its_title_stands(color):
+    images = faces(5, color=color)
+    ax = plotting.face_grid(images, ["a", "b", "c", "d", "e"], columns=3)
+    shown = np.asarray(ax.images[0].get_array())
+    for face, text in zip(images, ax.texts, strict=True):
+        x, y = text.get_position()
+        left, top = round(x - 24), round(y + 0.05 * 48)
+        tile = shown[top : top + 48, left : left + 48]
+        expected = face.transpose(1, 2, 0) if color else face
+        np.testing.assert_allclose(tile * 255, expected, atol=255 / 126 + 1e-6)  # half of one of 64 levels
+    assert [text.get_text() for text in ax.texts] == list("abcde")
+
+
+def test_face_rows_leaves_missing_places_white():
+    ax = plotting.face_rows({"anger": np.zeros((3, 48, 48)), "neutral": np.zeros((1, 48, 48))})
+    shown = np.asarray(ax.images[0].get_array())
+    assert shown.shape == (2 * 48 + 3, 3 * 48 + 2 * 3)
+    assert shown[60, 10] == 0
+    assert np.all(shown[51:, 51:] == 1)
+    assert [text.get_text() for text in ax.texts] == ["anger", "neutral"]
+
+
+def test_landmark_parts_name_each_of_the_68_points():
+    assert sorted({point for part in plotting.LANDMARK_PARTS.values() for point in part}) == list(range(68))
+
+
+def test_landmarks_are_drawn_where_they_are():
+    points = spiral()
+    drawn = np.concatenate([line.get_xydata() for line in plotting.landmarks(faces(1)[0], points).lines])
+    assert len(drawn) == 68 + 4  # both eyes and both lips are closed
+    assert {tuple(point) for point in drawn.tolist()} == {tuple(point) for point in points.tolist()}
+
+
+def test_class_balance_draws_shares_in_percent_from_top_to_bottom():
+    shares = pd.DataFrame({"train": [0.2, 0.3, 0.5], "validation": [0.1, 0.2, 0.7]}, index=CLASSES)
+    ax = plotting.class_balance(shares)
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([20, 30, 50])
+    assert [to_hex(bar.get_facecolor()) for bar in ax.patches] == [emotions.COLORS[name] for name in CLASSES]
+    assert list(ax.collections[0].get_offsets()[:, 0]) == pytest.approx([10, 20, 70])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train (bar)", "validation"]
+    assert ax.yaxis_inverted()
+
+
+def test_scatter_draws_each_point_once_in_the_colour_of_its_class():
+    points, labels = plane()
+    ax = plotting.scatter(points, labels, CLASSES, ("one", "two"))
+    for index, group in enumerate(ax.collections):
+        np.testing.assert_array_equal(group.get_offsets(), points[labels == index])
+        assert to_hex(group.get_facecolor()[0]) == emotions.COLORS[CLASSES[index]]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("one", "two")
+
+
+def test_circumplex_has_the_unit_circle_and_names_its_axes():
+    points, labels = plane()
+    ax = plotting.circumplex(points, labels, CLASSES, {"anger": (-0.4, 0.5)})
+    assert [(patch.center, patch.radius) for patch in ax.patches] == [((0, 0), 1)]
+    assert ax.get_xlabel().startswith("valence")
+    assert ax.get_ylabel().startswith("arousal")
+    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("anger", (-0.4, 0.5))]
+
+
+def test_distribution_bars_are_the_probabilities():
+    ax = plotting.distribution(np.array([0.1, 0.7, 0.2]), CLASSES)
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.1, 0.7, 0.2])
+    assert ax.get_xlim() == (0, 1)
+
+
+def test_ridges_enclose_the_same_area_and_skip_an_empty_class():
+    values = {"anger": np.linspace(0, 10, 500), "fear": np.array([]), "neutral": np.full(30, 5.0)}
+    ax = plotting.ridges(values, "brightness (0 to 255)", bins=np.linspace(0, 10, 11))
+    heights = []
+    for row, group in zip((0, 2), ax.collections[::2], strict=True):
+        outline = group.get_paths()[0].vertices
+        x, y = outline[:, 0], outline[:, 1] - row
+        heights.append(0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))  # shoelace formula
+    assert heights[0] == pytest.approx(heights[1], rel=1e-6)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["anger", "fear", "neutral"]
+
+
+def test_scores_show_value_and_interval_and_carry_down_baseline_and_ceiling():
+    rows = {
+        "guess": Score(0.1, 0.05, 0.15),
+        "majority": Score(0.3, 0.2, 0.4),
+        "model": Score(0.6, 0.55, 0.65),
+        "raters": Score(0.7, 0.6, 0.8),
+    }
+    ax = plotting.scores(rows, baseline=["guess", "majority"], ceiling=["raters"])
+    bars, values = ax.lines[0:8:2], ax.lines[1:8:2]
+    assert [tuple(bar.get_xdata()) for bar in bars] == [(row.low, row.high) for row in rows.values()]
+    assert [value.get_xdata()[0] for value in values] == [row.value for row in rows.values()]
+    assert [line.get_xdata()[0] for line in ax.lines[8:]] == [0.3, 0.7]
+    assert ax.texts[2].get_text() == "0.600 [0.550, 0.650]"
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(rows)
+    assert ax.yaxis_inverted()
