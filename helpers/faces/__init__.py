@@ -1,0 +1,227 @@
+"""Drawn faces: action units in, pixels and everything that is true of them out.
+
+``faces.sample(1000, seed=0)`` draws a set; ``faces.render(action_units, ...)`` draws the faces you ask for. How a face gets
+its label, so that the best possible accuracy is known, is in :mod:`helpers.faces.truth`; what varies between people and
+pictures is in :mod:`helpers.faces.people`; how it is painted is in :mod:`helpers.faces.drawing`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from helpers import emotions
+from helpers.faces import chance, drawing, people, truth
+from helpers.faces.people import IDENTITY, VIEW
+from helpers.faces.truth import (
+    ACTION_UNITS,
+    bayes_accuracy,
+    bayes_cross_entropy,
+    bayes_kl,
+    class_probabilities,
+    fused_probabilities,
+    irreducible_va_error,
+    rater_agreement,
+    valence_arousal,
+)
+
+__all__ = [
+    "ACTION_UNITS",
+    "IDENTITY",
+    "VIEW",
+    "Drawn",
+    "bayes_accuracy",
+    "bayes_cross_entropy",
+    "bayes_kl",
+    "class_probabilities",
+    "fused_probabilities",
+    "irreducible_va_error",
+    "rater_agreement",
+    "render",
+    "sample",
+    "valence_arousal",
+]
+
+BLOCK = 64  # faces drawn at a time; also what bounds the memory
+PEOPLE = 50  # so many different people follow each other before the first comes back
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """N drawn faces and what is true of them; all on one device.
+
+    Args:
+        images: uint8 ``[N, size, size]`` (grey) or ``[N, 3, size, size]`` (RGB).
+        labels: int64 ``[N]``, the published label: one rater's answer, an index into ``emotions.FER7``.
+        action_units: float32 ``[N, 17]`` in [0, 1], in the order of ``ACTION_UNITS``; the mean of both sides.
+        valence_arousal: float32 ``[N, 2]`` in [-1, 1], as annotated: the true values plus noise.
+        class_probabilities: float32 ``[N, 7]``, the true p(class | face) over ``emotions.FER7``.
+        votes: int64 ``[N, 7]``, how many of the raters chose each class.
+        landmarks: float32 ``[N, 68, 2]``, (x, y) in pixels in the iBUG order.
+        subject: int64 ``[N]``, equal for the same person.
+        masks: bool ``[N, 4, size, size]``, where brows, eyes, nose and mouth lie; None unless asked for.
+    """
+
+    images: Tensor
+    labels: Tensor
+    action_units: Tensor
+    valence_arousal: Tensor
+    class_probabilities: Tensor
+    votes: Tensor
+    landmarks: Tensor
+    subject: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def sample(
+    num_faces: int = 2000,
+    seed: int = 0,
+    size: int = 48,
+    color: bool = False,
+    device: str | torch.device = "cpu",
+    *,
+    balance: str | dict[str, float] = "fer2013",
+    faces_per_person: int = 20,
+    ambiguity: float = 1.0,
+    label_noise: float = 0.03,
+    va_noise: float = 0.1,
+    num_raters: int = 10,
+    masks: bool = False,
+) -> Drawn:
+    """Draw a set of faces. Face i depends on the seed, its number and the options, not on how many are drawn.
+
+    Args:
+        num_faces: how many, at least 1.
+        seed: the same seed gives the same bytes on the same kind of machine.
+        size: pixels along a side, 16 to 1024.
+        color: RGB instead of grey.
+        device: where to draw.
+        balance: how often each expression is intended: "fer2013", "uniform", or weights by class name.
+        faces_per_person: pictures of each person.
+        ambiguity: how much the raters guess; 1 is the default rater, 0.1 nearly always the most likely class.
+        label_noise: the share of answers that are slips, in [0, 1].
+        va_noise: standard deviation of the annotated valence and arousal around the true ones, in [0, 0.2].
+        num_raters: how many raters vote.
+        masks: also return the region masks.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _check("num_faces", num_faces, 1, 10_000_000)
+    _check("size", size, 16, 1024)
+    _check("faces_per_person", faces_per_person, 1, 10_000)
+    weights = truth.balance_of(balance)
+    blocks = []
+    for start in range(0, num_faces, BLOCK):
+        index = torch.arange(start, start + BLOCK, device=device)
+        subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
+        block = _block(
+            seed,
+            index,
+            subject,
+            weights.to(device),
+            size,
+            color,
+            masks,
+            (ambiguity, label_noise, va_noise, num_raters),
+        )
+        blocks.append(_cut(block, num_faces - start))
+    return _joined(blocks)
+
+
+def _block(seed, index, subject, weights, size, color, masks, raters) -> Drawn:
+    ambiguity, label_noise, va_noise, num_raters = raters
+    sides = truth.draw_action_units(seed, index, weights)
+    units = sides.mean(-1)
+    probabilities = truth.class_probabilities(units, ambiguity, label_noise)
+    answers = truth.answers(probabilities, chance.uniform(seed, "raters", index, 1 + num_raters))
+    noise = (chance.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
+    person, view = people.identities(seed, subject), people.views(seed, index)
+    return Drawn(
+        images=_images(sides, person, view, size, color, chance.normal(seed, "grain", index, size * size)),
+        labels=answers[:, 0],
+        action_units=units,
+        valence_arousal=(truth.valence_arousal(units) + noise).clamp(-1, 1),
+        class_probabilities=probabilities,
+        votes=torch.nn.functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
+        landmarks=torch.full((len(index), 68, 2), size / 2.0, device=index.device),
+        subject=subject,
+        masks=torch.ones(len(index), 4, size, size, dtype=torch.bool, device=index.device) if masks else None,
+    )
+
+
+def _images(sides: Tensor, person: dict, view: dict, size: int, color: bool, grain: Tensor | None) -> Tensor:
+    face = drawing.canvas(sides, person, round(1.25 * drawing.CANVAS * size))
+    image = drawing.seen(drawing.lit(face, view), sides, person, view, size)[:, 0]
+    if grain is not None:
+        image = image + grain.view(-1, size, size) * view["noise"][:, None, None]
+    image = ((image - 0.5) * view["contrast"][:, None, None] + 0.5).clamp(0, 1) * 255 + 0.5
+    grey = image.to(torch.uint8)
+    return grey[:, None].expand(-1, 3, -1, -1).contiguous() if color else grey
+
+
+def _cut(drawn: Drawn, num: int) -> Drawn:
+    parts = {field.name: getattr(drawn, field.name) for field in fields(drawn)}
+    return Drawn(**{name: None if value is None else value[:num] for name, value in parts.items()})
+
+
+def _joined(blocks: list[Drawn]) -> Drawn:
+    parts = {field.name: [getattr(block, field.name) for block in blocks] for field in fields(Drawn)}
+    return Drawn(**{name: None if value[0] is None else torch.cat(value) for name, value in parts.items()})
+
+
+def render(
+    action_units: Tensor | dict[str, float],
+    identity: dict[str, Tensor | float] | None = None,
+    view: dict[str, Tensor | float] | None = None,
+    size: int = 48,
+    color: bool = False,
+) -> Tensor:
+    """Draw the faces you describe.
+
+    Args:
+        action_units: float ``[N, 17]``, or ``[N, 17, 2]`` for the left and right of the picture, in [0, 1]; or one face as
+            ``{"AU12": 0.8}``.
+        identity: some of the numbers of ``IDENTITY``; the others are those of an average face.
+        view: some of the numbers of ``VIEW``; the others are from the front in even light.
+        size: pixels along a side, 16 to 1024.
+        color: RGB instead of grey.
+
+    Returns:
+        uint8 ``[N, size, size]``, or ``[N, 3, size, size]`` in colour.
+
+    Raises:
+        ValueError: an argument is out of its range, or a name is unknown.
+    """
+    _check("size", size, 16, 1024)
+    sides = _sides(action_units)
+    person = people.average(IDENTITY, identity, sides[:, :, 0])
+    return _images(sides, person, people.average(VIEW, view, sides[:, :, 0]), size, color, None)
+
+
+def _sides(action_units: Tensor | dict[str, float]) -> Tensor:
+    if isinstance(action_units, dict):
+        row = torch.zeros(1, len(ACTION_UNITS))
+        for name, value in action_units.items():
+            row[0, truth.au_column(name)] = value
+        action_units = row
+    units = torch.as_tensor(action_units, dtype=torch.float32)
+    if units.ndim == 2:
+        units = units[..., None].expand(-1, -1, 2)
+    if units.shape[1:] != (len(ACTION_UNITS), 2) or len(units) == 0:
+        raise ValueError(
+            f"action_units must be [N, 17] or [N, 17, 2] with N of 1 or more, not {list(units.shape)}"
+        )
+    if not bool(((units >= 0) & (units <= 1)).all()):
+        raise ValueError("action_units must lie in 0 to 1")
+    return units
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, not {value}")

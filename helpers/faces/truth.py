@@ -1,0 +1,350 @@
+"""What is true of a drawn face: its action units, and the people who put a label on it.
+
+**Annotator model.** A rater who sees a face with action units a (17 intensities from 0 to 1) answers class c with
+
+    p(c | a) = (1 - s) softmax(k (b + W a))_c + s / 7
+
+where W is ``EVIDENCE``, b is ``BIAS``, k = 1 / ``ambiguity`` and s is the share of slips, ``label_noise``. The published
+label of a face is one such answer, ten more answers are its votes. So nothing can predict the labels better than
+argmax p, which is right with probability max p: the Bayes accuracy of a set is the mean of max p.
+
+**Valence and arousal** are tanh of a weighted sum of the action units (``VALENCE``, ``AROUSAL``).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from helpers import did_you_mean, emotions
+from helpers.faces import chance
+
+_NUMBERS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26)
+ACTION_UNITS = tuple(f"AU{number}" for number in _NUMBERS)
+"""The seventeen facial action units (FACS), in the order of every ``action_units`` array."""
+
+FER2013_COUNTS = {
+    "anger": 3995,
+    "disgust": 436,
+    "fear": 4097,
+    "happiness": 7215,
+    "sadness": 4830,
+    "surprise": 3171,
+    "neutral": 4965,
+}
+"""How many Training images of FER2013 carry each label: the default class balance."""
+
+PROTOTYPES = {
+    "anger": {4: 0.9, 5: 0.45, 7: 0.7, 10: 0.25, 17: 0.3, 23: 0.7, 24: 0.45, 25: 0.25},
+    "disgust": {4: 0.5, 6: 0.2, 7: 0.4, 9: 0.9, 10: 0.6, 15: 0.45, 17: 0.5, 25: 0.2},
+    "fear": {1: 0.8, 2: 0.5, 4: 0.5, 5: 0.8, 7: 0.3, 20: 0.7, 25: 0.6, 26: 0.45},
+    "happiness": {6: 0.75, 12: 0.95, 25: 0.65, 26: 0.2},
+    "sadness": {1: 0.8, 4: 0.6, 15: 0.8, 17: 0.5, 7: 0.15},
+    "surprise": {1: 0.85, 2: 0.9, 5: 0.75, 25: 0.7, 26: 0.85},
+    "neutral": {},
+}
+"""How strongly each action unit belongs to an expression (0 to 1); FACS number to weight."""
+
+EVIDENCE = {
+    "anger": {
+        1: -3,
+        2: -2,
+        4: 4,
+        5: 1,
+        6: -1,
+        7: 2,
+        9: 0.5,
+        10: 1,
+        12: -4,
+        15: -1,
+        17: 1,
+        23: 5,
+        24: 4,
+        26: -1,
+    },
+    "disgust": {1: -2, 2: -1, 5: -1, 9: 8, 10: 3, 12: -3, 15: 1, 17: 1, 20: -1, 23: -1, 26: -1},
+    "fear": {1: 2, 2: 1, 4: 1, 5: 3, 9: -1, 12: -4, 15: -1, 20: 6, 25: 1, 26: 0.5},
+    "happiness": {1: -1, 4: -2, 6: 3, 9: -2, 12: 8, 14: 0, 15: -4, 20: -1, 23: -2, 25: 1},
+    "sadness": {1: 3.5, 2: -2, 4: 1.5, 5: -2, 6: 0, 12: -4, 15: 6, 17: 2, 25: -1, 26: -1},
+    "surprise": {1: 2, 2: 3.5, 4: -3, 5: 2.5, 7: -1, 9: -1, 12: -2, 15: -2, 20: -2, 26: 4},
+    "neutral": {},
+}
+"""W: what each action unit adds to the score of a class (nats at full intensity)."""
+
+BIAS = {
+    "anger": -0.6,
+    "disgust": -2.6,
+    "fear": -0.8,
+    "happiness": -0.7,
+    "sadness": -0.3,
+    "surprise": -1.5,
+    "neutral": 1.2,
+}
+"""b: the score of each class on a face at rest (nats)."""
+
+VALENCE = {
+    4: -0.5,
+    5: -0.05,
+    6: 0.3,
+    9: -0.6,
+    10: -0.3,
+    12: 1.0,
+    14: -0.2,
+    15: -0.6,
+    17: -0.1,
+    20: -0.25,
+    23: -0.3,
+    24: -0.2,
+}
+"""What each action unit adds to valence, before tanh."""
+
+AROUSAL = {
+    1: 0.05,
+    2: 0.25,
+    4: 0.2,
+    5: 0.6,
+    7: 0.15,
+    9: 0.35,
+    10: 0.1,
+    12: 0.1,
+    15: -0.45,
+    17: -0.1,
+    20: 0.4,
+    23: 0.25,
+    26: 0.35,
+}
+"""What each action unit adds to arousal, before tanh."""
+
+_CALM = {
+    "serene": (0.3, -0.25),
+    "contemplative": (-0.15, -0.3),
+    "secure": (0.35, 0.05),
+    "untroubled": (0.2, -0.1),
+    "quiet": (0.0, -0.35),
+}
+_CALM_WIDTH = 0.25  # how far, in valence and arousal, a calm word reaches
+
+
+def au_column(names: str) -> int:
+    """Return the column of an action unit in every ``action_units`` array.
+
+    Args:
+        names: its name, such as "AU12".
+
+    Raises:
+        ValueError: no action unit is called that; the message gives the nearest name.
+    """
+    if names in ACTION_UNITS:
+        return ACTION_UNITS.index(names)
+    known = ", ".join(ACTION_UNITS)
+    raise ValueError(f"unknown action unit {names!r}{did_you_mean(names, ACTION_UNITS)}; known: {known}")
+
+
+@functools.cache
+def _table(rows: tuple[tuple[tuple[int, float], ...], ...]) -> Tensor:
+    table = torch.zeros(len(rows), len(_NUMBERS))
+    for i, row in enumerate(rows):
+        for number, value in row:
+            table[i, _NUMBERS.index(number)] = value
+    return table
+
+
+def _matrix(*rows: dict[int, float]) -> Tensor:
+    return _table(tuple(tuple(row.items()) for row in rows))
+
+
+def _logits(action_units: Tensor, ambiguity: float) -> Tensor:
+    weights = _matrix(*EVIDENCE.values()).to(action_units)
+    bias = torch.tensor(list(BIAS.values())).to(action_units)
+    return (action_units @ weights.T + bias) / ambiguity
+
+
+def class_probabilities(action_units: Tensor, ambiguity: float = 1.0, label_noise: float = 0.03) -> Tensor:
+    """Return p(class | action units), the annotator model of this module, over ``emotions.FER7``.
+
+    Args:
+        action_units: float ``[N, 17]`` in [0, 1].
+        ambiguity: 1 is the default rater; towards 0 raters become certain, above 1 they guess more.
+        label_noise: the share of answers that are slips, uniform over the seven classes.
+
+    Returns:
+        float32 ``[N, 7]`` that sums to 1.
+    """
+    careful = _logits(action_units, ambiguity).softmax(-1)
+    return (1 - label_noise) * careful + label_noise / careful.shape[-1]
+
+
+def valence_arousal(action_units: Tensor) -> Tensor:
+    """Return the true valence and arousal, tanh(``VALENCE`` · a) and tanh(``AROUSAL`` · a - 0.05).
+
+    Args:
+        action_units: float ``[N, 17]`` in [0, 1].
+
+    Returns:
+        float32 ``[N, 2]`` in (-1, 1).
+    """
+    weights = _matrix(VALENCE, AROUSAL).to(action_units)
+    return torch.tanh(action_units @ weights.T - torch.tensor([0.0, 0.05]).to(action_units))
+
+
+def fused_probabilities(action_units: Tensor, probabilities: Tensor) -> Tensor:
+    """Return the thirteen-class distribution over ``emotions.FUSED13``.
+
+    Contempt takes the share a14 of what happiness and neutral hold, a14 being half the intensity of AU14. What is left
+    of neutral is shared by neutral (weight 1) and the five calm words, each with weight exp(-d² / 2·0.25²), d being its
+    distance from the face in valence and arousal.
+
+    Args:
+        action_units: float ``[N, 17]`` in [0, 1].
+        probabilities: float ``[N, 7]``, p over ``emotions.FER7`` (see :func:`class_probabilities`).
+
+    Returns:
+        float32 ``[N, 13]`` that sums to 1.
+    """
+    share = dict(zip(emotions.FER7, probabilities.unbind(-1), strict=True))
+    dimple = action_units[:, au_column("AU14")] / 2
+    share["contempt"] = dimple * (share["happiness"] + share["neutral"])
+    share["happiness"] = share["happiness"] * (1 - dimple)
+    anchors = torch.tensor(list(_CALM.values())).to(action_units)
+    distance = (valence_arousal(action_units)[:, None] - anchors).square().sum(-1)
+    calm = torch.cat([torch.ones_like(distance[:, :1]), (-distance / (2 * _CALM_WIDTH**2)).exp()], -1)
+    calm = calm / calm.sum(-1, keepdim=True) * (share["neutral"] * (1 - dimple))[:, None]
+    share.update(zip(("neutral", *_CALM), calm.unbind(-1), strict=True))
+    return torch.stack([share[name] for name in emotions.FUSED13], -1)
+
+
+def answers(probabilities: Tensor, chances: Tensor) -> Tensor:
+    """Return one answer for each number, by inverting the cumulative distribution.
+
+    Args:
+        probabilities: float ``[N, K]`` that sums to 1.
+        chances: float ``[N, R]``, uniform on (0, 1).
+
+    Returns:
+        int64 ``[N, R]``, class indices.
+    """
+    steps = probabilities.double().cumsum(-1)[:, None, :-1]
+    return (chances[..., None] > steps).sum(-1)
+
+
+def bayes_accuracy(probabilities: Tensor) -> float:
+    """Return the accuracy of the best possible guess of the label, the mean of max p.
+
+    It is the expectation over labels drawn from p; on a finite set of N labels the best guess scatters around it with
+    standard error sqrt(mean(max p (1 - max p)) / N). A network sees pixels, not action units, and can only do worse.
+
+    Args:
+        probabilities: float ``[N, K]``, the true p(class | face).
+    """
+    return float(torch.as_tensor(probabilities).double().amax(-1).mean())
+
+
+def bayes_cross_entropy(probabilities: Tensor) -> float:
+    """Return the lowest expected cross-entropy against labels drawn from p: the mean entropy of p, in nats.
+
+    Args:
+        probabilities: float ``[N, K]``, the true p(class | face).
+    """
+    return float(torch.special.entr(torch.as_tensor(probabilities).double()).sum(-1).mean())
+
+
+def bayes_kl(probabilities: Tensor, votes: Tensor) -> float:
+    """Return the mean KL(v || p) in nats, v being the shares of the votes: the least that a predictor can expect.
+
+    A predictor that knew p exactly would still not match ten votes.
+
+    Args:
+        probabilities: float ``[N, K]``, the true p(class | face), everywhere above 0.
+        votes: int ``[N, K]``, how many raters chose each class.
+    """
+    p = torch.as_tensor(probabilities).double()
+    counts = torch.as_tensor(votes).double()
+    v = counts / counts.sum(-1, keepdim=True)
+    return float((torch.xlogy(v, v) - torch.xlogy(v, p)).sum(-1).mean())
+
+
+def irreducible_va_error(va_noise: float) -> float:
+    """Return the root mean square error of a predictor that knows the true valence and arousal exactly.
+
+    The annotated values are the true ones plus noise, uniform on plus or minus sqrt(3) times ``va_noise``.
+
+    Args:
+        va_noise: the standard deviation of the noise.
+    """
+    return float(va_noise)
+
+
+def rater_agreement(probabilities: Tensor) -> float:
+    """Return the probability that two raters of one face give the same answer, the mean of the sum of p².
+
+    Args:
+        probabilities: float ``[N, K]``, the true p(class | face).
+    """
+    return float(torch.as_tensor(probabilities).double().square().sum(-1).mean())
+
+
+def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
+    """Return the two-sided action units of random faces.
+
+    An intended expression is drawn from ``balance``, in one face of six mixed with a second one; its strength is 0.2 to
+    1; each unit of the prototype is left out now and then, others come in unasked, and the sides differ a little.
+
+    Args:
+        seed: the seed of the set.
+        index: int64 ``[N]``, the faces.
+        balance: float ``[7]``, how often each expression is intended; sums to 1.
+
+    Returns:
+        float32 ``[N, 17, 2]`` in [0, 1]; the last axis is the left and the right of the picture.
+    """
+    chances = chance.uniform(seed, "expression", index, 5)
+    intended = answers(balance.expand(len(index), -1), chances[:, :2])
+    prototypes = _matrix(*PROTOTYPES.values()).to(index.device)
+    blend = torch.where(chances[:, 2] < 1 / 6, 0.2 + 0.3 * chances[:, 3], 0.0)[:, None]
+    mean = (1 - blend) * prototypes[intended[:, 0]] + blend * prototypes[intended[:, 1]]
+    strength = (0.2 + 0.95 * chances[:, 4:5] ** 0.7).clamp(max=1)
+    level = mean * strength * _variation(seed, index) + _strays(seed, index)
+    return _two_sides(seed, index, level)
+
+
+def _variation(seed: int, index: Tensor) -> Tensor:
+    draw = chance.uniform(seed, "variation", index, 2 * len(ACTION_UNITS))
+    present, factor = draw.chunk(2, -1)
+    return (present < 0.87) * (0.6 + 0.75 * factor)
+
+
+def _strays(seed: int, index: Tensor) -> Tensor:
+    draw = chance.uniform(seed, "strays", index, 2 * len(ACTION_UNITS))
+    present, level = draw.chunk(2, -1)
+    return (present < 0.08) * 0.55 * level
+
+
+def _two_sides(seed: int, index: Tensor, level: Tensor) -> Tensor:
+    tilt = 0.12 * chance.normal(seed, "asymmetry", index, len(ACTION_UNITS))
+    tilt[:, au_column("AU14")] *= 6  # a dimple is mostly on one side
+    return torch.stack([level * (1 + tilt), level * (1 - tilt)], -1).clamp(0, 1)
+
+
+def balance_of(wanted: str | dict[str, float]) -> Tensor:
+    """Return float32 ``[7]``, how often each expression of ``emotions.FER7`` is intended.
+
+    Args:
+        wanted: "fer2013", "uniform", or weights by class name (a class left out gets none).
+
+    Raises:
+        ValueError: another word, an unknown class, or no positive weight.
+    """
+    if wanted == "uniform":
+        wanted = dict.fromkeys(emotions.FER7, 1.0)
+    if wanted == "fer2013":
+        wanted = FER2013_COUNTS
+    if not isinstance(wanted, dict):
+        raise ValueError(f"balance must be 'fer2013', 'uniform' or weights by class, not {wanted!r}")
+    named = {emotions.canonical(name): float(weight) for name, weight in wanted.items()}
+    weights = torch.tensor([named.get(name, 0.0) for name in emotions.FER7])
+    if not math.isfinite(weights.sum()) or (weights < 0).any() or weights.sum() == 0:
+        raise ValueError("balance must hold weights of 0 or more, one of them above 0")
+    return weights / weights.sum()
