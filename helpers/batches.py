@@ -1,0 +1,310 @@
+"""From a set of faces to batches on the device, augmented there, with randomness that no cut can change.
+
+The whole set lies on the device as uint8; a batch is an index, a cast, one fused warp and two sums. What
+is random about a sample is a hash of (seed, epoch, sample), so that neither the batch size nor the device
+nor a stop and a resume change it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN, STD = 0.5, 0.25
+"""Pixels are scaled to [0, 1], centred by MEAN and divided by STD, the same for every set and picture."""
+
+TARGETS = ("labels", "valence_arousal", "distribution")
+"""The fields of a face set that a batch carries to the loss."""
+
+# which of a sample's random numbers decides what
+_ORDER, _SIDE = 0, 1
+_WARP, _LIGHT, _ERASE = slice(2, 8), slice(8, 10), slice(10, 15)
+
+
+class Faces(Protocol):
+    """What batches are made from; see ``datasets.FaceSet`` for shapes and units."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    valence_arousal: np.ndarray | None
+    distribution: np.ndarray | None
+
+
+_LIMITS = {
+    "rotation": 180.0,
+    "translation": 1.0,
+    "scale": 0.9,
+    "perspective": 0.9,
+    "brightness": 1.0,
+    "contrast": 1.0,
+    "erasing": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How far a training image may be changed; every amount is drawn uniformly, zero leaves it out.
+
+    Args:
+        flip: mirror each image in every second epoch, from a random start (Jordan 2024, arXiv 2404.00498).
+        rotation: largest turn either way, in degrees.
+        translation: largest shift either way, as a fraction of the side.
+        scale: largest zoom in or out, as a fraction.
+        perspective: largest tilt; 0.2 makes one edge 20 % shorter than the opposite one.
+        brightness: largest change of brightness, as a fraction of the full range.
+        contrast: largest change of contrast, as a fraction.
+        erasing: probability that a rectangle of 2 to 20 % of the area turns mean grey (Zhong et al. 2017,
+            arXiv 1708.04896).
+    """
+
+    flip: bool = True
+    rotation: float = 10.0
+    translation: float = 0.08
+    scale: float = 0.1
+    perspective: float = 0.0
+    brightness: float = 0.1
+    contrast: float = 0.2
+    erasing: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name, high in _LIMITS.items():
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise ValueError(f"Augment({name}={value}): must be from 0 to {high:g}")
+
+    @classmethod
+    def none(cls) -> Augment:
+        """Return the augmentation that changes nothing."""
+        return cls(False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+    def scaled(self, strength: float) -> Augment:
+        """Return the same augmentation with every amount multiplied, at most to the end of its range.
+
+        Args:
+            strength: 0 for no augmentation but the flip, 1 for this one, 2 for twice as much.
+        """
+        amounts = {name: min(high, strength * getattr(self, name)) for name, high in _LIMITS.items()}
+        return replace(self, **amounts)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch on the device.
+
+    Args:
+        images: float32 ``[B, C, H, W]``, normalised.
+        targets: tensors ``[B, ...]`` by name; see ``TARGETS``.
+        index: int64 ``[B]``, which samples of the set these are.
+    """
+
+    images: Tensor
+    targets: dict[str, Tensor]
+    index: Tensor
+
+
+class Batches:
+    """A set of faces on a device, handed out in batches.
+
+    Args:
+        faces: the set; its images are uint8 ``[N, H, W]`` or ``[N, 3, H, W]``.
+        batch_size: images a batch. An unshuffled pass keeps a last, smaller batch; a shuffled one leaves
+            it out, where it is not the only one.
+        seed: what shuffling and augmentation are drawn from.
+        augment: how to change the images, or None.
+        shuffle: draw a new order for each epoch.
+        device: where the set lies and the batches are made.
+
+    Raises:
+        ValueError: the set is empty, or the batch size is not positive.
+    """
+
+    def __init__(
+        self,
+        faces: Faces,
+        batch_size: int = 128,
+        *,
+        seed: int = 0,
+        augment: Augment | None = None,
+        shuffle: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(faces.images) == 0:
+            raise ValueError("no faces to make batches from: the set is empty")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.images = _on_device(faces.images, device)
+        if self.images.ndim == 3:
+            self.images = self.images.unsqueeze(1)
+        named = {name: getattr(faces, name) for name in TARGETS}
+        self.targets = {name: _on_device(a, device) for name, a in named.items() if a is not None}
+        self.batch_size, self.seed, self.shuffle, self.augment = batch_size, seed, shuffle, augment
+
+    @property
+    def num_samples(self) -> int:
+        """The number of faces in the set."""
+        return len(self.images)
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return max(1, self.num_samples // self.batch_size)
+        return math.ceil(self.num_samples / self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the order in which the samples of an epoch come, int64 ``[N]``.
+
+        Args:
+            epoch: which epoch, from 0.
+        """
+        samples = torch.arange(self.num_samples, device=self.images.device)
+        if not self.shuffle:
+            return samples
+        # a stable sort keeps the order the same on every device where two keys collide
+        return random_bits(self.seed, epoch, samples, [_ORDER]).squeeze(1).sort(stable=True).indices
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch.
+
+        Args:
+            epoch: which epoch, from 0; decides order and augmentation.
+            start: the batch to begin with, to go on where a pass was cut.
+        """
+        order = self.order(epoch)
+        for step in range(start, len(self)):
+            yield self.batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch)
+
+    def batch(self, index: Tensor, epoch: int = 0) -> Batch:
+        """Return the named samples as one batch.
+
+        Args:
+            index: int64 ``[B]``, which samples.
+            epoch: decides the augmentation.
+        """
+        images = normalise(self.images[index])
+        if self.augment is not None:
+            images = augmented(images, self.augment, self.seed, epoch, index)
+        return Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
+
+
+def _on_device(array: np.ndarray, device: torch.device | str) -> Tensor:
+    # a copy on the CPU as well: a read-only memory map must not be handed to torch
+    return torch.tensor(np.ascontiguousarray(array)).to(device)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Return uint8 images as float32, scaled to [0, 1], centred by MEAN and divided by STD.
+
+    Args:
+        images: uint8, any shape.
+    """
+    return images.float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
+
+
+def random_bits(seed: int, epoch: int, samples: Tensor, draws: Sequence[int]) -> Tensor:
+    """Return random 32-bit numbers for each sample, a pure function of the arguments.
+
+    The mixer is Wellons's ``lowbias32`` (nullprogram.com/blog/2018/07/31), applied to seed, epoch, sample and
+    draw in turn.
+
+    Args:
+        seed: from 0 to 2**32 - 1.
+        epoch: from 0 to 2**32 - 1.
+        samples: int64 ``[B]``, from 0 to 2**32 - 1.
+        draws: which of a sample's numbers; the same number is never drawn for two purposes.
+
+    Returns:
+        int64 ``[B, len(draws)]`` in [0, 2**32).
+    """
+    key = _mix(_mix(torch.tensor(seed, device=samples.device)) ^ epoch)
+    return _mix(_mix(key ^ samples)[:, None] ^ torch.tensor(draws, device=samples.device))
+
+
+def _mix(x: Tensor) -> Tensor:
+    low = 0xFFFFFFFF
+    x = (x + 0x9E3779B9) & low  # so that zero is no fixed point
+    x = (x ^ (x >> 16)) * 0x7FEB352D & low
+    x = (x ^ (x >> 15)) * 0x846CA68B & low
+    return x ^ (x >> 16)
+
+
+def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: Tensor) -> Tensor:
+    """Return the images changed as ``augment`` says, each by what is drawn for (seed, epoch, sample).
+
+    Args:
+        images: float ``[B, C, H, W]``, normalised.
+        augment: the amounts.
+        seed: from 0 to 2**32 - 1.
+        epoch: from 0; a sample that was mirrored in one epoch is not in the next.
+        samples: int64 ``[B]``, the samples' ids.
+    """
+    draws = random_bits(seed, epoch, samples, range(_ERASE.stop)).float() / 2**32
+    side = random_bits(seed, 0, samples, [_SIDE]).squeeze(1)  # epoch 0: the start of the alternation
+    mirrored = ((side + epoch) % 2 == 1) & augment.flip
+    images = _warp(images, augment, draws[:, _WARP] * 2 - 1, mirrored)
+    images = _light(images, augment, draws[:, _LIGHT] * 2 - 1)
+    return _erase(images, augment, draws[:, _ERASE])
+
+
+def _warp(images: Tensor, augment: Augment, draws: Tensor, mirrored: Tensor) -> Tensor:
+    if not (augment.flip or augment.rotation or augment.translation or augment.scale or augment.perspective):
+        return images
+    homography = _homography(augment, draws, mirrored)
+    height, width = images.shape[-2:]
+    y, x = torch.meshgrid(_pixel_centres(height, images), _pixel_centres(width, images), indexing="ij")
+    points = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(-1, 3)
+    mapped = points @ homography.transpose(1, 2)  # [B, H*W, 3]
+    grid = mapped[..., :2]
+    if augment.perspective:
+        grid = grid / mapped[..., 2:]
+    grid = grid.reshape(-1, height, width, 2)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _pixel_centres(size: int, like: Tensor) -> Tensor:
+    return (torch.arange(size, device=like.device, dtype=like.dtype) * 2 + 1) / size - 1
+
+
+def _homography(augment: Augment, draws: Tensor, mirrored: Tensor) -> Tensor:
+    """Return ``[B, 3, 3]``: where in [-1, 1] coordinates of the old image each point of the new one lies."""
+    turn, shift_x, shift_y, zoom, tilt_x, tilt_y = draws.unbind(1)
+    angle = turn * math.radians(augment.rotation)
+    size = 1 + zoom * augment.scale
+    cos, sin = angle.cos() * size, angle.sin() * size
+    side = 1 - 2 * mirrored.to(draws.dtype)
+    rows = [
+        [cos * side, -sin, shift_x * 2 * augment.translation],
+        [sin * side, cos, shift_y * 2 * augment.translation],
+        [tilt_x * augment.perspective / 2, tilt_y * augment.perspective / 2, torch.ones_like(turn)],
+    ]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def _light(images: Tensor, augment: Augment, draws: Tensor) -> Tensor:
+    if not (augment.brightness or augment.contrast):
+        return images
+    gain = 1 + draws[:, 0] * augment.contrast
+    offset = draws[:, 1] * augment.brightness / STD
+    return torch.addcmul(offset[:, None, None, None], images, gain[:, None, None, None])
+
+
+def _erase(images: Tensor, augment: Augment, draws: Tensor) -> Tensor:
+    if not augment.erasing:
+        return images
+    chance, area, aspect, left, top = draws.unbind(1)
+    area, aspect = 0.02 + 0.18 * area, torch.exp((aspect * 2 - 1) * math.log(3))
+    height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    rows = _between(images.shape[-2], top * (1 - height), height)
+    columns = _between(images.shape[-1], left * (1 - width), width)
+    erased = (rows[:, :, None] & columns[:, None, :]) & (chance < augment.erasing)[:, None, None]
+    return images.masked_fill(erased[:, None], 0.0)
+
+
+def _between(size: int, start: Tensor, length: Tensor) -> Tensor:
+    centres = (torch.arange(size, device=start.device) + 0.5) / size
+    return (centres >= start[:, None]) & (centres < (start + length)[:, None])

@@ -1,0 +1,385 @@
+"""The loop: batches in, the best weights by validation out; stopped and resumed without a trace."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from helpers import runtime
+from helpers.batches import Batch, Batches, Faces, random_bits
+from helpers.training.config import Config, lr_factor, make_optimizer
+from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predict, targets_of
+from helpers.training.history import History
+from helpers.training.progress import Progress
+from helpers.training.run import Run, load_weights, save_weights
+
+Loss = Callable[[Any, dict[str, Tensor]], Tensor]
+"""A loss of (outputs, targets): what the network put out, and the batch's targets by name."""
+
+Figure = Callable[[Any, dict[str, np.ndarray], Any], Any]
+"""Draws (outputs, targets) of the validation set on a Matplotlib ``Axes``."""
+
+_CHECK_EVERY = 50  # steps
+_STEP = 15  # which random number of a step seeds dropout; batches use 0 to 14 of a sample's
+
+
+class Stop:
+    """A request to end a training at the next batch; a Stop button calls :meth:`request`."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def request(self, *_: object) -> None:
+        """Ask the training to end after the batch it is at."""
+        self.requested = True
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Let Ctrl-C, or a notebook's interrupt button, ask for the stop instead of raising anywhere."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self.request)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def fit(
+    model: nn.Module,
+    train: Faces,
+    validation: Faces,
+    loss: Loss,
+    metrics: Mapping[str, Metric],
+    config: Config | None = None,
+    *,
+    run: str | Path | None = None,
+    figures: Mapping[str, Figure] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    stop: Stop | None = None,
+    on_epoch: Callable[[History], None] | None = None,
+) -> History:
+    """Train a network; it ends with the weights of the epoch that did best on the validation set.
+
+    With a ``run`` folder, every epoch is kept there. A training that was stopped or killed goes on exactly
+    where it was when it is called again with the same network, data and configuration: the weights it ends
+    with are, on a CPU, the same to the bit. A training that was finished starts anew.
+
+    Args:
+        model: the network, trained in place and left on the device.
+        train: the faces to learn from.
+        validation: the faces that pick the best epoch; never the test set.
+        loss: function of (outputs, targets).
+        metrics: name to function of (outputs, targets) as arrays; must hold ``config.monitor``, unless that
+            is "loss".
+        config: how to train.
+        run: the folder to keep the training in, or None to keep nothing.
+        figures: name to a function that draws (outputs, targets) of the validation set on an axes; each is
+            kept in the run's folder.
+        device: "auto", "cpu", "cuda" or "mps".
+        progress: show a line that grows.
+        stop: asks the training to end; an interrupt does so too.
+        on_epoch: called with the history after each epoch.
+
+    Returns:
+        The history, an entry an epoch.
+
+    Raises:
+        ValueError: ``config.monitor`` is not among the metrics, or a set is empty.
+        FloatingPointError: the loss is not finite; the message names the samples.
+    """
+    config = config or Config()
+    if config.monitor not in {"loss", *metrics}:
+        raise ValueError(f"monitor {config.monitor!r} is not among the metrics: {', '.join(metrics)}")
+    stop = stop or Stop()
+    loop = _Loop(model, train, validation, loss, metrics, config, runtime.device(device))
+    keeper = _Keeper(Run(run), loop, figures or {}) if run is not None else None
+    bar = Progress(config.epochs * len(loop.train), loop.steps_done, progress)
+    with _own_random_numbers(loop.where), stop.on_interrupt():
+        while loop.train_epoch(stop, bar):
+            outputs = loop.validate()
+            if keeper:
+                keeper.keep_epoch(outputs)
+            if on_epoch:
+                on_epoch(loop.history)
+            if loop.finished:
+                break
+    if keeper:
+        keeper.keep_end()
+    loop.take_best_weights()
+    bar.close(loop.summary())
+    return loop.history
+
+
+class _Loop:
+    """The training at one moment: what must be kept to go on from here, and how to go one step on."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Faces,
+        validation: Faces,
+        loss: Loss,
+        metrics: Mapping[str, Metric],
+        config: Config,
+        where: torch.device,
+    ) -> None:
+        self.model = model.to(where, memory_format=torch.channels_last)
+        self.averaged = copy.deepcopy(model) if config.ema else model
+        self.train = Batches(
+            train, config.batch_size, seed=config.seed, augment=config.augment, shuffle=True, device=where
+        )
+        self.validation = Batches(validation, 512, device=where)
+        self.loss, self.metrics, self.config, self.where = loss, metrics, config, where
+        self.optimizer = make_optimizer(model, config)
+        half = autocast(where, config.precision)
+        self.scaler = torch.amp.GradScaler(
+            where.type, enabled=half.fast_dtype is torch.float16 and where.type == "cuda"
+        )
+        self.history = History(config.monitor, config.lower_is_better)
+        self.epoch = self.step = 0
+        self.lr_cut = 1.0  # what the plateau schedule has taken off
+        self.loss_sum = torch.zeros((), device=where)
+        self.best_weights: dict[str, Tensor] | None = None
+        self.seconds = 0.0
+
+    @property
+    def steps_done(self) -> int:
+        return self.epoch * len(self.train) + self.step
+
+    @property
+    def finished(self) -> bool:
+        patience = self.config.patience
+        tired = patience > 0 and self.history.epochs_since_best >= patience
+        return tired or self.epoch >= self.config.epochs
+
+    def train_epoch(self, stop: Stop, bar: Progress) -> bool:
+        """Train to the end of the epoch; return False where a stop was asked for before it."""
+        started = time.perf_counter()
+        self.model.train()
+        for batch in self.train.epoch(self.epoch, start=self.step):
+            if stop.requested:
+                self.history.stopped = True
+                return False
+            loss = self.train_step(batch)
+            bar.step(**self._shown(loss, started))
+        self.seconds = time.perf_counter() - started
+        return True
+
+    def train_step(self, batch: Batch) -> Tensor:
+        lr = self._set_lr()
+        self._seed_dropout()
+        self.optimizer.zero_grad()
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        with autocast(self.where, self.config.precision):
+            outputs = self.model(images)
+        # the loss in float32: half precision loses what a confident prediction is worth
+        loss = self.loss(_in_float32(outputs), batch.targets)
+        self._check(loss, batch, lr)
+        self.scaler.scale(loss).backward()
+        if self.config.grad_clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.loss_sum += loss.detach()
+        if self.config.ema:
+            self._average()
+        return self.loss_sum
+
+    def validate(self) -> Arrays:
+        """Score the epoch, keep its weights if it is the best so far, and go on to the next one."""
+        outputs = predict(self.averaged, self.validation, precision=self.config.precision)
+        targets = targets_of(self.validation)
+        record = {
+            "epoch": self.epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": float(self.loss_sum) / self.step,
+            "loss": self._validation_loss(outputs),
+            **{name: float(metric(outputs, targets)) for name, metric in self.metrics.items()},
+            "seconds": self.seconds,
+            "images_per_second": self.step * self.config.batch_size / self.seconds,
+        }
+        self.history.epochs.append(record)
+        if self.history.best is record:
+            self.best_weights = copy.deepcopy(self.averaged.state_dict())
+        self._cut_lr_on_plateau()
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum.zero_()
+        return outputs
+
+    def take_best_weights(self) -> None:
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+
+    def summary(self) -> str:
+        best = self.history.best
+        if best is None:
+            return "stopped before the end of the first epoch"
+        end = f"stopped in epoch {self.epoch + 1}" if self.history.stopped else f"{self.epoch} epochs"
+        return f"{end} · best {self.config.monitor} {best[self.config.monitor]:.4f} in epoch {best['epoch']}"
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on from here, as tensors and plain types."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epochs": self.history.epochs,
+            "epoch": self.epoch,
+            "step": self.step,
+            "lr_cut": self.lr_cut,
+            "loss_sum": self.loss_sum,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name in ("model", "averaged", "optimizer", "scaler"):
+            getattr(self, name).load_state_dict(state[name])
+        self.history.epochs = state["epochs"]
+        self.epoch, self.step, self.lr_cut = state["epoch"], state["step"], state["lr_cut"]
+        self.loss_sum = state["loss_sum"].to(self.where)
+
+    def fingerprint(self) -> str:
+        """Return a digest of configuration, data and network: a state goes on only where it came from."""
+        digest = hashlib.sha256(repr(asdict(self.config)).encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        for batches in (self.train, self.validation):
+            some = batches.images[:: max(1, batches.num_samples // 256)]
+            digest.update(f"{tuple(batches.images.shape)}".encode() + some.cpu().numpy().tobytes())
+            for name, values in batches.targets.items():
+                digest.update(name.encode() + values.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _set_lr(self) -> float:
+        progress = (self.steps_done + 0.5) / (self.config.epochs * len(self.train))
+        lr = self.config.lr * self.lr_cut * lr_factor(self.config.schedule, progress, self.config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _seed_dropout(self) -> None:
+        bits = random_bits(self.config.seed, self.epoch, torch.tensor([self.step]), [_STEP])
+        torch.manual_seed(int(bits))
+
+    def _check(self, loss: Tensor, batch: Batch, lr: float) -> None:
+        # reading a loss on a GPU waits for it, so there only the sum is read, now and then
+        every = 1 if self.where.type == "cpu" else _CHECK_EVERY
+        if self.step % every or torch.isfinite(loss + self.loss_sum):
+            return
+        samples = batch.index.tolist()
+        raise FloatingPointError(
+            f"the loss is not finite at epoch {self.epoch + 1}, step {self.step + 1}, lr {lr:.2g}"
+            f" (samples {samples[:8]}…): look at these samples, then try a lower lr or grad_clip=1"
+        )
+
+    def _average(self) -> None:
+        decay = min(self.config.ema, (1 + self.steps_done) / (10 + self.steps_done))
+        with torch.no_grad():
+            pairs = zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True)
+            floating, counts = [], []
+            for pair in pairs:
+                (floating if pair[0].is_floating_point() else counts).append(pair)
+            get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+            for mine, theirs in counts:
+                mine.copy_(theirs)
+
+    def _validation_loss(self, outputs: Arrays) -> float:
+        tensors = {name: torch.as_tensor(a, device=self.where) for name, a in by_name(outputs).items()}
+        return float(self.loss(tensors.get("", tensors), self.validation.targets))
+
+    def _cut_lr_on_plateau(self) -> None:
+        waited = self.history.epochs_since_best
+        if self.config.schedule == "plateau" and waited and waited % self.config.plateau_patience == 0:
+            self.lr_cut /= 2
+
+    def _shown(self, loss_sum: Tensor, started: float) -> dict[str, float | str]:
+        seen = self.step * self.config.batch_size / (time.perf_counter() - started)
+        shown: dict[str, float | str] = {"epoch": f"{self.epoch + 1}/{self.config.epochs}"}
+        if self.where.type == "cpu":
+            shown["loss"] = float(loss_sum) / self.step
+        if best := self.history.best:
+            shown["best " + self.config.monitor] = best[self.config.monitor]
+        return shown | {"images/s": f"{seen:,.0f}"}
+
+
+class _Keeper:
+    """Keeps a training in its folder, and takes up there what was left unfinished."""
+
+    def __init__(self, run: Run, loop: _Loop, figures: Mapping[str, Figure]) -> None:
+        self.run, self.loop, self.figures = run, loop, figures
+        self.fingerprint = loop.fingerprint()
+        self._resume()
+        model = {"class": type(loop.model).__name__, **getattr(loop.model, "spec", {})}
+        sizes = {"train": loop.train.num_samples, "validation": loop.validation.num_samples}
+        record = {"model": model, "config": asdict(loop.config), "faces": sizes}
+        run.save_config({**record, "machine": runtime.machine()})
+
+    def _resume(self) -> None:
+        state = self.run.load_state()
+        if state is None or state.pop("fingerprint") != self.fingerprint:
+            return
+        self.loop.load_state(state)
+        if self.run.best.exists():
+            best = copy.deepcopy(self.loop.averaged)
+            load_weights(best, self.run.best)
+            self.loop.best_weights = best.state_dict()
+
+    def keep_epoch(self, outputs: Arrays) -> None:
+        history = self.loop.history
+        if history.epochs_since_best == 0:
+            # before the state: what the state speaks of must already be there
+            save_weights(self.loop.averaged, self.run.best)
+            targets = targets_of(self.loop.validation)
+            self.run.save_predictions(_for_file("output", outputs) | _for_file("target", targets))
+            self._draw(outputs, targets)
+        self.run.save_history(history)
+        self.run.log(history.epochs[-1])
+        self._save_state()
+
+    def keep_end(self) -> None:
+        if self.loop.history.stopped:
+            self._save_state()
+        else:
+            self.run.finish(self.loop.history)
+
+    def _save_state(self) -> None:
+        self.run.save_state({**self.loop.state(), "fingerprint": self.fingerprint})
+
+    def _draw(self, outputs: Arrays, targets: dict[str, np.ndarray]) -> None:
+        for name, draw in self.figures.items():
+            self.run.save_figure(name, lambda ax, draw=draw: draw(outputs, targets, ax))
+
+
+def _in_float32(outputs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    if isinstance(outputs, dict):
+        return {name: values.float() for name, values in outputs.items()}
+    return outputs.float()
+
+
+def _for_file(kind: str, arrays: Arrays) -> dict[str, np.ndarray]:
+    return {f"{kind} {name}".strip(): values for name, values in by_name(arrays).items()}
+
+
+@contextmanager
+def _own_random_numbers(where: torch.device) -> Iterator[None]:
+    """Leave the caller's random numbers as they were: dropout is seeded at every step."""
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        yield

@@ -1,0 +1,174 @@
+"""The folder that a training leaves: configuration, history, best weights, and the state to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from helpers import files, plotting
+from helpers.training.history import History
+
+
+class Run:
+    """A folder ``runs/<name>``.
+
+    It holds ``config.json``, ``history.csv``, ``best.safetensors``, ``state.pt`` (to resume from),
+    ``predictions.npz`` (on the validation set), ``curves.png`` and ``tensorboard/``.
+
+    Args:
+        folder: the folder; made at the first write.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        files.sweep(self.folder)
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch."""
+        return self.folder / "best.safetensors"
+
+    def save_config(self, record: dict[str, Any]) -> None:
+        """Write ``config.json``.
+
+        Args:
+            record: plain types only.
+        """
+        with files.replacing(self.folder / "config.json") as file:
+            file.write(json.dumps(record, indent=2).encode())
+
+    def save_history(self, history: History) -> None:
+        """Write ``history.csv``, a row an epoch.
+
+        Args:
+            history: the epochs so far.
+        """
+        with files.replacing(self.folder / "history.csv") as file:
+            file.write(history.frame().to_csv(index=False).encode())
+
+    def save_predictions(self, arrays: dict[str, np.ndarray]) -> None:
+        """Write ``predictions.npz``.
+
+        Args:
+            arrays: numbers and strings, one row a face.
+        """
+        with files.replacing(self.folder / "predictions.npz") as file:
+            np.savez_compressed(file, **arrays)
+
+    def save_figure(self, name: str, draw: Callable[[Axes], object]) -> None:
+        """Write ``<name>.png``.
+
+        Args:
+            name: the file's name without ending.
+            draw: draws on an axes.
+        """
+        figure = Figure(figsize=(6, 5), dpi=80, layout="constrained")
+        draw(figure.subplots())
+        with files.replacing(self.folder / f"{name}.png") as file:
+            figure.savefig(file, format="png")
+
+    def log(self, record: dict[str, float]) -> None:
+        """Write one epoch for TensorBoard.
+
+        Args:
+            record: numbers by name, with "epoch" among them.
+        """
+        # imported here: it takes a second, and only a kept training needs it
+        from torch.utils.tensorboard import SummaryWriter
+
+        epoch = int(record["epoch"])
+        with SummaryWriter(self.folder / "tensorboard", purge_step=epoch) as writer:
+            for name, value in record.items():
+                writer.add_scalar(name, value, epoch)
+
+    def finish(self, history: History) -> None:
+        """Draw the curves and remove the state: there is nothing left to go on from.
+
+        Args:
+            history: all epochs.
+        """
+        self.save_figure("curves", lambda ax: plotting.curves(history.frame(), ax))
+        (self.folder / "state.pt").unlink(missing_ok=True)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write ``state.pt``: the SHA-256 of what follows, then a file of ``torch.save``.
+
+        Args:
+            state: tensors and plain types.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        with files.replacing(self.folder / "state.pt") as file:
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.write(buffer.getbuffer())
+
+    def load_state(self) -> dict[str, Any] | None:
+        """Return what ``save_state`` wrote, or None where there is nothing to go on from.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return None
+        content = memoryview(path.read_bytes())
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            raise ValueError(f"{path} is damaged (its checksum does not match); delete it to train anew")
+        return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a network's weights as safetensors, whole or not at all, with a SHA-256 in the file's metadata.
+
+    Args:
+        model: the network.
+        path: the file.
+    """
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with files.replacing(path) as file:
+        file.write(safetensors.torch.save(tensors, metadata={"sha256": _digest(tensors)}))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load weights that ``save_weights`` wrote.
+
+    Args:
+        model: a network of the same shape; it stays as it is when anything is wrong.
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or belongs to another network.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            recorded = (file.metadata() or {}).get("sha256")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); train again or restore a copy") from None
+    if recorded not in {None, _digest(tensors)}:
+        raise ValueError(f"{path} is damaged (its checksum does not match); train again or restore a copy")
+    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    if {name: tuple(t.shape) for name, t in tensors.items()} != wanted:
+        raise ValueError(f"{path} holds the weights of another network than this {type(model).__name__}")
+    model.load_state_dict(tensors)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
