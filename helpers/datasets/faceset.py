@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
+
+from helpers import did_you_mean, emotions
+from helpers.datasets import splitting
+
+SPLITS = ("train", "validation", "test")
+LEAKS = ("drop", "keep")
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Rejection:
         return f"{place}: {self.reason}; {self.remedy}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceSet:
     """Faces with their labels; N faces of H by W pixels, K classes.
 
@@ -46,21 +52,149 @@ class FaceSet:
         action_units: float32 ``[N, 17]`` in [0, 1], in the order of ``faces.ACTION_UNITS``; drawn faces only.
         subject: int64 ``[N]``, equal for the same person, -1 where unknown; None where the set does not say.
         rejected: what was left out and why; ``len(faces) + len(rejected)`` is everything that was found.
+
+    Raises:
+        ValueError: a column has another length than ``images``.
     """
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
     classes: tuple[str, ...]
-    split: np.ndarray
-    source: np.ndarray
-    valence_arousal: np.ndarray | None = None
-    distribution: np.ndarray | None = None
-    votes: np.ndarray | None = None
-    landmarks: np.ndarray | None = None
-    action_units: np.ndarray | None = None
-    subject: np.ndarray | None = None
-    rejected: tuple[Rejection, ...] = ()
+    split: np.ndarray = field(repr=False)
+    source: np.ndarray = field(repr=False)
+    valence_arousal: np.ndarray | None = field(default=None, repr=False)
+    distribution: np.ndarray | None = field(default=None, repr=False)
+    votes: np.ndarray | None = field(default=None, repr=False)
+    landmarks: np.ndarray | None = field(default=None, repr=False)
+    action_units: np.ndarray | None = field(default=None, repr=False)
+    subject: np.ndarray | None = field(default=None, repr=False)
+    rejected: tuple[Rejection, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        for column, values in self.columns().items():
+            if len(values) != len(self.images):
+                raise ValueError(f"{self.name}: {len(values)} {column} for {len(self.images)} images")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return every array that has one entry a face, by name; those the set does not have are left out."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: values for name, values in named.items() if isinstance(values, np.ndarray)}
+
+    def select(self, which: np.ndarray | slice | list[int]) -> FaceSet:
+        """Return the faces chosen, every column indexed alike; a slice shares memory, the rest is copied.
+
+        Args:
+            which: a boolean mask ``[N]``, positions, or a slice.
+
+        Raises:
+            IndexError: a position or the mask's length does not fit.
+        """
+        which = which if isinstance(which, slice) else np.asarray(which)
+        if isinstance(which, np.ndarray) and which.size == 0:
+            which = which.astype(np.int64)
+        chosen = {name: values[which] for name, values in self.columns().items()}
+        return replace(self, **chosen, rejected=())
+
+    def splits(
+        self, seed: int = 0, validation: float = 0.1, test: float = 0.2, leaks: str = "drop"
+    ) -> tuple[FaceSet, FaceSet, FaceSet]:
+        """Return the training, validation and test faces.
+
+        The official split is used where there is one; a part that it lacks is cut from its training faces. A
+        cut is stratified by class, and faces of one person or with identical pixels stay on one side of it.
+
+        Args:
+            seed: which of the possible cuts.
+            validation: fraction of the faces that are cut from, used where there is no official validation.
+            test: the same for the test part.
+            leaks: "drop" leaves out what is pixel-identical to a face of a later part (training faces that
+                stand in validation or test, validation faces that stand in test) and lists it in ``rejected``
+                of the part it left; "keep" is the published protocol, an official split as it came.
+
+        Raises:
+            ValueError: the fractions leave nothing to train on, or ``leaks`` is neither word.
+        """
+        _check_split_options(validation, test, leaks)
+        identity = splitting.identical(self.images)
+        part = self._parts(identity, {"validation": validation, "test": test}, seed)
+        cut = []
+        for number, name in enumerate(SPLITS):
+            here = np.flatnonzero(part == number)
+            copied = np.isin(identity[here], identity[part > number]) & (leaks == "drop")
+            left_out = tuple(_leak(self.source[i], name) for i in here[copied])
+            cut.append(replace(self.select(here[~copied]), rejected=left_out))
+        return tuple(cut)
+
+    def _parts(self, identity: np.ndarray, fractions: dict[str, float], seed: int) -> np.ndarray:
+        """Return for each face 0 (train), 1 (validation) or 2 (test)."""
+        part = np.select([self.split == "validation", self.split == "test"], [1, 2], default=0)
+        official = bool(np.isin(self.split, SPLITS).any())
+        missing = [i for i in (1, 2) if not (official and (part == i).any())]
+        here = np.flatnonzero(part == 0)
+        people = [] if self.subject is None else [self.subject[here]]
+        groups = splitting.components(identity[here], *people)
+        wanted = [fractions[SPLITS[i]] for i in missing]
+        cut = splitting.stratified(self.labels[here], groups, wanted, seed)
+        part[here] = np.array([0, *missing])[cut]
+        return part
+
+    def merged(self, groups: dict[str, tuple[str, ...]] = emotions.MERGED4) -> FaceSet:
+        """Return the faces under fewer, broader classes; distributions and votes are added up.
+
+        Args:
+            groups: new class name to the classes in it; faces of a class in no group are listed in ``rejected``.
+
+        Raises:
+            ValueError: a group names a class that no vocabulary knows.
+        """
+        groups = {name: tuple(emotions.canonical(word) for word in words) for name, words in groups.items()}
+        index = emotions.merge_index(self.classes, groups)
+        kept = index[self.labels] >= 0
+        gone = tuple(
+            Rejection(
+                str(source), 0, f"{self.classes[label]!r} is in no group", "add it to a group to keep it"
+            )
+            for source, label in zip(self.source[~kept], self.labels[~kept], strict=True)
+        )
+        faces = self.select(kept)
+        return replace(
+            faces,
+            labels=index[faces.labels],
+            classes=tuple(groups),
+            distribution=_share(_add_up(faces.distribution, index, len(groups))),
+            votes=_add_up(faces.votes, index, len(groups)),
+            rejected=self.rejected + gone,
+        )
+
+
+def _check_split_options(validation: float, test: float, leaks: str) -> None:
+    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
+        raise ValueError(
+            f"validation={validation} and test={test} must be fractions that leave some to train on"
+        )
+    if leaks not in LEAKS:
+        raise ValueError(f"unknown leaks={leaks!r}{did_you_mean(leaks, LEAKS)}; known: {', '.join(LEAKS)}")
+
+
+def _leak(source: str, part: str) -> Rejection:
+    return Rejection(
+        str(source), 0, f"pixel-identical to a face of a part after {part!r}", "leaks='keep' leaves it in"
+    )
+
+
+def _add_up(table: np.ndarray | None, index: np.ndarray, num_groups: int) -> np.ndarray | None:
+    if table is None:
+        return None
+    member = (index[:, None] == np.arange(num_groups)).astype(table.dtype)  # [K, groups]
+    return table @ member
+
+
+def _share(table: np.ndarray | None) -> np.ndarray | None:
+    if table is None:
+        return None
+    total = table.sum(axis=1, keepdims=True)  # below 1 where some of it was in no group
+    return np.divide(table, total, out=np.full_like(table, 1 / table.shape[1]), where=total > 0)

@@ -1,0 +1,62 @@
+"""Data sets: ``datasets.load(name)`` gives a :class:`FaceSet`, whatever lies on disk.
+
+One file a layout. Each has ``files(root, **options)``, everything that is read, and ``read(root, image_size,
+**options)``, which turns it into a face set; the rest (cache, splits, audit) is the same for all.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from helpers import did_you_mean
+from helpers.datasets import cache, fer2013, synthetic
+from helpers.datasets.faceset import FaceSet, Rejection
+
+__all__ = ["LAYOUTS", "FaceSet", "Rejection", "load"]
+
+LAYOUTS = {"synthetic": synthetic, "fer2013": fer2013}
+
+
+def load(name: str = "synthetic", root: str | Path = "data", image_size: int = 48, **options) -> FaceSet:
+    """Return a data set, decoded once and memory-mapped from then on.
+
+    Args:
+        name: one of ``datasets.LAYOUTS``.
+        root: the data folder; ``cache/`` is made in it.
+        image_size: side of the images in pixels.
+        options: of the data set, see ``read`` in its module (``help(datasets.ferplus.read)``).
+
+    Raises:
+        ValueError: no set or option is called that, or an option's value makes no sense.
+        FileNotFoundError: the data is not there; the message says where it looked.
+    """
+    if name not in LAYOUTS:
+        raise ValueError(
+            f"unknown data set {name!r}{did_you_mean(name, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
+        )
+    layout, root = LAYOUTS[name], Path(root)
+    options = {**_defaults(layout.read), **_checked(name, options, _defaults(layout.read))}
+    if not isinstance(image_size, int) or not 8 <= image_size <= 1024:
+        raise ValueError(f"image_size must be a whole number of pixels from 8 to 1024, not {image_size!r}")
+    return cache.remember(
+        name,
+        root,
+        layout.files(root, **options),
+        {"image_size": image_size, **options},
+        build=lambda: layout.read(root, image_size, **options),
+    )
+
+
+def _defaults(read) -> dict:
+    parameters = inspect.signature(read).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _checked(name: str, options: dict, known: dict) -> dict:
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{name} has no option {option!r}{did_you_mean(option, known)}; known: {', '.join(known) or 'none'}"
+            )
+    return options
