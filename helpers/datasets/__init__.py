@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from types import ModuleType
 
 from helpers import did_you_mean
 from helpers.datasets import cache, fer2013, synthetic
@@ -43,9 +44,22 @@ def load(name: str = "synthetic", root: str | Path = "data", image_size: int = 4
         name,
         root,
         layout.files(root, **options),
+        _code(layout),
         {"image_size": image_size, **options},
         build=lambda: layout.read(root, image_size, **options),
     )
+
+
+def _code(module: ModuleType) -> list[Path]:
+    """Return the source files of a module and of those of ours that it imports, sorted."""
+    found, waiting = {}, [module]
+    while waiting:
+        room = waiting.pop()
+        if room.__name__ not in found:
+            found[room.__name__] = Path(room.__file__)
+            ours = (value for value in vars(room).values() if isinstance(value, ModuleType))
+            waiting += [value for value in ours if value.__name__.startswith("helpers.")]
+    return [found[name] for name in sorted(found)]
 
 
 def _defaults(read) -> dict:
@@ -56,7 +70,6 @@ def _defaults(read) -> dict:
 def _checked(name: str, options: dict, known: dict) -> dict:
     for option in options:
         if option not in known:
-            raise ValueError(
-                f"{name} has no option {option!r}{did_you_mean(option, known)}; known: {', '.join(known) or 'none'}"
-            )
+            names = ", ".join(known) or "none"
+            raise ValueError(f"{name} has no option {option!r}{did_you_mean(option, known)}; known: {names}")
     return options

@@ -1,14 +1,14 @@
 """Decode once: a face set kept as memory-mapped arrays beside the data it came from.
 
 A set lies in ``<root>/cache/<name>-<key>/`` as ``images.npy``, ``labels.npz`` and ``manifest.json`` with the
-sha256 of both. The key is the sha256 of everything the faces depend on: the bytes and names of the source files,
-the options, and the code that reads them. So another file, option or version of this code is another folder, and an
-old one is never served for it.
+sha256 of both. The key is the sha256 of everything the faces depend on: the bytes and names of the source
+files, the options, and the code that reads them. So another file, option or version of the reading code is
+another folder, and an old one is never served for it.
 
 Hashing 300 MB at each load would cost more than loading, so the digest of a group of files is remembered by
-what the file system says of them, under git's rule: size, modification time, change time and inode of each are
-as they were, and all were at least two seconds old when they were read. The arrays of the cache itself are checked
-against the manifest in the same way; what does not agree is said and built again.
+what the file system says of them, under git's rule: size, modification time, change time and inode of each
+are as they were, and all were at least two seconds old when they were read. The arrays of the cache itself
+are checked against the manifest in the same way; what does not agree is said and built again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,13 @@ import numpy as np
 from helpers.datasets.faceset import FaceSet, Rejection
 from helpers.files import replacing, sha256
 
-_CODE = Path(__file__).parent
+FORMAT = 1  # of the arrays on disk; one more whenever FaceSet's columns change their meaning
 _SETTLED = 2e9  # ns: the coarsest clock of a file system in use (FAT) ticks every two seconds
 _REMEMBERED = 500  # digests kept in digests.json
 
 
 def remember(
-    name: str, root: Path, files: Iterable[Path], options: dict, build: Callable[[], FaceSet]
+    name: str, root: Path, files: list[Path], code: list[Path], options: dict, build: Callable[[], FaceSet]
 ) -> FaceSet:
     """Return the face set from the cache, or build it and put it there.
 
@@ -42,6 +42,7 @@ def remember(
         name: the data set's name.
         root: the data folder; where it cannot be written, ``data/cache`` of the working folder is used.
         files: everything that is read.
+        code: the program that reads it.
         options: everything else the result depends on, as JSON can hold it.
         build: reads the files.
 
@@ -52,7 +53,8 @@ def remember(
     digests = Digests(folder)
     request = {"name": name, "root": str(root.resolve()), **options}
     content = digests.of(files, root)
-    key = _sha256(json.dumps([request, content, _code_digest()], sort_keys=True).encode())[:16]
+    program = _sha256(b"\0".join(file.read_bytes() for file in code))
+    key = _sha256(json.dumps([FORMAT, request, content, program], sort_keys=True).encode())[:16]
     target = folder / f"{name}-{key}"
     if target.exists():
         try:
@@ -122,11 +124,6 @@ def _name(file: Path, base: Path) -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _code_digest() -> str:
-    code = [*_CODE.glob("*.py"), _CODE.parent / "images.py", _CODE.parent / "emotions.py"]
-    return _sha256(b"\0".join(file.read_bytes() for file in sorted(code)))
 
 
 def _folder(root: Path) -> Path:

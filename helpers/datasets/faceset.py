@@ -146,7 +146,7 @@ class FaceSet:
         """Return the faces under fewer, broader classes; distributions and votes are added up.
 
         Args:
-            groups: new class name to the classes in it; faces of a class in no group are listed in ``rejected``.
+            groups: new class name to the classes in it; faces of a class in none go to ``rejected``.
 
         Raises:
             ValueError: a group names a class that no vocabulary knows.

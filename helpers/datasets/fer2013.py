@@ -13,6 +13,7 @@ from helpers.datasets.faceset import FaceSet, Rejection
 SIDE = 48
 COLUMNS = ("emotion", "pixels", "usage")
 USAGES = ("Training", "PublicTest", "PrivateTest")
+REMEDY = "correct the row, or get the csv again"
 _EMOTIONS = {str(i).encode(): i for i in range(len(emotions.FER7))}
 _USAGES = {usage.lower().encode(): usage for usage in USAGES}
 
@@ -73,9 +74,7 @@ def read_csv(path: Path) -> dict:
                 if line.strip():
                     good.append((*_row(line, order, width), number))
             except ValueError as error:
-                rejected.append(
-                    Rejection(path.name, number, str(error), "correct the row, or get the csv again")
-                )
+                rejected.append(Rejection(path.name, number, str(error), REMEDY))
     pixels, emotion, usage, row = zip(*good, strict=True) if good else ((), (), (), ())
     return {
         "images": np.array(pixels, dtype=np.uint8).reshape(-1, SIDE, SIDE),
@@ -111,7 +110,7 @@ def _row(line: bytes, order: list[int], width: int) -> tuple[np.ndarray, int, st
 
 
 def parse_pixels(text: bytes) -> np.ndarray:
-    """Turn ``b"70 80 255 ..."`` into pixels; all digits of the row at once, since 74 million numbers are a lot.
+    """Turn ``b"70 80 255 ..."`` into pixels; all digits of a row at once, since a set has 74 million.
 
     Args:
         text: 2304 whole numbers from 0 to 255, separated by spaces.

@@ -35,10 +35,10 @@ def identical(images: np.ndarray) -> np.ndarray:
 
 
 def components(*columns: np.ndarray) -> np.ndarray:
-    """Return a group for each face: two faces share it when a chain of equal entries leads from one to the other.
+    """Return a group for each face: two faces share it when a chain of equal entries joins them.
 
     Args:
-        columns: int64 ``[N]`` each (who it is, which pixels it has); negative means unknown, equal to nothing.
+        columns: int64 ``[N]`` each (who it is, which pixels it has); negative is unknown, equal to nothing.
 
     Returns:
         int64 ``[N]``, groups numbered from 0.
@@ -59,8 +59,8 @@ def components(*columns: np.ndarray) -> np.ndarray:
 def stratified(labels: np.ndarray, groups: np.ndarray, fractions: list[float], seed: int) -> np.ndarray:
     """Cut faces into parts with about the same share of each class, whole groups at a time.
 
-    Groups of several faces are placed first, the largest first, each where it disturbs the wanted counts least
-    (chi-square); faces that stand alone then fill each class up to its count.
+    Groups of several faces are placed first, the largest first, each where it disturbs the wanted counts
+    least (chi-square); faces that stand alone then fill each class up to its count.
 
     Args:
         labels: int64 ``[N]``, class of each face.
