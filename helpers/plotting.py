@@ -314,12 +314,13 @@ def ridges(
     """Draw one histogram for each name, stacked on a common axis; each has the same area.
 
     Args:
-        values: name of a row to its values.
+        values: name of a row to its values; NaN, an unknown one, is left out.
         label: what the values are, with unit.
         bins: how many bins over the whole range, or their edges.
         ax: where to draw.
     """
     ax = _axes(ax, 5.6, 0.9 + 0.42 * len(values))
+    values = {name: group[np.isfinite(group)] for name, group in values.items()}
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
     heights = {
         name: np.histogram(group, edges, density=True)[0] for name, group in values.items() if len(group)
@@ -373,3 +374,26 @@ def _role(name: str, baseline: Collection[str], ceiling: Collection[str]) -> dic
     if name in baseline:
         return {"color": MUTED, "marker": "s"}
     return {"color": "#b35c00", "marker": "D"} if name in ceiling else {"color": ACCENT, "marker": "o"}
+
+
+def curves(
+    epochs: pd.DataFrame, names: Sequence[str] = ("train_loss", "loss"), best: int = 0, ax: Axes | None = None
+) -> Axes:
+    """Draw what a training did, epoch by epoch.
+
+    Args:
+        epochs: a row an epoch, with a column "epoch" (``training.History.frame()``).
+        names: the columns to draw.
+        best: the epoch to mark, or 0 for none.
+        ax: where to draw.
+    """
+    ax = _axes(ax, 6.0, 3.4)
+    for name in names:
+        ax.plot(epochs["epoch"], epochs[name], marker="o", markersize=4, label=name.replace("_", " "))
+    if best:
+        ax.axvline(best, color=MUTED, linewidth=1, linestyle="--", label="best on validation")
+    ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(axis="y")
+    ax.legend()
+    return ax

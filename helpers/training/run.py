@@ -99,7 +99,9 @@ class Run:
         Args:
             history: all epochs.
         """
-        self.save_figure("curves", lambda ax: plotting.curves(history.frame(), ax))
+        self.save_figure(
+            "curves", lambda ax: plotting.curves(history.frame(), best=history.best_epoch, ax=ax)
+        )
         (self.folder / "state.pt").unlink(missing_ok=True)
 
     def save_state(self, state: dict[str, Any]) -> None:
