@@ -1,5 +1,7 @@
 """What the seven notebooks share. Import the room you need: ``from helpers import datasets, training``."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
 
