@@ -1,47 +1,171 @@
-"""The one way a file becomes pixels."""
+"""The one way a file becomes pixels.
+
+Whatever a picture was saved as, what comes out is 8 bits a channel, upright, grey or RGB:
+
+- the format is known from the content, not from the name, and is one of ``FORMATS``;
+- a camera's rotation (EXIF) is applied; of an animation the first frame is taken;
+- 16 bits a channel are scaled to 8 (65535 becomes 255), not cut off at 255;
+- what is transparent is laid over white;
+- grey is ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B, as Pillow computes it;
+- for a square, the central square of the shorter side is cut out, so that no face is stretched, then each new
+  pixel is the mean of the area it covers; enlarging is bilinear.
+"""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded; JPEG includes the multi-picture files of phones, PPM also PGM and PBM."""
+
+MAX_PIXELS = 50_000_000
+"""A picture that claims more is not decoded: a file of some kilobytes can unpack to gigabytes."""
+
+MIN_SIDE = 8
+"""Pixels; whatever is smaller holds no face."""
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class PictureError(ValueError):
+    """A file is no picture that can be used.
+
+    Args:
+        where: the file, or "picture" where it came as bytes.
+        reason: what is wrong with it.
+        remedy: what the reader can do about it.
+    """
+
+    def __init__(self, where: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{where}: {reason}; {remedy}")
+        self.reason, self.remedy = reason, remedy
+
+
+def read(file: str | Path | bytes, size: int | None = None, color: bool = False) -> np.ndarray:
+    """Decode a picture.
+
+    Args:
+        file: a path, or the content of a file.
+        size: side of the square to return in pixels; None returns the whole picture.
+        color: RGB instead of grey.
+
+    Returns:
+        uint8 ``[H, W]``, or ``[3, H, W]`` with ``color``.
+
+    Raises:
+        PictureError: the file is not there, is damaged, or is no picture of a known kind.
+    """
+    where = "picture" if isinstance(file, bytes) else str(file)
+    try:
+        with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream:
+            _refuse_stand_in(where, stream)
+            image = _decode(where, stream, color)
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError(where, "no picture of a known format", f"save it as one of {_names()}") from None
+    except Image.DecompressionBombError:
+        raise _too_large(where) from None
+    except FileNotFoundError:
+        raise PictureError(where, "no such file", "check its name") from None
+    except Exception as error:  # a damaged file can make a decoder raise anything at all
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise PictureError(where, f"cannot be decoded ({reason})", "get the file again") from error
+    return _array(image if size is None else _square(image, size))
+
+
+def _decode(where: str, stream, color: bool) -> Image.Image:
+    with Image.open(stream, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large(where)
+        if min(image.size) < MIN_SIDE:
+            size = f"{image.width} x {image.height}"
+            raise PictureError(where, f"{size} pixels are too small for a face", "use a larger picture")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    flat = _flatten(where, upright)
+    return flat.convert("RGB" if color else "L")
+
+
+def _flatten(where: str, image: Image.Image) -> Image.Image:
+    """Return the picture in mode L or RGB: 8 bits, opaque."""
+    if image.mode in _SIXTEEN_BIT or image.mode == "I":
+        return _eight_bits(where, np.asarray(image))
+    if image.mode == "F":
+        raise PictureError(where, "pixels are floating-point numbers of unknown range", "save it with 8 bits")
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _eight_bits(where: str, values: np.ndarray) -> Image.Image:
+    if values.min() < 0 or values.max() > 65535:
+        raise PictureError(where, "32-bit pixels of unknown range", "save it with 8 or 16 bits")
+    return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    kind = Image.Resampling.BOX if size < side else Image.Resampling.BILINEAR
+    return image.resize((size, size), kind, box=(left, top, left + side, top + side))
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    pixels = np.array(image)
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Return square images of another size: area average when shrinking, bilinear when enlarging.
+    """Return grey images as squares of another size, the same way as :func:`read`.
 
     Args:
-        pixels: uint8 ``[N, H, W]`` grey.
+        pixels: uint8 ``[N, H, W]``.
         size: side in pixels.
 
     Returns:
-        uint8 ``[N, size, size]``.
+        uint8 ``[N, size, size]``; ``pixels`` itself where it has that size.
     """
     if pixels.shape[1:] == (size, size):
         return pixels
-    kind = Image.Resampling.BOX if size < min(pixels.shape[1:]) else Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(p).resize((size, size), kind)) for p in pixels])
+    squares = [_array(_square(Image.fromarray(p), size)) for p in pixels]
+    return np.stack(squares) if squares else np.empty((0, size, size), dtype=np.uint8)
 
 
-def check_is_data(path: Path, head: bytes) -> None:
-    """Raise if a file's first bytes are not data but what stands in for it.
+def stand_in(head: bytes) -> tuple[str, str] | None:
+    """Recognise what often lies where data should: a git-lfs pointer, a web page, nothing.
 
     Args:
-        path: for the message.
-        head: the first bytes.
+        head: the first bytes of the file; 200 are enough.
 
-    Raises:
-        ValueError: a git-lfs pointer, a web page, or nothing.
+    Returns:
+        Reason and remedy, or None where it is none of these.
     """
-    start = head[:200].lstrip().lower()
+    start = head[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
-        raise ValueError(f"{path}: is empty; download it again")
+        return "is empty", "download it again"
     if start.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{path}: is a git-lfs pointer, not the data; run `git lfs pull`, or download it itself"
-        )
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ValueError(
-            f"{path}: is a web page, not the data; log in where it is offered and download it again"
-        )
+        return "is a git-lfs pointer, not the data itself", "run `git lfs pull`, or download the file"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page, not the data itself", "log in where it is offered and download it again"
+    return None
+
+
+def _refuse_stand_in(where: str, stream) -> None:
+    found = stand_in(stream.read(200))
+    if found:
+        raise PictureError(where, *found)
+    stream.seek(0)
+
+
+def _too_large(where: str) -> PictureError:
+    return PictureError(where, f"more than {MAX_PIXELS // 1_000_000} million pixels", "scale it down first")
+
+
+def _names() -> str:
+    return ", ".join(FORMATS)

@@ -11,12 +11,19 @@ from pathlib import Path
 from types import ModuleType
 
 from helpers import did_you_mean
-from helpers.datasets import cache, fer2013, synthetic
-from helpers.datasets.faceset import FaceSet, Rejection
+from helpers.datasets import cache, fer2013, ferplus, folder, muxspace, synthetic
+from helpers.datasets.faceset import FaceSet, Refused, Rejection
 
-__all__ = ["LAYOUTS", "FaceSet", "Rejection", "load"]
+__all__ = ["LAYOUTS", "FaceSet", "Refused", "Rejection", "load"]
 
-LAYOUTS = {"synthetic": synthetic, "fer2013": fer2013}
+LAYOUTS = {
+    "synthetic": synthetic,
+    "fer2013": fer2013,
+    "ferplus": ferplus,
+    "muxspace": muxspace,
+    "folder": folder,
+}
+"""Name to module; a set of your own is one more file and one more line here."""
 
 
 def load(name: str = "synthetic", root: str | Path = "data", image_size: int = 48, **options) -> FaceSet:

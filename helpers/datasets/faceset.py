@@ -34,6 +34,19 @@ class Rejection:
         return f"{place}: {self.reason}; {self.remedy}"
 
 
+class Refused(ValueError):
+    """Raised while a row is read: it cannot be used.
+
+    Args:
+        reason: what is wrong with it.
+        remedy: what the reader can do about it.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason, self.remedy = reason, remedy
+
+
 @dataclass(frozen=True, eq=False)
 class FaceSet:
     """Faces with their labels; N faces of H by W pixels, K classes.

@@ -2,45 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from helpers import did_you_mean, emotions, images
-from helpers.datasets import find
+from helpers.datasets import find, pictures, tables
 from helpers.datasets.faceset import FaceSet, Rejection
 
 SIDE = 48
-COLUMNS = ("emotion", "pixels", "usage")
+LAYOUTS = ("auto", "csv", "folders")
+CSV_PLACES = ("fer2013.csv", "fer2013/fer2013.csv", "icml_face_data.csv", "fer2013/icml_face_data.csv")
+FOLDER_PLACES = ("fer2013", "FER2013", "archive", ".")
 USAGES = ("Training", "PublicTest", "PrivateTest")
-REMEDY = "correct the row, or get the csv again"
+_COLUMNS = ("emotion", "pixels", "usage")
 _EMOTIONS = {str(i).encode(): i for i in range(len(emotions.FER7))}
 _USAGES = {usage.lower().encode(): usage for usage in USAGES}
+_REMEDY = "correct the row, or get the csv again"
 
 
-def files(root: Path, **_options) -> list[Path]:
-    """Return what is read: the csv."""
-    return [find.first(root, ("fer2013.csv", "fer2013/fer2013.csv", "icml_face_data.csv"), "fer2013")]
+def files(root: Path, layout: str = "auto") -> list[Path]:
+    """Return what is read: the csv, or every file of the image folders."""
+    if layout not in LAYOUTS:
+        hint = did_you_mean(layout, LAYOUTS)
+        raise ValueError(f"unknown layout {layout!r}{hint}; known: {', '.join(LAYOUTS)}")
+    folder = _folder(root)
+    if layout == "folders" or (layout == "auto" and folder and not _has_csv(root)):
+        return list(find.visible(folder or find.first(root, ("fer2013/train",), "fer2013")))
+    return [csv_file(root)]
 
 
-def read(root: Path, image_size: int) -> FaceSet:
-    """Read the csv; PublicTest is the validation part where there is a PrivateTest, else the test part.
+def csv_file(root: Path) -> Path:
+    """Return where the csv lies.
+
+    Args:
+        root: the data folder.
+
+    Raises:
+        FileNotFoundError: it is nowhere.
+    """
+    return find.first(root, CSV_PLACES, "fer2013")
+
+
+def read(root: Path, image_size: int, layout: str = "auto") -> FaceSet:
+    """Read the csv (in "auto" where there is one), or the folders ``train|validation|test/<class>/*``.
+
+    In the csv, PublicTest is the validation part where there is a PrivateTest, else the test part.
 
     Args:
         root: the data folder.
         image_size: side of the images in pixels.
+        layout: "auto", "csv" or "folders".
     """
-    (path,) = files(root)
-    table = read_csv(path)
+    found = files(root, layout)
+    if found[0].suffix.lower() != ".csv":
+        listed, rejected = pictures.tree(_folder(root), root, emotions.FER7)
+        return pictures.face_set("fer2013", root, listed, rejected, emotions.FER7, image_size)
+    table = read_csv(found[0])
     return FaceSet(
         "fer2013",
-        images=images.resize(table["images"], image_size),
-        labels=table["emotion"],
+        images=images.resize(table.images, image_size),
+        labels=table.emotion,
         classes=emotions.FER7,
-        split=splits(table["usage"]),
-        source=np.array([f"{path.name}:{row}" for row in table["row"]], dtype=str),
-        rejected=tuple(table["rejected"]),
+        split=splits(table.usage),
+        source=table.source(),
+        rejected=tuple(table.rejected),
     )
+
+
+def _has_csv(root: Path) -> bool:
+    return any((root / place).exists() for place in CSV_PLACES)
+
+
+def _folder(root: Path) -> Path | None:
+    """Return the folder that holds a folder of training faces."""
+    for folder in (root / place for place in FOLDER_PLACES):
+        if folder.is_dir() and any(pictures.SPLITS.get(f.name.lower()) == "train" for f in folder.iterdir()):
+            return folder
+    return None
 
 
 def splits(usage: np.ndarray) -> np.ndarray:
@@ -53,15 +93,36 @@ def splits(usage: np.ndarray) -> np.ndarray:
     return np.select([usage == "Training", usage == "PublicTest"], ["train", public], default="test")
 
 
-def read_csv(path: Path) -> dict:
-    """Read ``emotion,pixels,Usage`` (in any order of columns) row by row; a malformed row is set aside.
+@dataclass(frozen=True)
+class Table:
+    """The rows of a csv that could be read, and the others.
+
+    Args:
+        file: its name.
+        images: uint8 ``[N, 48, 48]``.
+        emotion: int64 ``[N]``, an index into ``emotions.FER7``.
+        usage: ``[N]`` of ``USAGES``.
+        row: int64 ``[N]``, counted from 1, the header's.
+        rejected: one entry a malformed row.
+    """
+
+    file: str
+    images: np.ndarray
+    emotion: np.ndarray
+    usage: np.ndarray
+    row: np.ndarray
+    rejected: list[Rejection]
+
+    def source(self) -> np.ndarray:
+        """Return where each face is from, "fer2013.csv:17"."""
+        return np.array([f"{self.file}:{row}" for row in self.row], dtype=str)
+
+
+def read_csv(path: Path) -> Table:
+    """Read ``emotion,pixels,Usage``, in any order of columns, row by row; a malformed row is set aside.
 
     Args:
         path: the csv.
-
-    Returns:
-        ``images`` uint8 ``[N, 48, 48]``, ``emotion`` int64 ``[N]``, ``usage`` ``[N]``, ``row`` int64 ``[N]``
-        (the header is row 1) and ``rejected``, a list.
 
     Raises:
         ValueError: the file is no csv of that kind at all.
@@ -74,26 +135,23 @@ def read_csv(path: Path) -> dict:
                 if line.strip():
                     good.append((*_row(line, order, width), number))
             except ValueError as error:
-                rejected.append(Rejection(path.name, number, str(error), REMEDY))
+                rejected.append(Rejection(path.name, number, str(error), _REMEDY))
     pixels, emotion, usage, row = zip(*good, strict=True) if good else ((), (), (), ())
-    return {
-        "images": np.array(pixels, dtype=np.uint8).reshape(-1, SIDE, SIDE),
-        "emotion": np.array(emotion, dtype=np.int64),
-        "usage": np.array(usage, dtype=str),
-        "row": np.array(row, dtype=np.int64),
-        "rejected": rejected,
-    }
+    return Table(
+        path.name,
+        images=np.array(pixels, dtype=np.uint8).reshape(-1, SIDE, SIDE),
+        emotion=np.array(emotion, dtype=np.int64),
+        usage=np.array(usage, dtype=str),
+        row=np.array(row, dtype=np.int64),
+        rejected=rejected,
+    )
 
 
 def _header(path: Path, line: bytes) -> tuple[list[int], int]:
     """Return the places of the three columns, and how many columns there are."""
-    images.check_is_data(path, line)
-    names = [name.strip(' "\r\n').lower() for name in line.decode("utf-8-sig", "replace").split(",")]
-    for column in COLUMNS:
-        if column not in names:
-            found = ", ".join(names)[:80]
-            raise ValueError(f"{path}: first row has no {column!r} ({found}); expected emotion,pixels,Usage")
-    return [names.index(column) for column in COLUMNS], len(names)
+    tables.refuse_stand_in(path, line)
+    names = tables.header(path, line.decode("utf-8-sig", "replace").split(","), _COLUMNS)
+    return [names.index(column) for column in _COLUMNS], len(names)
 
 
 def _row(line: bytes, order: list[int], width: int) -> tuple[np.ndarray, int, str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+
+_PACKAGING = {"thumbs.db", "desktop.ini", "__macosx", "cache"}
 
 
 def first(root: Path, places: tuple[str, ...], name: str) -> Path:
@@ -19,8 +23,26 @@ def first(root: Path, places: tuple[str, ...], name: str) -> Path:
     for place in places:
         if (root / place).exists():
             return root / place
-    looked = ", ".join(places)
     raise FileNotFoundError(
-        f"no {name} in {root.resolve()} (looked for {looked}); "
-        f"data/README.md says how to get it, and root=... where it lies"
+        f"no {name} in {root.resolve()} (looked for {', '.join(places)}); "
+        f"see {name!r} in data/README.md for how to get it, or give root=... where it lies"
     )
+
+
+def visible(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, sorted, without what systems and archives leave there.
+
+    Links to folders are not followed; a folder named ``cache`` is passed over.
+
+    Args:
+        folder: where to look.
+    """
+    with os.scandir(folder) as entries:
+        inside = sorted(entries, key=lambda entry: entry.name)
+    for entry in inside:
+        if entry.name.startswith(".") or entry.name.lower() in _PACKAGING:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from visible(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
