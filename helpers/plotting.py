@@ -7,6 +7,8 @@ that a caller can add to what is there, and leaves no other trace in pyplot.
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from typing import Protocol
@@ -16,7 +18,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch
+from PIL import Image
 
 from helpers import emotions
 
@@ -52,7 +56,10 @@ class Scored(Protocol):
 
 
 def style() -> None:
-    """Set the workbook's look: once per notebook, before the first figure."""
+    """Set the workbook's look: once per notebook, before the first figure.
+
+    In a notebook, figures are also kept as PNG of at most 256 colours, a third of the usual size.
+    """
     mpl.rcParams.update(
         {
             "figure.dpi": 80,
@@ -84,6 +91,19 @@ def style() -> None:
             "image.cmap": "gray",
         }
     )
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        plt.switch_backend(mpl.get_backend())  # the notebook's backend sets its own PNG writer first
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _png)
+
+
+def _png(figure: Figure) -> bytes:
+    """Return a figure as PNG of at most 256 colours."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight")
+    palette = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    palette.save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def color(name: str) -> str:
@@ -120,8 +140,7 @@ def face(image: np.ndarray, title: str = "", ax: Axes | None = None) -> Axes:
         ax: where to draw.
     """
     ax = _axes(ax, 2.4, 2.6)
-    ax.imshow(_pixels(image[None])[0] / 255, vmin=0, vmax=1)
-    _bare(ax)
+    _show(ax, _pixels(image[None])[0] / 255)
     ax.set_title(title, loc="center", fontsize=11)
     return ax
 
@@ -186,11 +205,14 @@ def _tile(
     corners = [(column * step_x, row * step_y + round(top * height)) for row, column in places]
     for tile, (x, y) in zip(tiles, corners, strict=True):
         canvas[y : y + height, x : x + width] = tile / 255
-    # 64 grey levels and whole pixels: no eye sees it, and a notebook full of faces stays half as large
-    smooth = "nearest" if width <= 64 else "auto"
-    ax.imshow(np.round(canvas * 63) / 63, vmin=0, vmax=1, interpolation=smooth)
-    _bare(ax)
+    _show(ax, canvas, "nearest" if width <= 64 else "auto")
     return corners
+
+
+def _show(ax: Axes, image: np.ndarray, interpolation: str = "nearest") -> None:
+    # 48 levels of light: the eye does not miss the rest, and a notebook full of faces stays half as large
+    ax.imshow(np.round(image * 47) / 47, vmin=0, vmax=1, interpolation=interpolation)
+    _bare(ax)
 
 
 def _title(ax: Axes, title: str, x: float, y: float, width: int) -> None:
@@ -252,10 +274,12 @@ def scatter(
         ax: where to draw.
     """
     ax = _axes(ax, 7.2, 5.0)
-    size = float(np.clip(9000 / max(len(points), 1), 5, 30))
+    size = float(np.clip(16000 / max(len(points), 1), 8, 36))
     for index, name in enumerate(classes):
-        mark = {"color": color(name), "marker": MARKERS.get(name, "o"), "linewidths": 0}
-        ax.scatter(*points[labels == index].T, s=size, alpha=0.65, label=name, **mark)
+        marker = MARKERS.get(name, "o")
+        area = size * (0.7 if marker in "sD" else 1)  # to the eye, squares are larger than triangles
+        mark = {"color": color(name), "marker": marker, "linewidths": 0, "s": area}
+        ax.scatter(*points[labels == index].T, alpha=0.65, label=name, **mark)
     ax.set(xlabel=axes[0], ylabel=axes[1])
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=(60 / size) ** 0.5, handletextpad=0.2)
     return ax
@@ -309,9 +333,9 @@ def distribution(probabilities: np.ndarray, classes: Sequence[str], ax: Axes | N
 
 
 def ridges(
-    values: Mapping[str, np.ndarray], label: str, bins: int | np.ndarray = 40, ax: Axes | None = None
+    values: Mapping[str, np.ndarray], label: str, bins: int | np.ndarray = 30, ax: Axes | None = None
 ) -> Axes:
-    """Draw one histogram for each name, stacked on a common axis; each has the same area.
+    """Draw one histogram for each name above a common axis, each as tall as its own fullest bin.
 
     Args:
         values: name of a row to its values; NaN, an unknown one, is left out.
@@ -322,16 +346,12 @@ def ridges(
     ax = _axes(ax, 5.6, 0.9 + 0.42 * len(values))
     values = {name: group[np.isfinite(group)] for name, group in values.items()}
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
-    heights = {
-        name: np.histogram(group, edges, density=True)[0] for name, group in values.items() if len(group)
-    }
-    tallest = max(height.max() for height in heights.values())
-    for row, name in enumerate(values):
-        top = row - 1.5 * heights.get(name, np.zeros(len(edges) - 1)) / tallest
-        line = {"edgecolor": "white", "linewidth": 1, "facecolor": color(name), "alpha": 0.9}
-        ax.fill_between(edges, row, np.append(top, top[-1]), step="post", zorder=2 + row, **line)
-    ax.set(xlabel=label, yticks=range(len(values)), yticklabels=list(values))
-    ax.invert_yaxis()
+    for row, (name, group) in enumerate(values.items()):
+        counts = np.histogram(group, edges)[0]
+        top = row - 0.88 * counts / max(counts.max(), 1)
+        ax.fill_between(edges, row, np.append(top, top[-1]), step="post", color=color(name), lw=0)
+        ax.axhline(row, color=FAINT, lw=1, zorder=0)
+    ax.set(xlabel=label, yticks=range(len(values)), yticklabels=list(values), ylim=(len(values) - 0.7, -1))
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     return ax
