@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from helpers import emotions
-from helpers.faces import chance, drawing, people, truth
+from helpers.faces import camera, chance, people, truth
+from helpers.faces.landmarks import landmarks
 from helpers.faces.people import IDENTITY, VIEW
 from helpers.faces.truth import (
     ACTION_UNITS,
@@ -143,26 +144,26 @@ def _block(seed, index, subject, weights, size, color, masks, raters) -> Drawn:
     noise = (chance.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
     person, view = people.identities(seed, subject), people.views(seed, index)
     return Drawn(
-        images=_images(sides, person, view, size, color, chance.normal(seed, "grain", index, size * size)),
+        images=_images(sides, person, view, camera.textures(seed, subject, index, size), size, color),
         labels=answers[:, 0],
         action_units=units,
         valence_arousal=(truth.valence_arousal(units) + noise).clamp(-1, 1),
         class_probabilities=probabilities,
         votes=torch.nn.functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
-        landmarks=torch.full((len(index), 68, 2), size / 2.0, device=index.device),
+        landmarks=landmarks(_felt(sides, person), person, view, size),
         subject=subject,
         masks=torch.ones(len(index), 4, size, size, dtype=torch.bool, device=index.device) if masks else None,
     )
 
 
-def _images(sides: Tensor, person: dict, view: dict, size: int, color: bool, grain: Tensor | None) -> Tensor:
-    face = drawing.canvas(sides, person, round(1.25 * drawing.CANVAS * size))
-    image = drawing.seen(drawing.lit(face, view), sides, person, view, size)[:, 0]
-    if grain is not None:
-        image = image + grain.view(-1, size, size) * view["noise"][:, None, None]
-    image = ((image - 0.5) * view["contrast"][:, None, None] + 0.5).clamp(0, 1) * 255 + 0.5
-    grey = image.to(torch.uint8)
-    return grey[:, None].expand(-1, 3, -1, -1).contiguous() if color else grey
+def _felt(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
+    """How far this person's face moves for these intensities."""
+    return (sides * person["expressive"][:, None, None]).clamp(0, 1.2)
+
+
+def _images(sides: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool) -> Tensor:
+    images = camera.picture(_felt(sides, person), person, view, texture, size, color)
+    return images if color else images[:, 0]
 
 
 def _cut(drawn: Drawn, num: int) -> Drawn:
@@ -201,7 +202,9 @@ def render(
     _check("size", size, 16, 1024)
     sides = _sides(action_units)
     person = people.average(IDENTITY, identity, sides[:, :, 0])
-    return _images(sides, person, people.average(VIEW, view, sides[:, :, 0]), size, color, None)
+    scene = people.average(VIEW, view, sides[:, :, 0])
+    number = torch.arange(len(sides), device=sides.device)
+    return _images(sides, person, scene, camera.textures(0, number, number, size), size, color)
 
 
 def _sides(action_units: Tensor | dict[str, float]) -> Tensor:

@@ -1,7 +1,7 @@
 """Who is drawn and how they are seen: every number of an identity and of a view, in one table each.
 
-Lengths are in face units: the eyes of an average face lie 0.36 left and right of the middle and 0.25 above it, its
-mouth 0.55 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes right, y goes down.
+Lengths are in face units: the eyes of an average face lie 0.36 left and right of the middle and 0.25 above it,
+its mouth 0.56 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes right, y down.
 """
 
 from __future__ import annotations
@@ -34,52 +34,86 @@ class Trait(NamedTuple):
 
 
 IDENTITY = {
-    "face_width": Trait(0.80, 0.05, 0.68, 0.95),  # half the width at the cheekbones
-    "jaw_width": Trait(0.60, 0.06, 0.45, 0.78),  # half the width at the mouth
+    "face_width": Trait(0.8, 0.05, 0.68, 0.93),  # half the width at the cheekbones
+    "jaw": Trait(0.77, 0.05, 0.66, 0.9),  # width at the mouth, a share of the width at the cheekbones
     "chin_y": Trait(1.0, 0.05, 0.88, 1.12),
-    "eye_x": Trait(0.36, 0.02, 0.31, 0.41),  # half the distance of the pupils
-    "eye_y": Trait(-0.25, 0.03, -0.33, -0.17),
-    "eye_width": Trait(0.155, 0.012, 0.12, 0.19),  # half the width of an eye
-    "eye_open": Trait(0.062, 0.011, 0.035, 0.09),  # half its opening at rest
-    "eye_tilt": Trait(0.0, 0.012, -0.03, 0.03),  # how much higher the outer corner lies
-    "iris": Trait(0.075, 0.005, 0.06, 0.09),  # radius
-    "iris_shade": Trait(0.28, 0.15, 0.08, 0.6),  # albedo
-    "brow_y": Trait(-0.46, 0.03, -0.54, -0.38),
-    "brow_thickness": Trait(0.036, 0.012, 0.014, 0.065),  # half of it
-    "brow_arch": Trait(0.045, 0.02, 0.0, 0.09),
-    "nose_y": Trait(0.22, 0.035, 0.13, 0.3),  # the tip
-    "nose_width": Trait(0.16, 0.02, 0.11, 0.22),  # half of it
-    "mouth_y": Trait(0.56, 0.03, 0.48, 0.64),
-    "mouth_width": Trait(0.29, 0.025, 0.23, 0.35),  # half of it
-    "lip_upper": Trait(0.055, 0.014, 0.025, 0.1),  # height
-    "lip_lower": Trait(0.075, 0.016, 0.04, 0.12),  # height
-    "lip_shade": Trait(0.72, 0.09, 0.5, 0.92),  # of the skin's albedo
-    "skin": Trait(0.66, 0.17, 0.2, 0.9),  # albedo
-    "hair_shade": Trait(0.16, 0.14, 0.03, 0.75),  # albedo
-    "hairline": Trait(-0.86, 0.1, -1.15, -0.6),  # y
-    "hair_length": Trait(0.5, 0.6, 0.0, 1.6),  # how far it hangs below the temples
-    "beard": Trait(0.6, 0.25, 0.15, 1.0, share=0.2),
-    "age": Trait(0.35, 0.25, 0.0, 1.0),  # depth of lines
-    "glasses": Trait(1.0, 0.0, 0.0, 1.0, share=0.1),
+    "eye_x": Trait(0.365, 0.02, 0.31, 0.42),  # half the distance of the pupils
+    "eye_y": Trait(-0.25, 0.03, -0.33, -0.16),
+    "eye_width": Trait(0.15, 0.014, 0.11, 0.19),  # half the width of an eye
+    "eye_open": Trait(0.064, 0.012, 0.034, 0.1),  # half its opening at rest
+    "eye_tilt": Trait(0.006, 0.014, -0.03, 0.035),  # how much higher the outer corner lies
+    "eye_bags": Trait(0.25, 0.2, 0.0, 0.9),  # how dark
+    "crease": Trait(0.05, 0.018, 0.015, 0.09),  # how far the fold lies above the upper lid
+    "iris": Trait(0.072, 0.006, 0.058, 0.088),  # radius
+    "iris_shade": Trait(0.22, 0.14, 0.06, 0.6),  # albedo
+    "brow_y": Trait(-0.45, 0.035, -0.55, -0.36),
+    "brow_inner": Trait(0.13, 0.03, 0.06, 0.2),  # x of the inner end
+    "brow_length": Trait(0.45, 0.03, 0.36, 0.52),
+    "brow_thickness": Trait(0.036, 0.013, 0.012, 0.07),  # half of it
+    "brow_arch": Trait(0.045, 0.025, -0.01, 0.1),
+    "brow_tilt": Trait(0.015, 0.03, -0.05, 0.08),  # how much higher the outer end lies
+    "brow_density": Trait(0.75, 0.18, 0.25, 1.0),
+    "nose_y": Trait(0.21, 0.04, 0.1, 0.3),  # the tip
+    "nose_width": Trait(0.165, 0.025, 0.11, 0.24),  # half of it
+    "nose_height": Trait(1.0, 0.25, 0.45, 1.6),  # how far it stands out, relative
+    "cheekbones": Trait(1.0, 0.4, 0.2, 2.0),  # how far they stand out, relative
+    "deep_eyes": Trait(1.0, 0.35, 0.3, 1.9),  # how deep the sockets are, relative
+    "mouth_y": Trait(0.57, 0.032, 0.48, 0.66),
+    "mouth_width": Trait(0.285, 0.028, 0.22, 0.35),  # half of it
+    "mouth_curve": Trait(0.0, 0.014, -0.03, 0.03),  # how much higher the corners lie at rest
+    "lip_upper": Trait(0.055, 0.016, 0.02, 0.1),  # height
+    "lip_lower": Trait(0.075, 0.018, 0.035, 0.13),  # height
+    "lip_shade": Trait(0.74, 0.1, 0.45, 0.95),  # of the skin's albedo
+    "teeth": Trait(0.8, 0.08, 0.55, 0.95),  # albedo
+    "skin": Trait(0.68, 0.16, 0.22, 0.92),  # albedo
+    "skin_texture": Trait(0.06, 0.03, 0.0, 0.16),
+    "shine": Trait(0.12, 0.1, 0.0, 0.45),
+    "hair_shade": Trait(0.17, 0.17, 0.02, 0.8),  # albedo
+    "hair_contrast": Trait(0.22, 0.12, 0.05, 0.6),  # of the strands
+    "hairline": Trait(-0.92, 0.1, -1.2, -0.68),  # y
+    "hairline_round": Trait(0.9, 0.5, 0.0, 2.2),  # how fast it falls to the temples
+    "hair_volume": Trait(0.1, 0.09, 0.0, 0.4),  # how far it stands out
+    "hair_length": Trait(0.9, 0.5, 0.1, 2.0, share=0.5),  # how far it hangs below the temples
+    "fringe": Trait(0.3, 0.1, 0.1, 0.5, share=0.2),  # how far it falls over the forehead
+    "hair_close": Trait(0.5, 0.4, 0.0, 1.4),  # how far long hair hides the cheeks
+    "parting": Trait(0.0, 0.3, -0.6, 0.6),  # x
+    "bald": Trait(1.0, 0.0, 0.0, 1.0, share=0.07),
+    "beard": Trait(0.55, 0.3, 0.1, 1.0, share=0.22),
+    "moustache": Trait(0.6, 0.25, 0.2, 1.0, share=0.15),
+    "age": Trait(0.35, 0.28, 0.0, 1.0),  # depth of lines
+    "make_up": Trait(0.5, 0.25, 0.1, 1.0, share=0.25),
+    "glasses": Trait(0.8, 0.2, 0.3, 1.0, share=0.1),
+    "child": Trait(0.7, 0.25, 0.2, 1.0, share=0.14),  # 0 grown up, 1 a small child
+    "lids_down": Trait(0.0, 0.1, 0.0, 0.3),  # how far the lids hang, a share of the opening
+    "expressive": Trait(1.0, 0.12, 0.7, 1.3),  # how far the face moves for the same action unit
 }
 """What makes a person; the same in every picture of them."""
 
 VIEW = {
-    "yaw": Trait(0.0, 0.22, -0.6, 0.6),  # radians, positive to the right of the picture
-    "pitch": Trait(0.0, 0.12, -0.35, 0.35),  # radians, positive down
-    "roll": Trait(0.0, 0.12, -0.5, 0.5),  # radians, positive clockwise
-    "scale": Trait(1.0, 0.08, 0.78, 1.25),
-    "shift_x": Trait(0.0, 0.04, -0.12, 0.12),
-    "shift_y": Trait(0.0, 0.05, -0.15, 0.15),
-    "light_x": Trait(0.0, 0.55, -1.2, 1.2),  # where the light comes from; the viewer is at (0, 0, 1)
-    "light_y": Trait(-0.45, 0.35, -1.2, 0.5),
-    "ambient": Trait(0.45, 0.12, 0.15, 0.75),  # share of light from everywhere
-    "exposure": Trait(1.0, 0.2, 0.55, 1.5),
-    "background": Trait(0.5, 0.3, 0.02, 1.0),
-    "background_slope": Trait(0.0, 0.25, -0.6, 0.6),
-    "contrast": Trait(1.0, 0.15, 0.6, 1.4),
-    "blur": Trait(0.3, 0.3, 0.0, 1.0),
-    "noise": Trait(0.012, 0.012, 0.0, 0.05),  # standard deviation, of white
+    "yaw": Trait(0.0, 0.24, -0.7, 0.7),  # radians, positive to the right of the picture
+    "pitch": Trait(0.0, 0.14, -0.4, 0.4),  # radians, positive down
+    "roll": Trait(0.0, 0.11, -0.45, 0.45),  # radians, positive clockwise
+    "scale": Trait(1.06, 0.07, 0.85, 1.3),
+    "shift_x": Trait(0.0, 0.035, -0.12, 0.12),
+    "shift_y": Trait(0.0, 0.04, -0.12, 0.12),
+    "gaze_x": Trait(0.0, 0.3, -1.0, 1.0),  # shares of the way from the middle to the corner of the eye
+    "gaze_y": Trait(0.05, 0.2, -0.5, 0.7),  # positive down
+    "light_x": Trait(0.0, 0.7, -1.6, 1.6),  # where the light comes from; the viewer is at (0, 0, 1)
+    "light_y": Trait(-0.55, 0.4, -1.4, 0.5),
+    "ambient": Trait(0.45, 0.15, 0.12, 0.8),  # share of light from everywhere
+    "exposure": Trait(1.14, 0.2, 0.6, 1.6),
+    "background": Trait(0.5, 0.35, 0.02, 1.0),
+    "background_slope": Trait(0.0, 0.2, -0.5, 0.5),
+    "background_texture": Trait(0.1, 0.12, 0.0, 0.4),
+    "clothes": Trait(0.35, 0.3, 0.03, 0.95),  # albedo
+    "contrast": Trait(1.0, 0.17, 0.6, 1.5),
+    "blur": Trait(0.15, 0.3, 0.0, 1.0),
+    "noise": Trait(0.006, 0.01, 0.0, 0.035),  # standard deviation, of white
+    "hand": Trait(1.0, 0.0, 0.0, 1.0, share=0.07),  # before the face
+    "hand_x": Trait(0.0, 0.5, -0.9, 0.9),
+    "hand_y": Trait(0.85, 0.2, 0.45, 1.2),
+    "strand": Trait(0.8, 0.2, 0.3, 1.0, share=0.06),  # of hair, across the face
+    "watermark": Trait(0.35, 0.12, 0.12, 0.6, share=0.05),
 }
 """What makes a picture of them; new for each face."""
 
@@ -103,7 +137,37 @@ def identities(seed: int, subject: Tensor) -> dict[str, Tensor]:
         seed: the seed of the set.
         subject: int64 ``[N]``; equal numbers give the same person.
     """
-    return _draw(IDENTITY, seed, "identity", subject)
+    drawn = _draw(IDENTITY, seed, "identity", subject)
+    return drawn | _of_its_age(drawn) | _of_its_build(drawn, chance.normal(seed, "build", subject, 1)[:, 0])
+
+
+def _of_its_age(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    child = drawn["child"]
+    shorter = {
+        "brow_thickness": 0.5,
+        "nose_height": 0.5,
+        "jaw": -0.06,
+        "mouth_width": 0.12,
+        "nose_width": 0.15,
+    }
+    aged = {name: drawn[name] * (1 - share * child) for name, share in shorter.items()}
+    aged |= {name: drawn[name] * (child == 0) for name in ("beard", "moustache", "bald", "make_up", "shine")}
+    aged |= {"age": drawn["age"] * (1 - child), "iris": drawn["iris"] * (1 + 0.12 * child)}
+    aged |= {"eye_y": drawn["eye_y"] + 0.06 * child, "brow_y": drawn["brow_y"] + 0.06 * child}
+    return aged | {
+        "nose_y": drawn["nose_y"] + 0.03 * child,
+        "eye_open": drawn["eye_open"] * (1 + 0.15 * child),
+    }
+
+
+def _of_its_build(drawn: dict[str, Tensor], build: Tensor) -> dict[str, Tensor]:
+    grown = drawn["child"] == 0
+    heavy = torch.sigmoid(2 * build)  # towards 1: a heavy jaw and brow, short hair, perhaps a beard
+    soft = {"make_up", "hair_length"}
+    hard = {"beard", "moustache", "bald"}
+    kept = {name: drawn[name] * ((heavy < 0.6) | ~grown) for name in soft}
+    kept |= {name: drawn[name] * (heavy > 0.4) * grown for name in hard}
+    return kept
 
 
 def views(seed: int, index: Tensor) -> dict[str, Tensor]:

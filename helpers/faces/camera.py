@@ -1,0 +1,192 @@
+"""From a painted sheet to a picture: the head turned, hair, neck and background around it, hands before it, the sensor."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from helpers.faces import chance, paint
+from helpers.faces.paint import HEIGHT, LEFT, TOP, WIDTH, bell, window
+from helpers.faces.shape import MOVES, outline
+from helpers.faces.truth import ACTION_UNITS
+
+
+def textures(seed: int, subject: Tensor, index: Tensor, size: int) -> dict[str, Tensor]:
+    """Return the random fields of a picture, standard normal, ``[N, 1, rows, columns]``.
+
+    Args:
+        seed: the seed of the set.
+        subject: int64 ``[N]``, whose skin and hair.
+        index: int64 ``[N]``, which picture.
+        size: pixels along a side.
+    """
+    shapes = {"skin": (40, 30), "hair": (3, 36), "background": (5, 5), "grain": (size, size)}
+    owner = {"skin": subject, "hair": subject, "background": index, "grain": index}
+    return {
+        name: chance.normal(seed, name, owner[name], rows * columns).view(-1, 1, rows, columns)
+        for name, (rows, columns) in shapes.items()
+    }
+
+
+def named(numbers: dict[str, Tensor]) -> SimpleNamespace:
+    """Return numbers ``[N]`` as attributes ``[N, 1, 1]``."""
+    return SimpleNamespace(**{name: value[:, None, None] for name, value in numbers.items()})
+
+
+def jaw_drop(units: Tensor) -> Tensor:
+    """Return how far the jaw is down, in face units, ``[N, 1, 1]``."""
+    reach = torch.tensor([MOVES["jaw down"].get(int(name[2:]), 0.0) for name in ACTION_UNITS])
+    return (units.mean(-1) @ reach.to(units))[:, None, None]
+
+
+def head_frame(size: int, v: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    """Return for each pixel its place beside an upright, unscaled head, ``[N, size, size]`` each."""
+    axis = (torch.arange(size, device=v.yaw.device) + 0.5) * 2 / size - 1
+    x, y = axis[None, None, :] - v.shift_x, axis[None, :, None] - v.shift_y
+    x, y = x + 0.4 * torch.sin(v.yaw), y + 0.2 * torch.sin(v.pitch)  # the crop follows the face
+    cos, sin = torch.cos(v.roll), torch.sin(v.roll)
+    return (x * cos + y * sin) / v.scale, (y * cos - x * sin) / v.scale
+
+
+def tilt(y: Tensor, v: SimpleNamespace) -> Tensor:
+    """Return how far down the head's pitch moves what is seen at height y."""
+    return torch.sin(v.pitch) * 0.36 * (1 - 0.45 * y.square())
+
+
+def chin_shift(w: Tensor, v: SimpleNamespace) -> Tensor:
+    """Return how far aside the head's yaw moves the outline at height w: the chin lies before the axis of the neck."""
+    return torch.sin(v.yaw) * 0.22 * (w + 0.4).clamp(0, 1.3)
+
+
+def turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: Tensor) -> SimpleNamespace:
+    """Return which point of the sheet a place beside the head shows: the head is a stack of turned discs.
+
+    Args:
+        x: places beside the head, in face units.
+        y: the same.
+        p: the person.
+        v: the view.
+        drop: how far the jaw is down.
+
+    Returns:
+        u and w, the point of the sheet; half, the head's half width there; aside, the place's distance from the middle;
+        distance, how far inside the outline it lies.
+    """
+    w = y - tilt(y, v)
+    half, slope = outline(w, p, drop)
+    aside = x - chin_shift(w, v)
+    distance = (half - aside.abs()) * (1 + slope.square()).rsqrt()
+    half = half.clamp(min=0.35)
+    angle = torch.asin((aside / half).clamp(-0.999, 0.999)) - v.yaw
+    u = torch.sin(angle.clamp(-1.5, 1.5)) * half
+    nose = bell(u / 0.17) * bell((w - p.nose_y + 0.03) / 0.24) * p.nose_height
+    return SimpleNamespace(
+        angle=angle,
+        u=u - 0.15 * torch.sin(v.yaw) * nose,
+        w=w - 0.1 * torch.sin(v.pitch) * nose,
+        distance=distance,
+        half=half,
+        aside=aside,
+    )
+
+
+def _backdrop(x: Tensor, v: SimpleNamespace, texture: dict[str, Tensor], size: int) -> Tensor:
+    blobs = functional.interpolate(texture["background"], (size, size), mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+    return (v.background + v.background_slope * x + v.background_texture * blobs).clamp(0, 1)[:, None]
+
+
+def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> Tensor:
+    """Neck, clothes and the hair behind the head."""
+    p, edge = s.person, s.edge
+    image = image.lerp(s.ink["hair"] * light, _mane(x, y, s)[:, None])
+    throat = x + 0.1 * torch.sin(v.yaw)
+    neck = ((0.62 * p.face_width - throat.abs()) / edge + 0.5).clamp(0, 1) * (y > 0.3)
+    image = image.lerp(s.ink["skin"] * 0.55 * light, neck[:, None])
+    shoulder = ((y - 1.15 - 0.35 * (0.5 - x.abs()).clamp(min=0) + 0.05 * x.abs()) / edge + 0.5).clamp(0, 1)
+    return image.lerp(v.clothes[:, None] * light, shoulder[:, None])
+
+
+def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
+    p = s.person
+    strands = functional.interpolate(s.texture["hair"], x.shape[-2:], mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+    volume = p.hair_volume * (1 - p.bald) + 0.02
+    across, up = x / (p.face_width + volume), (y + 0.1) / (1.2 + volume)
+    radius = torch.where(y < -0.1, across.square() + up.square(), across.square())
+    round_head = ((1.02 + 0.05 * strands - radius) / (2.5 * s.edge) + 0.5).clamp(0, 1)
+    end = torch.where(p.hair_length > 0, p.hair_length, 0.15)
+    return round_head * ((end - y) / 0.12 + 0.5).clamp(0, 1) * (1 - p.bald)
+
+
+def _side(image: Tensor, place: SimpleNamespace, s: paint.Sheet, light: Tensor) -> Tensor:
+    """The side of the head, seen when it turns: hair behind the temple, and an ear."""
+    p, back = s.person, place.angle.abs()
+    hair = ((back - 1.22 - 0.25 * (place.w + 0.2).clamp(min=0)) / 0.1).clamp(0, 1) * (
+        (0.12 - place.w) / 0.15
+    ).clamp(0, 1)
+    image = image.lerp(s.ink["hair"] * light, (hair * (1 - p.bald))[:, None])
+    ear = ((back - 1.55) / 0.17) ** 2 + ((place.w + 0.06) / 0.2) ** 2
+    cover = ((1 - ear) / 0.3).clamp(0, 1) * (p.hair_length == 0)
+    return image.lerp(s.ink["skin"] * light * (0.55 + 0.35 * ear.clamp(0, 1))[:, None], cover[:, None])
+
+
+def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> Tensor:
+    along, across = (
+        (x - v.hand_x) * 0.5 * v.hand_x.sign() + (y - v.hand_y) * 0.85,
+        (x - v.hand_x) * 0.85 - (y - v.hand_y) * 0.5 * v.hand_x.sign(),
+    )
+    finger = across / 0.13
+    ridge = (1 - 2 * (finger - finger.floor() - 0.5).abs()).clamp(0, 1).sqrt()
+    tips = 0.06 * (finger.floor() + 0.5).abs()
+    cover = ((along - tips + 0.05 * (1 - ridge)) / s.edge + 0.5).clamp(0, 1) * (finger.abs() < 2) * v.hand
+    return image.lerp(s.ink["skin"] * light * (0.55 + 0.5 * ridge)[:, None], cover[:, None])
+
+
+def _strand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace) -> Tensor:
+    lock = bell((x - s.person.parting - 0.35 * (y + 0.9)) / 0.07) * v.strand * window(y, -2, 0.4, 0.3)
+    return image.lerp(s.ink["hair"].expand_as(image), lock[:, None])
+
+
+def _watermark(image: Tensor, v: SimpleNamespace) -> Tensor:
+    axis = torch.linspace(-1, 1, image.shape[-1], device=image.device)
+    letters = (torch.cos(axis * 43) * torch.cos(axis * 29 + 1)).clamp(min=0)[None, None, :]
+    line = bell((axis[None, :, None] - 0.3) / 0.09) * letters * v.watermark
+    return image + line[:, None] * (1 - image)
+
+
+def _sensor(image: Tensor, v: SimpleNamespace, grain: Tensor) -> Tensor:
+    near = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    image = image.lerp(near, v.blur[:, None])
+    image = (image - 0.5) * v.contrast[:, None] + 0.5
+    return ((image + grain * v.noise[:, None]).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+
+
+def picture(units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool) -> Tensor:
+    """Return the picture of each face, uint8 ``[N, 3 or 1, size, size]``.
+
+    Args:
+        units: float ``[N, 17, 2]``, action units of the left and the right of the picture, in [0, 1].
+        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
+        view: the numbers of ``people.VIEW``, float ``[N]`` each.
+        texture: random fields, see :func:`textures`.
+        size: pixels along a side.
+        color: RGB instead of grey.
+    """
+    sheet = paint.painted(units, person, view, texture, size, color)
+    v = named(view)
+    x, y = head_frame(size, v)
+    place = turned(x, y, sheet.person, v, jaw_drop(units))
+    grid = torch.stack([(place.u - LEFT) / WIDTH, (place.w - TOP) / HEIGHT], -1) * 2 - 1
+    face = functional.grid_sample(paint.lit(sheet, view), grid, padding_mode="border", align_corners=False)
+    light = (v.exposure * (0.75 + 0.25 * (x * v.light_x).clamp(-1, 1)))[:, None]
+    image = _behind(_backdrop(x, v, texture, size).expand_as(face), x, y, sheet, v, light)
+    face = _side(face, place, sheet, light)
+    image = image.lerp(face, (place.distance / sheet.edge + 0.5).clamp(0, 1)[:, None])
+    image = _strand(_hand(image, x, y, sheet, v, light), x, y, sheet, v)
+    return _sensor(_watermark(image, v), v, texture["grain"])

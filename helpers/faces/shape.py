@@ -1,0 +1,161 @@
+"""Where everything lies on a face: curves that the painter fills and the landmarks sit on, moved by action units.
+
+A face is described from the front on a flat sheet, in face units (see :mod:`helpers.faces.people`); left and right are
+those of the picture. Curves are heights y over columns x, so a curve costs a row of numbers, not an image.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from helpers.faces.truth import ACTION_UNITS, au_column
+
+MOVES = {
+    # brows
+    "inner brow up": {1: 0.15, 4: -0.11, 9: -0.04},  # face units, as are all lengths
+    "middle brow up": {1: 0.05, 2: 0.1, 4: -0.07, 5: 0.02},
+    "outer brow up": {2: 0.13, 4: -0.04},
+    "brows together": {4: 0.06, 9: 0.02},
+    # eyes
+    "upper lid up": {5: 0.8, 7: -0.22, 6: -0.15},  # shares of the opening at rest
+    "lower lid up": {6: 0.5, 7: 0.55, 9: 0.2, 5: -0.2},
+    "cheek up": {6: 0.11},  # how far a bulge stands out
+    # nose
+    "nose up": {9: 0.055, 10: 0.02},
+    "nostrils wide": {9: 0.15, 10: 0.08},  # share of the width
+    # mouth
+    "corner out": {12: 0.085, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.045, 24: -0.03, 23: -0.015},
+    "corner up": {12: 0.13, 14: 0.03, 15: -0.11, 20: -0.035},
+    "upper lip up": {10: 0.065, 9: 0.035, 12: 0.02, 25: 0.025, 26: 0.02},
+    "lower lip down": {25: 0.065, 20: 0.02, 17: -0.03, 26: 0.3},
+    "lips thin": {12: 0.25, 15: 0.1, 20: 0.3, 23: 0.5, 24: 0.7},  # share of their height
+    "jaw down": {26: 0.22},
+    "chin up": {17: 0.045},
+    "smile cheek": {12: 0.1},  # how far a bulge stands out
+    # lines in the skin: how dark, 0 to 1
+    "forehead lines": {1: 0.45, 2: 0.45},
+    "frown lines": {4: 0.8},
+    "crow's feet": {6: 0.7},
+    "lid line": {6: 0.5, 7: 0.35},
+    "nose wrinkles": {9: 0.9},
+    "nasolabial fold": {9: 0.55, 10: 0.6, 12: 0.7, 20: 0.15},
+    "dimple": {14: 0.9, 12: 0.25},
+    "corner line": {15: 0.7, 20: 0.3},
+    "chin pebbles": {17: 0.7, 24: 0.15},
+}
+"""What each action unit (FACS number) does to each part at full intensity; units that share a part add up."""
+
+
+def effects(name: str) -> dict[str, float]:
+    """Return what an action unit does: part of ``MOVES`` to how far at full intensity.
+
+    Args:
+        name: the action unit, such as "AU12".
+
+    Raises:
+        ValueError: no action unit is called that; the message gives the nearest name.
+    """
+    number = int(ACTION_UNITS[au_column(name)][2:])
+    return {part: moves[number] for part, moves in MOVES.items() if number in moves}
+
+
+_WIDEST = -0.1  # the height at which the head is widest
+_SKULL = 1.2  # from there to the crown
+
+
+class Shape:
+    """The curves of N faces over given columns.
+
+    Args:
+        x: float ``[N or 1, 1, W]``, the columns, in face units.
+        units: float ``[N, 17, 2]``, action units of the left and the right of the picture.
+        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
+    """
+
+    def __init__(self, x: Tensor, units: Tensor, person: dict[str, Tensor]) -> None:
+        self.x, self.away = x, x.abs()
+        self.person = SimpleNamespace(**{name: value[:, None, None] for name, value in person.items()})
+        side = (x / 0.3).clamp(-0.5, 0.5) + 0.5  # 0 on the left, 1 on the right, blended over the nose
+        weights = torch.zeros(len(MOVES), len(ACTION_UNITS))
+        for row, moves in enumerate(MOVES.values()):
+            for number, reach in moves.items():
+                weights[row, au_column(f"AU{number}")] = reach
+        self._sides = torch.einsum("pu,nus->pns", weights.to(units), units)[..., None, None]
+        self._side = side
+        self._rows = {part: row for row, part in enumerate(MOVES)}
+
+    def move(self, part: str) -> Tensor:
+        """Return how far a part is moved at each column, ``[N, 1, W]``."""
+        left, right = self._sides[self._rows[part]].unbind(1)
+        return left + (right - left) * self._side
+
+    def mean(self, part: str) -> Tensor:
+        """Return the mean move of both sides, ``[N, 1, 1]``."""
+        return self._sides[self._rows[part]].mean(1)
+
+
+def brow(s: Shape) -> tuple[Tensor, Tensor]:
+    """Return the middle line of the brows and the place t along them: 0 at the inner end, 1 at the outer."""
+    p = s.person
+    t = (s.away - p.brow_inner + s.move("brows together")) / p.brow_length
+    b = t.clamp(0, 1)  # the three lifts are the control points of a Bézier curve
+    lift = (1 - b) ** 2 * s.move("inner brow up") + b**2 * s.move("outer brow up")
+    lift = lift + 2 * b * (1 - b) * s.move("middle brow up")
+    arch = p.brow_arch * (1 - ((t - 0.6) / 0.6) ** 2)
+    return p.brow_y - lift - arch - p.brow_tilt * (t - 0.5), t
+
+
+def lids(s: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the edges of the upper and lower lids, and t across an eye: -1 at the inner corner, 1 at the outer."""
+    p = s.person
+    t = (s.away - p.eye_x) / p.eye_width
+    axis = p.eye_y - p.eye_tilt * t
+    arch = (1 - t.abs() ** 2.2).clamp(min=0)
+    upper = p.eye_open * (1 + s.move("upper lid up")) * (1 - p.lids_down)
+    lower = p.eye_open * (0.75 - s.move("lower lid up")) * (1 + 0.5 * p.lids_down)
+    return axis - upper * arch * (1 - 0.12 * t), axis + lower * arch * (1 + 0.1 * t), t
+
+
+def lips(s: Shape) -> SimpleNamespace:
+    """Return the four edges of the lips from top to bottom, and t: 0 in the middle, -1 and 1 at the corners."""
+    p = s.person
+    t = (s.x / (p.mouth_width + s.move("corner out"))).clamp(-1.2, 1.2)
+    arch = (1 - t**2).clamp(min=0)
+    smile = s.move("corner up") * (t.abs() ** 1.7 - 0.35)
+    line = p.mouth_y - smile - s.mean("chin up") - p.mouth_curve * t**2
+    open_up = s.mean("upper lip up").clamp(min=0) * (0.5 * arch + 0.5 * arch.sqrt())
+    open_down = s.mean("lower lip down").clamp(min=0) * (0.3 * arch + 0.7 * arch.sqrt())
+    apart = ((s.mean("lower lip down") - 0.008) / 0.03).clamp(0, 1)  # lips that do not part rise together
+    full = 1 - s.move("lips thin").clamp(max=0.85)
+    inner_up = line - open_up * apart
+    inner_down = line + open_down * apart
+    bow = 1 - 0.22 * torch.exp(-((s.x / 0.05) ** 2)) + 0.1 * torch.exp(-(((s.away - 0.09) / 0.05) ** 2))
+    top = (
+        inner_up - p.lip_upper * full * (0.35 * arch + 0.65 * arch.sqrt()) * bow - open_up * (1 - apart) * 0.6
+    )
+    bottom = inner_down + p.lip_lower * full * arch.sqrt() * (0.6 + 0.4 * arch)
+    return SimpleNamespace(
+        top=top, inner_up=inner_up, inner_down=inner_down, bottom=bottom, line=line, t=t, arch=arch
+    )
+
+
+def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return half the width of the head at each height, and how fast that changes: width² is a curve of y⁴.
+
+    Args:
+        y: heights, in face units.
+        p: the person.
+        drop: how far the jaw is down.
+    """
+    low = y > _WIDEST
+    reach = torch.where(low, p.chin_y + drop - _WIDEST, _SKULL)
+    bend = torch.where(
+        low, (0.87 - p.jaw**2) / 0.23, 0.2
+    )  # the jaw's is what makes it ``jaw`` wide at the mouth
+    t = ((y - _WIDEST) / reach).clamp(-1, 1)
+    half = p.face_width * (1 - bend * t**2 - (1 - bend) * t**4).clamp(min=1e-4).sqrt()
+    slope = -(p.face_width**2) * (bend * t + 2 * (1 - bend) * t**3) / (reach * half)
+    return half, slope
