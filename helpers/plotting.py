@@ -417,3 +417,107 @@ def curves(
     ax.grid(axis="y")
     ax.legend()
     return ax
+
+
+def lr_finder(
+    rates: np.ndarray, losses: np.ndarray, chosen: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the loss against a learning rate that grows with every step.
+
+    Args:
+        rates: ``[S]``, the learning rate of each step.
+        losses: ``[S]``, the (smoothed) training loss before that step, in nats.
+        chosen: a learning rate to mark.
+        ax: where to draw.
+    """
+    ax = _axes(ax, 7.2, 3.2)
+    ax.plot(rates, losses)
+    ax.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats)")
+    ax.grid(axis="x")
+    if chosen is not None:
+        ax.axvline(chosen, color=INK, lw=1.2, ls="--")
+        note = {"xytext": (5, -3), "textcoords": "offset points", "va": "top"}
+        ax.annotate(f"{chosen:.0e}", (chosen, ax.get_ylim()[1]), **note)
+    return ax
+
+
+def confusion(table: np.ndarray, classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw what each class was taken for: a row a true class, in per cent of the row, the diagonal correct.
+
+    Args:
+        table: counts ``[K, K]``, true classes in rows (``metrics.confusion``).
+        classes: K names.
+        ax: where to draw.
+    """
+    ax = _axes(ax, 1.9 + 0.62 * len(classes), 1.2 + 0.5 * len(classes))
+    shares = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        look = {"color": "white" if share > 55 else INK, "weight": "bold" if row == column else "normal"}
+        ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=10.5, **look)
+    ticks = range(len(classes))
+    ax.set(xticks=ticks, yticks=ticks, xlabel="predicted", ylabel="labelled  (faces)")
+    ax.set_xticklabels(classes, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticklabels(
+        [f"{name}  ({count:,})" for name, count in zip(classes, table.sum(axis=1), strict=True)]
+    )
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def class_scores(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw scores of each class: the first column as bars, the others as marks on them.
+
+    Args:
+        scores: one row a class, one column a score from 0 to 1, for instance "F1", "precision", "recall".
+        ax: where to draw.
+    """
+    ax = _axes(ax, 7.2, 0.9 + 0.36 * len(scores))
+    first, *others = scores.columns
+    ax.barh(scores.index, scores[first], color=[color(name) for name in scores.index], height=0.66)
+    for name, marker in zip(others, cycle("<>oD"), strict=False):
+        mark = {"color": "white", "edgecolor": INK, "marker": marker, "s": 52, "zorder": 3}
+        ax.scatter(scores[name], scores.index, label=name, **mark)
+    ax.set(xlabel="score", xlim=(0, 1))
+    ax.invert_yaxis()
+    ax.grid(axis="x")
+    ax.tick_params(axis="y", length=0)
+    handles = [Patch(color=MUTED, label=f"{first} (bar)"), *ax.collections]
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def mistakes(
+    images: np.ndarray,
+    labels: Sequence[str],
+    predictions: Sequence[str],
+    confidence: np.ndarray,
+    columns: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw faces that were taken for something else: above each the prediction, below it the label.
+
+    Args:
+        images: ``[N, H, W]`` or ``[N, 3, H, W]``, values from 0 to 255.
+        labels: N names, what each face is labelled.
+        predictions: N names, what it was taken for.
+        confidence: ``[N]``, the probability given to the prediction, from 0 to 1.
+        columns: how many faces go into a row.
+        ax: where to draw.
+    """
+    tiles = _pixels(images)
+    columns, space = min(columns, len(tiles)), 0.42
+    rows = -(-len(tiles) // columns)
+    ax = _axes(ax, 8.4, 8.4 * rows / columns * (1.06 + space))
+    corners = _tile(ax, tiles, [(i // columns, i % columns) for i in range(len(tiles))], space)
+    width = tiles.shape[2]
+    for i, (x, y) in enumerate(corners):
+        said = f"{predictions[i]} {confidence[i]:.0%}"
+        _line(ax, x, y - 0.22 * width, width, said, color(predictions[i]), weight="bold")
+        _line(ax, x, y - 0.05 * width, width, f"not {labels[i]}", color(labels[i]))
+    return ax
+
+
+def _line(ax: Axes, x: float, y: float, width: int, text: str, ink: str, **look: str) -> None:
+    ax.text(x + width / 2, y, text, ha="center", va="bottom", fontsize=9.5, color=ink, **look)
