@@ -325,7 +325,9 @@ def _watch(command: list[str], log: Path) -> int:
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
-                line.show(f"  {time.monotonic() - began:3.0f} s  {_last_line(log)}")
+                latest = _last_line(log)
+                if latest or line.live:
+                    line.show(f"  {time.monotonic() - began:3.0f} s  {latest}")
         finally:
             line.clear()
             if process.poll() is None:
@@ -341,8 +343,12 @@ def _last_line(log: Path) -> str:
 
 def _cause(log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace")
+    return f"{_remedy(text) or _last_line(log)} (all of it: {_short(log)})"
+
+
+def _remedy(text: str) -> str:
     known = (remedy for signs, remedy in _CAUSES if re.search(signs, text, re.IGNORECASE))
-    return f"{next(known, _last_line(log))} (all of it: {_short(log)})"
+    return next(known, "")
 
 
 def _short(path: Path) -> str:
@@ -358,9 +364,8 @@ def _say(text: str) -> None:
 def _go_on(python: Path, words: list[str]) -> int:
     """Run the same command with another Python: its exit status is ours, and so is its Ctrl-C."""
     command = [str(python), str(HERE), *words]
-    settings = {
-        key: value for key, value in os.environ.items() if key not in {"PYTHONHOME", "__PYVENV_LAUNCHER__"}
-    }
+    misleading = {"PYTHONHOME", "__PYVENV_LAUNCHER__"}  # they belong to this Python
+    settings = {key: value for key, value in os.environ.items() if key not in misleading}
     sys.stdout.flush()
     if os.name != "nt":
         os.execve(command[0], command, settings)
@@ -400,13 +405,15 @@ def main(words: list[str]) -> int:
     """
     from helpers import cli
 
-    arguments = cli.parse(
-        words
-    )  # help and mistakes end here: nobody waits for an installation to read of a typo
+    # Help and mistakes end here: nobody waits for an installation to read of a typo.
+    arguments = cli.parse(words)
     try:
         python = prepared(arguments.command)
-    except (Trouble, OSError) as error:
+    except Trouble as error:
         print(f"Set-up: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"Set-up: {_remedy(str(error)) or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Set-up stopped; the same command starts it again.", file=sys.stderr)
@@ -415,8 +422,6 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if (
-        not __package__
-    ):  # started by its path, from any folder: this one's rooms must not pass for top-level modules
+    if not __package__:  # started by its path: the rooms here must not pass for top-level modules
         sys.path[0] = str(ROOT)
     sys.exit(too_old(sys.version_info) or main(sys.argv[1:]))

@@ -163,7 +163,7 @@ class _ThisEnvironment(KernelSpecManager):
     """Knows one kernel: the running interpreter's, whatever "python3" means elsewhere on the machine."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
