@@ -42,6 +42,15 @@ def plane(num=60, seed=0):
     return random.uniform(-0.7, 0.7, (num, 2)), random.integers(0, len(CLASSES), num)
 
 
+def per_class():
+    return pd.DataFrame({"F1": [0.2, 0.5, 0.7], "recall": [0.1, 0.6, 0.8]}, index=CLASSES)
+
+
+def sweep():
+    rates = np.logspace(-5, 0, 30)
+    return rates, 2 - rates**0.2 + rates * 3
+
+
 DRAW = {
     "face": lambda ax=None: plotting.face(faces(1)[0], "happiness", ax=ax),
     "face_grid": lambda ax=None: plotting.face_grid(faces(9), ["anger"] * 9, ax=ax),
@@ -59,6 +68,14 @@ DRAW = {
     "scores": lambda ax=None: plotting.scores(
         {"majority": Score(0.2, 0.1, 0.3), "raters": Score(0.7, 0.6, 0.8)}, ["majority"], ["raters"], ax=ax
     ),
+    "confusion": lambda ax=None: plotting.confusion(
+        np.array([[3, 1, 0], [0, 9, 0], [2, 2, 2]]), CLASSES, ax=ax
+    ),
+    "class_scores": lambda ax=None: plotting.class_scores(per_class(), ax=ax),
+    "mistakes": lambda ax=None: plotting.mistakes(
+        faces(4), ["anger"] * 4, ["happiness"] * 4, np.full(4, 0.9), ax=ax
+    ),
+    "lr_finder": lambda ax=None: plotting.lr_finder(*sweep(), 1e-3, ax=ax),
 }
 
 
@@ -209,3 +226,43 @@ def test_scores_show_value_and_interval_and_carry_down_baseline_and_ceiling():
     assert ax.texts[2].get_text() == "0.600 [0.550, 0.650]"
     assert [label.get_text() for label in ax.get_yticklabels()] == list(rows)
     assert ax.yaxis_inverted()
+
+
+def test_confusion_shows_each_row_in_percent_and_its_faces():
+    table = np.array([[3, 1, 0], [0, 0, 0], [2, 2, 4]])
+    ax = plotting.confusion(table, CLASSES)
+    written = np.array([int(text.get_text()) for text in ax.texts]).reshape(3, 3)
+    np.testing.assert_array_equal(written, [[75, 25, 0], [0, 0, 0], [25, 25, 50]])
+    np.testing.assert_allclose(ax.images[0].get_array(), written)
+    places = [text.get_position() for text in ax.texts]
+    assert places[1] == (1, 0)  # second column, first row: anger taken for happiness
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["anger  (4)", "happiness  (0)", "neutral  (8)"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(CLASSES)
+
+
+def test_class_scores_draw_bars_and_marks():
+    ax = plotting.class_scores(per_class())
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.2, 0.5, 0.7])
+    assert list(ax.collections[0].get_offsets()[:, 0]) == pytest.approx([0.1, 0.6, 0.8])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["F1 (bar)", "recall"]
+
+
+def test_mistakes_stand_under_what_was_said_and_what_was_right():
+    said, right = ["happiness", "neutral", "anger"], ["anger", "happiness", "neutral"]
+    ax = plotting.mistakes(faces(3), right, said, np.array([0.91, 0.5, 0.333]), columns=2)
+    words = [text.get_text() for text in ax.texts]
+    assert words == ["happiness 91%", "not anger", "neutral 50%", "not happiness", "anger 33%", "not neutral"]
+    shown = np.asarray(ax.images[0].get_array())
+    for image, below in zip(faces(3), ax.texts[1::2], strict=True):
+        x, y = below.get_position()
+        left, top = round(x - 24), round(y + 0.05 * 48)
+        np.testing.assert_allclose(shown[top : top + 48, left : left + 48] * 255, image, atol=255 / 94 + 1e-6)
+
+
+def test_lr_finder_marks_the_chosen_rate():
+    rates, losses = sweep()
+    ax = plotting.lr_finder(rates, losses, chosen=3e-3)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), rates)
+    assert set(ax.lines[1].get_xdata()) == {3e-3}
+    assert ax.get_xscale() == "log"
