@@ -413,8 +413,9 @@ def bootstrap(
         resamples: number of draws.
         seed: of the draws; the same seed gives the same draws for any statistic.
         level: share of the draws inside the interval.
-        groups: ``[N]``, equal for faces that belong together (the same person): whole groups are drawn, which
-            is right where faces are not independent, and wider. None: every face on its own.
+        groups: integers ``[N]``, equal for faces that belong together (the same person): whole groups are
+            drawn, which is right where faces are not independent, and wider. A face whose group is negative
+            (unknown) stands on its own; None: all do.
 
     Raises:
         ValueError: no array, arrays of different length, none or a single row, or a level outside (0, 1).
@@ -452,7 +453,9 @@ def _draws(num_rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 def _group_draws(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
-    _, owner, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    groups = np.asarray(groups)
+    alone = -1 - np.arange(len(groups))  # another negative number for each face
+    _, owner, sizes = np.unique(np.where(groups < 0, alone, groups), return_inverse=True, return_counts=True)
     members = np.split(np.argsort(owner, kind="stable"), np.cumsum(sizes)[:-1])
     for _ in range(resamples):
         yield np.concatenate([members[i] for i in rng.integers(len(sizes), size=len(sizes))])

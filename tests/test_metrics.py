@@ -325,6 +325,13 @@ def test_faces_of_one_person_need_groups():
     assert coverage(people, 0.5, tries=150) < 0.75
 
 
+def test_faces_of_unknown_people_stand_alone():
+    right = people(np.random.default_rng(0))[0]
+    alone = metrics.bootstrap(np.mean, right, groups=np.full(len(right), -1))
+    plain = metrics.bootstrap(np.mean, right)
+    assert alone.high - alone.low == pytest.approx(plain.high - plain.low, rel=0.1)
+
+
 def test_bootstrap_leaves_undefined_draws_out():
     labels = np.array([0] * 10 + [1])
     kappa = metrics.bootstrap(metrics.cohens_kappa, labels, labels)
