@@ -7,8 +7,9 @@ Whatever a picture was saved as, what comes out is 8 bits a channel, upright, gr
 - 16 bits a channel are scaled to 8 (65535 becomes 255), not cut off at 255;
 - what is transparent is laid over white;
 - grey is ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B, as Pillow computes it;
-- for a square, the central square of the shorter side is cut out, so that no face is stretched, then each new
-  pixel is the mean of the area it covers; enlarging is bilinear.
+- for a square, the central square of the shorter side is cut out, so that no face is stretched; shrunk, each
+  new pixel is the mean of the area it covers (weighted by Hamming's window where the ratio is no whole
+  number, since areas would differ in size), and enlarging is bilinear.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def _eight_bits(where: str, values: np.ndarray) -> Image.Image:
 def _square(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    kind = Image.Resampling.BOX if size < side else Image.Resampling.BILINEAR
+    shrinking = Image.Resampling.HAMMING if side % size else Image.Resampling.BOX
+    kind = shrinking if size < side else Image.Resampling.BILINEAR
     return image.resize((size, size), kind, box=(left, top, left + side, top + side))
 
 

@@ -12,9 +12,20 @@ from types import ModuleType
 
 from helpers import did_you_mean
 from helpers.datasets import cache, fer2013, ferplus, folder, muxspace, synthetic
+from helpers.datasets.audit import Audit, audit, leaked, most_alike
 from helpers.datasets.faceset import FaceSet, Refused, Rejection
 
-__all__ = ["LAYOUTS", "FaceSet", "Refused", "Rejection", "load"]
+__all__ = [
+    "LAYOUTS",
+    "Audit",
+    "FaceSet",
+    "Refused",
+    "Rejection",
+    "audit",
+    "leaked",
+    "load",
+    "most_alike",
+]
 
 LAYOUTS = {
     "synthetic": synthetic,
@@ -43,7 +54,7 @@ def load(name: str = "synthetic", root: str | Path = "data", image_size: int = 4
         raise ValueError(
             f"unknown data set {name!r}{did_you_mean(name, LAYOUTS)}; known: {', '.join(LAYOUTS)}"
         )
-    layout, root = LAYOUTS[name], Path(root)
+    layout, root = LAYOUTS[name], Path(root).expanduser()
     options = {**_defaults(layout.read), **_checked(name, options, _defaults(layout.read))}
     if not isinstance(image_size, int) or not 8 <= image_size <= 1024:
         raise ValueError(f"image_size must be a whole number of pixels from 8 to 1024, not {image_size!r}")
@@ -53,8 +64,17 @@ def load(name: str = "synthetic", root: str | Path = "data", image_size: int = 4
         layout.files(root, **options),
         _code(layout),
         {"image_size": image_size, **options},
-        build=lambda: layout.read(root, image_size, **options),
+        build=lambda: _some(layout.read(root, image_size, **options), root),
     )
+
+
+def _some(faces: FaceSet, root: Path) -> FaceSet:
+    """Return the faces, or raise where there is not a single one."""
+    if not len(faces):
+        why = f"; the first: {faces.rejected[0]}" if faces.rejected else ""
+        found = f"none of {len(faces.rejected)} rows or pictures can be used{why}"
+        raise ValueError(f"{faces.name} in {root.resolve()}: {found}")
+    return faces
 
 
 def _code(module: ModuleType) -> list[Path]:

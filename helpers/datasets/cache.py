@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,21 +51,19 @@ def remember(
         RuntimeError: a file changed while it was being read.
     """
     files, folder = sorted(files), _folder(root)
-    digests = Digests(folder)
-    request = {"name": name, "root": str(root.resolve()), **options}
-    content = digests.of(files, root)
-    program = _sha256(b"\0".join(file.read_bytes() for file in code))
-    key = _sha256(json.dumps([FORMAT, request, content, program], sort_keys=True).encode())[:16]
+    look, digests = _look(files, root), Digests(folder)
+    content = [_sha256(b"\0".join(file.read_bytes() for file in code)), digests.of(files, root, look)]
+    key = _sha256(_json([FORMAT, name, options, content]))[:16]
     target = folder / f"{name}-{key}"
     if target.exists():
         try:
             return _read(target, digests)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"the cache {target} is damaged ({error}); it is built again", stacklevel=3)
-    before = _look(files, root)
     faces = build()
-    if _look(files, root) != before:
+    if _look(files, root) != look:
         raise RuntimeError(f"files in {root} changed while {name} was being read; load it again")
+    request = _json([name, options, str(root.resolve())]).decode()
     return _store(faces, target, request, digests)
 
 
@@ -82,23 +81,24 @@ class Digests:
         except (OSError, ValueError, TypeError):  # not there yet, or torn: what it held is computed again
             self.known = {}
 
-    def of(self, files: list[Path], base: Path) -> str:
+    def of(self, files: list[Path], base: Path, look: tuple[str, int] | None = None) -> str:
         """Return one sha256 over the names and bytes of all files.
 
         Args:
             files: the group.
             base: names are taken relative to it.
+            look: what the file system says of them, where that has just been asked.
         """
-        now = time.time_ns()
-        look, newest = _look(files, base)
-        if look not in self.known:
+        now, look = time.time_ns(), look or _look(files, base)
+        seen, newest = look
+        if seen not in self.known:
             digest = hashlib.sha256()
             for file in files:
                 digest.update(f"{_name(file, base)}\0{sha256(file)}\n".encode())
-            if newest + _SETTLED > now or _look(files, base)[0] != look:
+            if newest + _SETTLED > now or _look(files, base) != look:
                 return digest.hexdigest()
-            self._keep(look, digest.hexdigest())
-        return self.known[look]
+            self._keep(seen, digest.hexdigest())
+        return self.known[seen]
 
     def _keep(self, look: str, digest: str) -> None:
         self.known[look] = digest
@@ -116,6 +116,10 @@ def _look(files: list[Path], base: Path) -> tuple[str, int]:
     lines = [f"{name}\0{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}" for name, s in stats]
     newest = max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in stats), default=0)
     return _sha256("\n".join([str(base.resolve()), *lines]).encode()), newest
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()
 
 
 def _name(file: Path, base: Path) -> str:
@@ -153,7 +157,7 @@ def _read(target: Path, digests: Digests) -> FaceSet:
     return FaceSet(about["name"], images=pixels, classes=classes, rejected=rejected, **arrays)
 
 
-def _store(faces: FaceSet, target: Path, request: dict, digests: Digests) -> FaceSet:
+def _store(faces: FaceSet, target: Path, request: str, digests: Digests) -> FaceSet:
     _sweep(target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +174,7 @@ def _store(faces: FaceSet, target: Path, request: dict, digests: Digests) -> Fac
         return faces
 
 
-def _fill(fresh: Path, faces: FaceSet, request: dict) -> None:
+def _fill(fresh: Path, faces: FaceSet, request: str) -> None:
     columns = {name: values for name, values in faces.columns().items() if name != "images"}
     with replacing(fresh / "images.npy") as stream:
         np.save(stream, np.ascontiguousarray(faces.images), allow_pickle=False)
@@ -194,7 +198,7 @@ def _arrays(target: Path) -> list[Path]:
 
 
 def _about_digest(about: dict) -> str:
-    return _sha256(json.dumps(about, sort_keys=True).encode())
+    return _sha256(_json(about))
 
 
 def _put(fresh: Path, target: Path) -> None:
@@ -209,13 +213,14 @@ def _put(fresh: Path, target: Path) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what a build that was killed left behind; younger than an hour, it may still be running."""
     for left in folder.glob("building-*"):
-        if time.time() - left.stat().st_mtime > 3600:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        with suppress(OSError):  # another process may be sweeping too
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left)
 
 
-def _drop_superseded(target: Path, request: dict) -> None:
+def _drop_superseded(target: Path, request: str) -> None:
     """Remove what the same request gave for older files or older code."""
-    for other in target.parent.glob(f"{request['name']}-*"):
+    for other in target.parent.glob(f"{target.name.rpartition('-')[0]}-*"):
         try:
             about = json.loads((other / "manifest.json").read_bytes())["about"]
             if other != target and about["request"] == request:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Refused(ValueError):
         self.reason, self.remedy = reason, remedy
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaceSet:
     """Faces with their labels; N faces of H by W pixels, K classes.
 
@@ -71,18 +71,18 @@ class FaceSet:
     """
 
     name: str
-    images: np.ndarray = field(repr=False)
-    labels: np.ndarray = field(repr=False)
+    images: np.ndarray
+    labels: np.ndarray
     classes: tuple[str, ...]
-    split: np.ndarray = field(repr=False)
-    source: np.ndarray = field(repr=False)
-    valence_arousal: np.ndarray | None = field(default=None, repr=False)
-    distribution: np.ndarray | None = field(default=None, repr=False)
-    votes: np.ndarray | None = field(default=None, repr=False)
-    landmarks: np.ndarray | None = field(default=None, repr=False)
-    action_units: np.ndarray | None = field(default=None, repr=False)
-    subject: np.ndarray | None = field(default=None, repr=False)
-    rejected: tuple[Rejection, ...] = field(default=(), repr=False)
+    split: np.ndarray
+    source: np.ndarray
+    valence_arousal: np.ndarray | None = None
+    distribution: np.ndarray | None = None
+    votes: np.ndarray | None = None
+    landmarks: np.ndarray | None = None
+    action_units: np.ndarray | None = None
+    subject: np.ndarray | None = None
+    rejected: tuple[Rejection, ...] = ()
 
     def __post_init__(self) -> None:
         for column, values in self.columns().items():
@@ -91,6 +91,12 @@ class FaceSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        *color, height, width = self.images.shape[1:]
+        kind = "RGB" if color else "grey"
+        what = f"{len(self):,} {kind} faces of {height} x {width}, {len(self.classes)} classes"
+        return f"<FaceSet {self.name}: {what}, {len(self.rejected):,} rejected>"
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return every array that has one entry a face, by name; those the set does not have are left out."""
@@ -135,10 +141,10 @@ class FaceSet:
         identity = splitting.identical(self.images)
         part = self._parts(identity, {"validation": validation, "test": test}, seed)
         cut = []
-        for number, name in enumerate(SPLITS):
+        for number in range(len(SPLITS)):
             here = np.flatnonzero(part == number)
             copied = np.isin(identity[here], identity[part > number]) & (leaks == "drop")
-            left_out = tuple(_leak(self.source[i], name) for i in here[copied])
+            left_out = tuple(_leak(self.source[i], SPLITS[number + 1 :]) for i in here[copied])
             cut.append(replace(self.select(here[~copied]), rejected=left_out))
         return tuple(cut)
 
@@ -193,10 +199,9 @@ def _check_split_options(validation: float, test: float, leaks: str) -> None:
         raise ValueError(f"unknown leaks={leaks!r}{did_you_mean(leaks, LEAKS)}; known: {', '.join(LEAKS)}")
 
 
-def _leak(source: str, part: str) -> Rejection:
-    return Rejection(
-        str(source), 0, f"pixel-identical to a face of a part after {part!r}", "leaks='keep' leaves it in"
-    )
+def _leak(source: str, later: tuple[str, ...]) -> Rejection:
+    reason = f"pixel-identical to a {' or '.join(later)} face"
+    return Rejection(str(source), 0, reason, "leaks='keep' leaves it in")
 
 
 def _add_up(table: np.ndarray | None, index: np.ndarray, num_groups: int) -> np.ndarray | None:
