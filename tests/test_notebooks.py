@@ -1,0 +1,301 @@
+"""The form of the notebooks as they are committed; ``python3 -m helpers test`` also runs them, with nbval."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import statistics
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from helpers import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {
+    path.stem
+    for path in (ROOT / "helpers").iterdir()
+    if path.suffix == ".py" or (path / "__init__.py").exists()
+}
+NOT_FOR_NOTEBOOKS = {"cli", "__main__", "__init__"}
+CHECKED = "# NBVAL_CHECK_OUTPUT"
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/~-])/(home|Users|root|work|tmp|mnt|media|var|opt|srv)/\w|\b[A-Z]:\\\\?\w"
+)
+
+
+class Notebook:
+    """A notebook as it stands in its file."""
+
+    def __init__(self, path: Path):
+        self.path, self.raw = path, json.loads(path.read_text(encoding="utf-8"))
+        self.cells = self.raw["cells"]
+        for cell in self.cells:
+            cell["source"] = "".join(cell["source"])
+        self.texts = [cell for cell in self.cells if cell["cell_type"] == "markdown"]
+        self.code = [cell for cell in self.cells if cell["cell_type"] == "code"]
+
+    @cached_property
+    def trees(self) -> list[ast.Module]:
+        """The code cells parsed, without the lines that are IPython's."""
+        return [
+            ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", cell["source"], flags=re.M)) for cell in self.code
+        ]
+
+    @property
+    def parameters(self) -> dict:
+        [cell] = [cell for cell in self.code if "parameters" in cell["metadata"].get("tags", ())]
+        return cell
+
+    def outputs(self) -> Iterator[tuple[int, dict]]:
+        for cell in self.code:
+            for output in cell["outputs"]:
+                yield cell["execution_count"], output
+
+
+NOTEBOOKS = [Notebook(path) for path in cli.run.notebooks(ROOT)]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=[notebook.path.stem for notebook in NOTEBOOKS])
+def notebook(request) -> Notebook:
+    return request.param
+
+
+def lines(cell: dict) -> list[str]:
+    return [line for line in cell["source"].splitlines() if line.strip()]
+
+
+def sentences(cell: dict) -> str:
+    """Return the text of a cell without its headings."""
+    return "\n".join(line for line in cell["source"].splitlines() if not line.startswith("#")).strip()
+
+
+def opening(notebook: Notebook) -> str:
+    """Return the text before the first code."""
+    first = notebook.cells.index(notebook.code[0])
+    return "\n".join(cell["source"] for cell in notebook.cells[:first])
+
+
+# --- anatomy ---
+
+
+def test_it_opens_with_a_question_the_aims_and_the_run_time(notebook):
+    text = opening(notebook)
+    assert text.startswith("# ")
+    assert text.count("\n# ") == 0, "one title"
+    assert "?" in notebook.cells[0]["source"]
+    aims = re.search(r"you will:?\W*\n((?:\s*\n)*(?:[-*\d].*\n(?: .*\n)*)+)", text + "\n", re.IGNORECASE)
+    assert aims, "'You will' and a list"
+    assert 3 <= len(re.findall(r"^[-*\d]", aims.group(1), re.MULTILINE)) <= 5
+    assert re.search(r"run time|runs in|takes", text, re.IGNORECASE)
+    assert re.search(r"laptop", text, re.IGNORECASE)
+    assert re.search(r"\bGPU\b", text)
+
+
+def test_one_cell_holds_the_parameters_each_with_its_unit(notebook):
+    cell = notebook.parameters
+    found = cli.run.parameters(notebook.raw)
+    assert {"DATASET", "IMAGE_SIZE", "SEED"} <= set(found)
+    assert found["DATASET"] == "synthetic", "it runs without any download"
+    code = [line for line in lines(cell) if not line.startswith("#")]
+    for line in code:
+        assert re.match(r"[A-Z][A-Z0-9_]* = .+  # \w", line), (
+            f"{line!r}: NAME = value  # what it is, with its unit"
+        )
+    assert len(code) == len(found)
+
+
+def test_the_seed_is_used(notebook):
+    used = [
+        cell
+        for cell in notebook.code
+        if re.search(r"\bSEED\b", cell["source"]) and cell is not notebook.parameters
+    ]
+    assert used
+
+
+def test_cells_are_short(notebook):
+    lengths = sorted(len(lines(cell)) for cell in notebook.code)
+    assert statistics.median(lengths) <= 5
+    assert lengths[int(0.9 * (len(lengths) - 1))] <= 12
+    assert lengths[-1] <= 25
+
+
+def test_text_carries_the_story(notebook):
+    assert 50 <= round(100 * len(notebook.texts) / len(notebook.cells)) <= 60
+
+
+def test_a_sentence_stands_before_each_code_cell_and_after_each_figure(notebook):
+    around = [{"cell_type": "none", "source": ""}, *notebook.cells, {"cell_type": "none", "source": ""}]
+    for before, cell, after in zip(around, around[1:], around[2:], strict=False):
+        if cell["cell_type"] != "code":
+            continue
+        start = lines(cell)[0]
+        assert before["cell_type"] == "markdown", f"nothing leads to {start!r}"
+        assert sentences(before), f"only a heading leads to {start!r}"
+        if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+            assert after["cell_type"] == "markdown", f"nothing reads the figure of {start!r}"
+            assert sentences(after), f"nothing reads the figure of {start!r}"
+
+
+def test_sections_are_numbered_in_order(notebook):
+    numbers = [
+        int(found) for cell in notebook.texts for found in re.findall(r"^## (\d+)\b", cell["source"], re.M)
+    ]
+    assert len(numbers) >= 3
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_it_closes_with_takeaways_and_exercises(notebook):
+    texts = [(i, cell["source"]) for i, cell in enumerate(notebook.cells) if cell["cell_type"] == "markdown"]
+    takeaways = [i for i, text in texts if re.search(r"^#+ .*takeaway", text, re.I | re.M)]
+    exercises = [i for i, text in texts if re.search(r"^#+ .*exercise", text, re.I | re.M)]
+    assert takeaways
+    assert exercises
+    assert takeaways[-1] <= exercises[0]
+    rest = notebook.cells[exercises[0] :]
+    assert [cell for cell in rest if cell["cell_type"] == "code"] == [], "nothing below depends on an answer"
+    hints = sum(cell["source"].count("<details>") for cell in rest)
+    assert 3 <= hints <= 5, "three to five exercises, each with a folded hint"
+    assert sum(cell["source"].count("</details>") for cell in rest) == hints
+
+
+# --- what is kept in the file ---
+
+
+def test_it_was_run_from_top_to_bottom_without_errors(notebook):
+    assert [cell["execution_count"] for cell in notebook.code] == list(range(1, len(notebook.code) + 1))
+    assert [output for _, output in notebook.outputs() if output["output_type"] == "error"] == []
+    assert [output for _, output in notebook.outputs() if output.get("name") == "stderr"] == []
+
+
+def test_outputs_are_text_and_png_only(notebook):
+    kinds = {kind for _, output in notebook.outputs() for kind in output.get("data", {})}
+    assert kinds <= {"text/plain", "image/png"}
+
+
+def test_the_file_is_small(notebook):
+    assert notebook.path.stat().st_size <= 300_000
+
+
+def test_it_runs_on_any_machine(notebook):
+    assert notebook.raw["metadata"]["kernelspec"]["name"] == "python3"
+    told = [cell["source"] for cell in notebook.cells]
+    for _, output in notebook.outputs():
+        told += ["".join(output.get("text", "")), "".join(output.get("data", {}).get("text/plain", ""))]
+    assert [found.group() for text in told for found in MACHINE_PATH.finditer(text)] == []
+
+
+def test_nothing_of_a_run_from_the_command_line_is_left(notebook):
+    assert "reading_faces" not in notebook.raw["metadata"]
+    assert [
+        cell for cell in notebook.cells if "injected-parameters" in cell["metadata"].get("tags", ())
+    ] == []
+
+
+def test_some_outputs_are_compared_and_there_is_something_to_compare(notebook):
+    checked = [cell for cell in notebook.code if CHECKED in map(str.strip, cell["source"].splitlines())]
+    assert 3 <= len(checked) <= 8
+    for cell in checked:
+        said = [
+            "".join(output.get("text", "") or output["data"].get("text/plain", ""))
+            for output in cell["outputs"]
+        ]
+        assert any(text.strip() for text in said), "an output that is compared must hold text"
+
+
+# --- code ---
+
+
+def test_helpers_are_imported_by_room(notebook):
+    for tree in notebook.trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert not [each.name for each in node.names if each.name.startswith("helpers")]
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers"):
+                assert node.module == "helpers", f"from {node.module} import …: call rooms by their prefix"
+                assert {each.name for each in node.names} <= ROOMS - NOT_FOR_NOTEBOOKS
+                assert not [each.asname for each in node.names if each.asname]
+
+
+def test_lines_do_not_end_with_a_semicolon(notebook):
+    assert [line for cell in notebook.code for line in lines(cell) if line.rstrip().endswith(";")] == []
+
+
+# --- the test split ---
+
+LOOKS_ONLY = {"01_data_exploration"}
+"""Notebooks that choose nothing, so that looking at the test split spoils nothing."""
+
+
+def calls(tree: ast.AST, method: str) -> list[ast.Call]:
+    """Return the calls of a function or method by its last name."""
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [call for call in found if ast.unparse(call.func).split(".")[-1] == method]
+
+
+def cuts(tree: ast.AST) -> list[ast.Assign]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and calls(node.value, "splits")]
+
+
+def reads(tree: ast.AST, test_names: set[str]) -> bool:
+    """Tell whether a cell reads the test split; counting it is none, nor is printing where it is cut."""
+    where = [node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)] if cuts(tree) else [tree]
+    spared = {id(name) for root in where for call in calls(root, "len") for name in ast.walk(call)}
+    loaded = (
+        node
+        for root in where
+        for node in ast.walk(root)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in spared
+    )
+    return any(node.id in test_names for node in loaded)
+
+
+def spoilt(trees: list[ast.Module]) -> str:
+    """Return how the cells of a notebook misuse the test split, or nothing."""
+    targets = [target for tree in trees for cut in cuts(tree) for target in cut.targets]
+    if not targets:
+        return "no splits"
+    if not all(isinstance(target, ast.Tuple) and len(target.elts) == 3 for target in targets):
+        return "unpack the splits into three names, so that one can see who uses the third"
+    test_names = {ast.unparse(target.elts[2]) for target in targets}
+    reading = [i for i, tree in enumerate(trees) if reads(tree, test_names)]
+    fitting = [i for i, tree in enumerate(trees) if calls(tree, "fit") or calls(tree, "backward")]
+    if len(reading) != 1:
+        return f"read in {len(reading)} cells, not in one: code cells {[i + 1 for i in reading]}"
+    if fitting and reading[0] <= fitting[-1]:
+        return f"read in code cell {reading[0] + 1}, and code cell {fitting[-1] + 1} still fits something"
+    return ""
+
+
+def test_the_test_split_is_read_once_after_all_choices(notebook):
+    if notebook.path.stem in LOOKS_ONLY:
+        return
+    assert spoilt(notebook.trees) == ""
+
+
+CUT = "train, validation, test = faces.splits(seed=SEED)"
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        ([CUT, "print(len(test))", "model.fit(train)", "evaluate(model, test)"], ""),
+        ([CUT + "\nfor part in (train, test): print(len(part))", "fit(train)", "scores = test.labels"], ""),
+        ([CUT, "fit(train, test)", "evaluate(test)"], "read in 2 cells"),
+        ([CUT, "evaluate(test)", "training.fit(train)"], "still fits"),
+        ([CUT, "evaluate(test)\nloss.backward()"], "still fits"),
+        ([CUT + "\nX = hog(test.images)", "fit(train)", "evaluate(test)"], "read in 2 cells"),
+        ([CUT, "fit(train)"], "read in 0 cells"),
+        (["parts = faces.splits()", "fit(parts[2])"], "three names"),
+        (["a, b, c = faces.splits()", "print(c.images.mean())", "fit(a)", "score(c)"], "read in 2 cells"),
+        (["x = 1"], "no splits"),
+    ],
+)
+def test_misuse_of_the_test_split_is_found(cells, why):
+    found = spoilt([ast.parse(cell) for cell in cells])
+    assert why in found
+    assert bool(why) == bool(found)
