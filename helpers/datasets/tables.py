@@ -76,7 +76,7 @@ def header(path: Path, found: list[str], columns: tuple[str, ...]) -> list[str]:
     names = [name.strip(' "\r\n').lower() for name in found]
     for column in columns:
         if column not in names:
-            hint = did_you_mean(column, names).replace("did you mean", "nearest is")
+            hint = did_you_mean(column, names).replace("did you mean", "nearest is").rstrip("?")
             raise ValueError(f"{path}: first row has no column {column!r}{hint}; needs {', '.join(columns)}")
     return names
 
