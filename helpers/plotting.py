@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Patch
+from matplotlib.patches import Circle, Patch, Rectangle
 from PIL import Image
 
 from helpers import emotions
@@ -310,12 +310,22 @@ def circumplex(
     ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=MUTED, lw=1.2))
     ax.axhline(0, color=FAINT, lw=1, zorder=0)
     ax.axvline(0, color=FAINT, lw=1, zorder=0)
-    halo = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-    for name, place in (centers or {}).items():
+    halo = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+    for name, place in _apart(centers or {}).items():
         ax.text(*place, name, ha="center", va="center", weight="bold", fontsize=10.5, bbox=halo)
     ticks = [-1, -0.5, 0, 0.5, 1]
     ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=ticks, yticks=ticks)
     return ax
+
+
+def _apart(places: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Return places for names, from the lowest up, each lifted until it covers none of those below it."""
+    moved: dict[str, tuple[float, float]] = {}
+    for name, (x, y) in sorted(places.items(), key=lambda item: item[1][1]):
+        for left, below in moved.values():
+            y = max(y, below + 0.1) if abs(x - left) < 0.4 else y
+        moved[name] = (x, y)
+    return moved
 
 
 def distribution(probabilities: np.ndarray, classes: Sequence[str], ax: Axes | None = None) -> Axes:
@@ -523,3 +533,94 @@ def mistakes(
 
 def _line(ax: Axes, x: float, y: float, width: int, text: str, ink: str, **look: str) -> None:
     ax.text(x + width / 2, y, text, ha="center", va="bottom", fontsize=9.5, color=ink, **look)
+
+
+def arrows(image: np.ndarray, down: np.ndarray, right: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Draw the gradient at each pixel of a small image as an arrow towards the light.
+
+    Args:
+        image: ``[H, W]``, values from 0 to 255.
+        down: ``[H, W]``, how much brighter it gets towards the next row.
+        right: ``[H, W]``, how much brighter it gets towards the next column.
+        ax: where to draw.
+    """
+    ax = _axes(ax, 3.2, 3.2)
+    _show(ax, np.asarray(image) / 255)
+    longest = max(float(np.hypot(down, right).max()), 1.0)
+    ax.quiver(right, down, angles="xy", scale_units="xy", scale=longest / 1.4, pivot="mid", color="#e8632c")
+    return ax
+
+
+def directions(histogram: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Draw how much gradient a cell has in each direction, one bar a bin of the half circle.
+
+    Args:
+        histogram: ``[orientations]``, gradient length in each bin (grey levels).
+        ax: where to draw.
+    """
+    ax = _axes(ax, 4.2, 3.2)
+    width = 180 / len(histogram)
+    ax.bar(width * (np.arange(len(histogram)) + 0.5), histogram, 0.9 * width)
+    ax.set(xlabel="direction of the gradient (degrees)", ylabel="mean length (grey levels)")
+    ax.set(xticks=[0, 45, 90, 135, 180], xlim=(0, 180))
+    ax.grid(axis="y")
+    return ax
+
+
+def heat_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    axes: tuple[str, str] = ("rows", "columns"),
+    label: str = "score",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a table of scores as colours and numbers, the largest in a frame: a search over two settings.
+
+    Args:
+        values: ``[R, C]``.
+        rows: R values of the first setting, as text.
+        columns: C values of the second setting, as text.
+        axes: the names of the two settings.
+        label: what the score is, with unit.
+        ax: where to draw.
+    """
+    ax = _axes(ax, 2.8 + 0.85 * len(columns), 1.3 + 0.5 * len(rows))
+    ax.imshow(values, cmap="YlGnBu", aspect="auto")
+    middle = (np.max(values) + np.min(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if value > middle else INK
+        ax.text(column, row, f"{value:.3f}", ha="center", va="center", color=ink)
+    best = np.unravel_index(np.argmax(values), np.shape(values))
+    ax.add_patch(
+        Rectangle((best[1] - 0.47, best[0] - 0.45), 0.94, 0.9, fill=False, edgecolor="#e8632c", lw=3)
+    )
+    ax.set(ylabel=axes[0], xlabel=axes[1], xticks=range(len(columns)), yticks=range(len(rows)))
+    ax.set(xticklabels=columns, yticklabels=rows, title=label)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def learning_curve(
+    curves: Mapping[str, Mapping[int, Scored]], label: str = "accuracy", ax: Axes | None = None
+) -> Axes:
+    """Draw scores over the number of training faces, each with its interval as a band.
+
+    Args:
+        curves: name of a curve to its scores by number of faces.
+        label: what the score is, with unit.
+        ax: where to draw.
+    """
+    ax = _axes(ax, 6.4, 3.6)
+    for name, points in curves.items():
+        sizes, scores = list(points), list(points.values())
+        (line,) = ax.plot(sizes, [score.value for score in scores], marker="o", label=name)
+        band = [score.low for score in scores], [score.high for score in scores]
+        ax.fill_between(sizes, *band, color=line.get_color(), alpha=0.15, linewidth=0)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    ax.set(xlabel="training faces", ylabel=label)
+    ax.grid()
+    ax.legend()
+    return ax
