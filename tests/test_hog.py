@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import pickle
 import warnings
 from pathlib import Path
 
@@ -413,25 +412,25 @@ def test_no_flipped_byte_changes_a_prediction(machine, saved, unseen):
 
 
 class Trap:
-    """Writes a file when unpickled: what a pickled model may do."""
+    """Makes a folder when unpickled: what a pickled model may do."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def __reduce__(self):
-        return Path.touch, (self.path,)
+        return Path.mkdir, (self.path,)
 
 
 @pytest.mark.parametrize("inside", ["an array of the npz", "the whole file"])
 def test_a_pickle_is_refused_and_not_run(saved, inside, tmp_path):
-    trap = Trap(tmp_path / "sprung")
+    sprung = tmp_path / "sprung"
     if inside == "the whole file":
-        saved.write_bytes(pickle.dumps(trap))
+        saved.write_bytes(f"cos\nmkdir\n(V{sprung}\ntR.".encode())  # as pickled: os.mkdir(sprung)
     else:
-        np.savez(saved, format=hog.FORMAT, support_vectors=np.array([trap], dtype=object))
+        np.savez(saved, format=hog.FORMAT, support_vectors=np.array([Trap(sprung)], dtype=object))
     with pytest.raises(ValueError, match="svm.npz is not a whole SVM .*holds a pickle"):
         hog.SVM.load(saved)
-    assert not trap.path.exists()
+    assert not sprung.exists()
 
 
 def test_a_foreign_file_is_named(machine, saved):
