@@ -142,7 +142,9 @@ def _block(seed, index, subject, weights, size, color, masks, raters) -> Drawn:
     probabilities = truth.class_probabilities(units, ambiguity, label_noise)
     answers = truth.answers(probabilities, chance.uniform(seed, "raters", index, 1 + num_raters))
     noise = (chance.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
-    person, view = people.identities(seed, subject), people.views(seed, index)
+    person = people.identities(seed, subject)
+    view, person = people.bearing(people.views(seed, index), person, units)
+    view = camera.framed(view, _felt(sides, person))
     return Drawn(
         images=_images(sides, person, view, camera.textures(seed, subject, index, size), size, color),
         labels=answers[:, 0],

@@ -42,11 +42,20 @@ def jaw_drop(units: Tensor) -> Tensor:
     return (units.mean(-1) @ reach.to(units))[:, None, None]
 
 
+def framed(view: dict[str, Tensor], units: Tensor) -> dict[str, Tensor]:
+    """Return the view as a face detector would crop it: it follows the turned face and the open jaw."""
+    right, down = (
+        0.4 * torch.sin(view["yaw"]),
+        0.2 * torch.sin(view["pitch"]) + 0.45 * jaw_drop(units)[:, 0, 0],
+    )
+    scale = view["scale"] * (1 - 0.2 * jaw_drop(units)[:, 0, 0])
+    return view | {"shift_x": view["shift_x"] - right, "shift_y": view["shift_y"] - down, "scale": scale}
+
+
 def head_frame(size: int, v: SimpleNamespace) -> tuple[Tensor, Tensor]:
     """Return for each pixel its place beside an upright, unscaled head, ``[N, size, size]`` each."""
     axis = (torch.arange(size, device=v.yaw.device) + 0.5) * 2 / size - 1
     x, y = axis[None, None, :] - v.shift_x, axis[None, :, None] - v.shift_y
-    x, y = x + 0.4 * torch.sin(v.yaw), y + 0.2 * torch.sin(v.pitch)  # the crop follows the face
     cos, sin = torch.cos(v.roll), torch.sin(v.roll)
     return (x * cos + y * sin) / v.scale, (y * cos - x * sin) / v.scale
 

@@ -112,6 +112,5 @@ def landmarks(units: Tensor, person: dict[str, Tensor], view: dict[str, Tensor],
     places = zip(_jaw(p, v, drop), _beside_head(u, w, p, v, drop), strict=True)
     x, y = (torch.cat(pair, -1) for pair in places)
     cos, sin = torch.cos(v.roll) * v.scale, torch.sin(v.roll) * v.scale
-    right, down = v.shift_x - 0.4 * torch.sin(v.yaw), v.shift_y - 0.2 * torch.sin(v.pitch)
-    seen = torch.stack([x * cos - y * sin + right, x * sin + y * cos + down], -1)[:, 0]
+    seen = torch.stack([x * cos - y * sin + v.shift_x, x * sin + y * cos + v.shift_y], -1)[:, 0]
     return (seen + 1) * size / 2 - 0.5

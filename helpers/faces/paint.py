@@ -32,7 +32,7 @@ def inks(person: dict[str, Tensor], color: bool) -> dict[str, Tensor]:
         "lip": lip,
         "upper lip": lip * 0.8,
         "hair": _tint(person["hair_shade"], (0.85, 1.1, 1.4)),
-        "white": person["teeth"][:, None] * 0.25 + 0.62 + 0 * skin,
+        "white": person["teeth"][:, None] * 0.25 + 0.5 + 0 * skin,
         "iris": _tint(person["iris_shade"], (1.0, 0.95, 0.95)),
         "teeth": person["teeth"][:, None] * torch.tensor([1.0, 0.97, 0.9]).to(skin),
         "mouth": 0.09 * torch.tensor([1.3, 0.8, 0.8]).to(skin) + 0 * skin,
@@ -139,12 +139,12 @@ def _bumps(s: Sheet) -> list[tuple[Tensor, Tensor, float]]:
     return [
         (pair(0.33, 0.22, 0.045), ridge, 0.075),
         (pair(p.eye_x, 0.17, -0.09 * p.deep_eyes), p.eye_y - 0.03, 0.11),
-        (pair(0.15, 0.06, -0.07 * p.deep_eyes), p.eye_y - 0.02, 0.09),
+        (pair(0.15, 0.06, -0.05 * p.deep_eyes), p.eye_y - 0.02, 0.09),
         (pair(p.eye_x, 0.12, 0.05), p.eye_y, 0.08),
-        (pair(0.0, 0.075, 0.8 * nose), 0.5 * (tip + p.eye_y) - 0.05, 0.22),
+        (pair(0.0, 0.075, 1.1 * nose), 0.5 * (tip + p.eye_y) - 0.05, 0.22),
         (pair(0.0, 0.095, nose), tip, 0.1),
         (pair(wide - 0.05, 0.055, 0.45 * nose), tip + 0.035, 0.06),
-        (pair(0.0, 0.16, -0.35 * nose), tip + 0.15, 0.06),
+        (pair(0.0, 0.16, -0.25 * nose), tip + 0.15, 0.06),
         (pair(0.52, 0.17, 0.055 * p.cheekbones), p.eye_y + 0.25, 0.13),
         (pair(0.38, 0.15, s.move("cheek up")), p.eye_y + 0.24 - 0.3 * s.mean("cheek up"), 0.1),
         (pair(0.44, 0.15, s.move("smile cheek")), tip + 0.06, 0.15),
@@ -216,11 +216,11 @@ def _folds(s: Sheet) -> None:
     fold = (
         p.nose_width * 1.15 + (corner + 0.07 - p.nose_width) * (0.35 * t + 0.65 * t.clamp(min=0) ** 2) + 0.03
     )
-    depth = (0.08 + 0.3 * p.age + s.move("nasolabial fold")).clamp(max=0.95) * 0.75
+    depth = (0.06 + 0.3 * p.age + s.move("nasolabial fold")).clamp(max=1) * 0.85
     band.paint(bell((s.away - fold) / 0.035) * window(t, 0, 0.85, 0.25) * depth, ink)
     ends = bell((s.away - corner - 0.035) / 0.03)
     height = part.line.amin(-1, keepdim=True) * 0 + p.mouth_y - s.move("corner up") * 0.65
-    band.paint(ends * bell((band.y - height) / 0.06) * s.move("dimple").clamp(max=0.9) * 0.7, ink)
+    band.paint(ends * bell((band.y - height) / 0.06) * s.move("dimple").clamp(max=0.9) * 0.8, ink)
     sag = bell((s.away - corner - 0.03 - 0.3 * (band.y - height)) / 0.03) * window(
         band.y - height, 0.02, 0.13, 0.04
     )
@@ -245,7 +245,7 @@ def _nose(s: Sheet) -> None:
         (band.y - tip - 0.03) / 0.06
     )
     band.paint(wings * 0.5, ink)
-    band.paint(bell(s.x / (0.9 * wide)) * bell((band.y - tip - 0.13) / 0.04) * 0.3, ink)
+    band.paint(bell(s.x / (0.9 * wide)) * bell((band.y - tip - 0.13) / 0.04) * 0.2, ink)
 
 
 def _beard(s: Sheet) -> None:
@@ -268,18 +268,23 @@ def _mouth(s: Sheet) -> None:
     band.paint(band.between(part.line, part.bottom) * inside, s.ink["lip"])
     hollow = band.between(part.inner_up, part.inner_down) * inside
     band.paint(hollow, s.ink["mouth"])
-    height = 0.1 * part.arch.sqrt()
+    height = (0.08 + 0.45 * s.move("corner up").clamp(min=0) + s.mean("upper lip up")) * part.arch.sqrt()
     gaps = 1 - 0.12 * torch.cos(s.x * 90).clamp(min=0) ** 4
     upper = hollow * (1 - band.below(part.inner_up + height * p.teeth, 0.02)) * gaps
     show = (0.45 + 3 * s.mean("corner out") + 4 * s.mean("upper lip up")).clamp(0, 1) * window(
         part.t.abs(), 0, 0.8, 0.15
     )
     band.paint(upper * show, s.ink["teeth"])
+    clenched = (s.mean("corner out") * 4 + s.mean("upper lip up") * 4).clamp(0, 0.9) * window(
+        part.t.abs(), 0, 0.75, 0.15
+    )
+    lower = hollow * band.below(part.inner_down - 0.06 * part.arch.sqrt(), 0.02) * gaps
+    band.paint(lower * clenched, s.ink["teeth"] * 0.9)
     wide_open = (s.mean("lower lip down") / 0.25).clamp(0, 1)
     tongue = hollow * band.below(
         part.inner_down - 0.3 * (part.inner_down - part.inner_up) + 1.0 * s.x**2, 0.05
     )
-    band.paint(tongue * wide_open * 0.5, s.ink["tongue"])
+    band.paint(tongue * wide_open * (1 - clenched) * 0.5, s.ink["tongue"])
     seam = band.along(part.line, 0.016) * window(part.t.abs(), 0, 1.04, 0.04) * (1 - hollow)
     closed = 1 - (s.mean("lower lip down") / 0.06).clamp(0, 0.85)
     band.paint(seam * closed * 0.8, s.ink["shadow"] * 0.6)
@@ -292,7 +297,7 @@ def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
     upper, lower, t = lids(s)
     near = window(t.abs(), 0, 1, 0.06)
     lid = band.between(upper - p.crease, upper) * window(t, -0.9, 1.05, 0.15)
-    band.paint(lid * (0.12 + 0.45 * p.make_up), s.ink["shadow"])
+    band.paint(lid * (0.2 + 0.45 * p.make_up), s.ink["shadow"])
     opening = band.between(upper, lower) * near
     shade = 1 - 0.45 * (1 - band.below(upper + 0.02, 0.05))
     band.paint(opening, s.ink["white"])
@@ -308,8 +313,8 @@ def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
     band.paint(
         opening * bell((across + 0.025) / 0.022) * bell((down + 0.03) / 0.02) * 0.9, s.ink["white"] * 0 + 1
     )
-    lash = band.along(upper - 0.006, 0.016 + 0.014 * p.make_up) * window(t, -0.98, 1.12, 0.06)
-    band.paint(lash * (0.72 + 0.25 * p.make_up), s.ink["black"])
+    lash = band.along(upper - 0.006, 0.02 + 0.014 * p.make_up) * window(t, -0.98, 1.12, 0.06)
+    band.paint(lash * (0.8 + 0.2 * p.make_up), s.ink["black"])
     band.paint(
         band.along(lower + 0.006, 0.012) * window(t, -0.9, 1.05, 0.1) * (0.35 + 0.4 * p.make_up),
         s.ink["shadow"],
@@ -380,9 +385,12 @@ def lit(s: Sheet, view: dict[str, Tensor]) -> Tensor:
         s: the painted sheet.
         view: the numbers of ``people.VIEW``, float ``[N]`` each.
     """
-    light = {name: view[name][:, None, None] for name in ("light_x", "light_y", "ambient", "exposure", "yaw")}
-    out, slope_x, slope_y = relief(s)
-    round_x = (s.x / s.person.face_width).clamp(-1, 1) * 0.85
+    light = {
+        name: view[name][:, None, None]
+        for name in ("light_x", "light_y", "relief", "ambient", "exposure", "yaw")
+    }
+    out, slope_x, slope_y = (light["relief"] * field for field in relief(s))
+    round_x = (s.x / s.person.face_width).clamp(-1, 1) * 0.93
     slope_x = slope_x - round_x / (1 - round_x**2).sqrt()
     slope_y = slope_y - 0.4 * s.y
     to_x = light["light_x"] - torch.sin(light["yaw"])

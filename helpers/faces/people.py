@@ -1,7 +1,7 @@
 """Who is drawn and how they are seen: every number of an identity and of a view, in one table each.
 
-Lengths are in face units: the eyes of an average face lie 0.36 left and right of the middle and 0.25 above it,
-its mouth 0.56 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes right, y down.
+Lengths are in face units: the eyes of an average face lie 0.37 left and right of the middle and 0.17 above it,
+its mouth 0.53 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes right, y down.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from helpers import did_you_mean
 from helpers.faces import chance
+from helpers.faces.truth import au_column
 
 
 class Trait(NamedTuple):
@@ -38,42 +39,42 @@ IDENTITY = {
     "jaw": Trait(0.77, 0.05, 0.66, 0.9),  # width at the mouth, a share of the width at the cheekbones
     "chin_y": Trait(1.0, 0.05, 0.88, 1.12),
     "eye_x": Trait(0.365, 0.02, 0.31, 0.42),  # half the distance of the pupils
-    "eye_y": Trait(-0.25, 0.03, -0.33, -0.16),
+    "eye_y": Trait(-0.165, 0.03, -0.25, -0.08),
     "eye_width": Trait(0.15, 0.014, 0.11, 0.19),  # half the width of an eye
-    "eye_open": Trait(0.064, 0.012, 0.034, 0.1),  # half its opening at rest
+    "eye_open": Trait(0.06, 0.012, 0.032, 0.095),  # half its opening at rest
     "eye_tilt": Trait(0.006, 0.014, -0.03, 0.035),  # how much higher the outer corner lies
     "eye_bags": Trait(0.25, 0.2, 0.0, 0.9),  # how dark
     "crease": Trait(0.05, 0.018, 0.015, 0.09),  # how far the fold lies above the upper lid
-    "iris": Trait(0.072, 0.006, 0.058, 0.088),  # radius
-    "iris_shade": Trait(0.22, 0.14, 0.06, 0.6),  # albedo
-    "brow_y": Trait(-0.45, 0.035, -0.55, -0.36),
+    "iris": Trait(0.076, 0.006, 0.06, 0.092),  # radius
+    "iris_shade": Trait(0.13, 0.1, 0.04, 0.5),  # albedo
+    "brow_y": Trait(-0.36, 0.035, -0.46, -0.28),
     "brow_inner": Trait(0.13, 0.03, 0.06, 0.2),  # x of the inner end
     "brow_length": Trait(0.45, 0.03, 0.36, 0.52),
-    "brow_thickness": Trait(0.036, 0.013, 0.012, 0.07),  # half of it
+    "brow_thickness": Trait(0.03, 0.012, 0.01, 0.065),  # half of it
     "brow_arch": Trait(0.045, 0.025, -0.01, 0.1),
     "brow_tilt": Trait(0.015, 0.03, -0.05, 0.08),  # how much higher the outer end lies
-    "brow_density": Trait(0.75, 0.18, 0.25, 1.0),
-    "nose_y": Trait(0.21, 0.04, 0.1, 0.3),  # the tip
-    "nose_width": Trait(0.165, 0.025, 0.11, 0.24),  # half of it
+    "brow_density": Trait(0.62, 0.2, 0.15, 1.0),
+    "nose_y": Trait(0.215, 0.04, 0.12, 0.31),  # the tip
+    "nose_width": Trait(0.148, 0.022, 0.1, 0.22),  # half of it
     "nose_height": Trait(1.0, 0.25, 0.45, 1.6),  # how far it stands out, relative
     "cheekbones": Trait(1.0, 0.4, 0.2, 2.0),  # how far they stand out, relative
     "deep_eyes": Trait(1.0, 0.35, 0.3, 1.9),  # how deep the sockets are, relative
-    "mouth_y": Trait(0.57, 0.032, 0.48, 0.66),
+    "mouth_y": Trait(0.525, 0.032, 0.45, 0.62),
     "mouth_width": Trait(0.285, 0.028, 0.22, 0.35),  # half of it
     "mouth_curve": Trait(0.0, 0.014, -0.03, 0.03),  # how much higher the corners lie at rest
     "lip_upper": Trait(0.055, 0.016, 0.02, 0.1),  # height
     "lip_lower": Trait(0.075, 0.018, 0.035, 0.13),  # height
     "lip_shade": Trait(0.74, 0.1, 0.45, 0.95),  # of the skin's albedo
-    "teeth": Trait(0.8, 0.08, 0.55, 0.95),  # albedo
-    "skin": Trait(0.68, 0.16, 0.22, 0.92),  # albedo
-    "skin_texture": Trait(0.06, 0.03, 0.0, 0.16),
-    "shine": Trait(0.12, 0.1, 0.0, 0.45),
-    "hair_shade": Trait(0.17, 0.17, 0.02, 0.8),  # albedo
+    "teeth": Trait(0.66, 0.1, 0.4, 0.9),  # albedo
+    "skin": Trait(0.62, 0.16, 0.2, 0.9),  # albedo
+    "skin_texture": Trait(0.035, 0.02, 0.0, 0.1),
+    "shine": Trait(0.08, 0.08, 0.0, 0.35),
+    "hair_shade": Trait(0.2, 0.18, 0.02, 0.85),  # albedo
     "hair_contrast": Trait(0.22, 0.12, 0.05, 0.6),  # of the strands
-    "hairline": Trait(-0.92, 0.1, -1.2, -0.68),  # y
+    "hairline": Trait(-0.93, 0.12, -1.2, -0.68),  # y
     "hairline_round": Trait(0.9, 0.5, 0.0, 2.2),  # how fast it falls to the temples
-    "hair_volume": Trait(0.1, 0.09, 0.0, 0.4),  # how far it stands out
-    "hair_length": Trait(0.9, 0.5, 0.1, 2.0, share=0.5),  # how far it hangs below the temples
+    "hair_volume": Trait(0.11, 0.08, 0.01, 0.4),  # how far it stands out
+    "hair_length": Trait(0.9, 0.5, 0.1, 2.0, share=0.42),  # how far it hangs below the temples
     "fringe": Trait(0.3, 0.1, 0.1, 0.5, share=0.2),  # how far it falls over the forehead
     "hair_close": Trait(0.5, 0.4, 0.0, 1.4),  # how far long hair hides the cheeks
     "parting": Trait(0.0, 0.3, -0.6, 0.6),  # x
@@ -99,15 +100,16 @@ VIEW = {
     "gaze_x": Trait(0.0, 0.3, -1.0, 1.0),  # shares of the way from the middle to the corner of the eye
     "gaze_y": Trait(0.05, 0.2, -0.5, 0.7),  # positive down
     "light_x": Trait(0.0, 0.7, -1.6, 1.6),  # where the light comes from; the viewer is at (0, 0, 1)
-    "light_y": Trait(-0.55, 0.4, -1.4, 0.5),
+    "light_y": Trait(-0.4, 0.4, -1.3, 0.6),
+    "relief": Trait(0.9, 0.28, 0.25, 1.6),  # how strongly light and shadow show the shape
     "ambient": Trait(0.45, 0.15, 0.12, 0.8),  # share of light from everywhere
-    "exposure": Trait(1.14, 0.2, 0.6, 1.6),
-    "background": Trait(0.5, 0.35, 0.02, 1.0),
+    "exposure": Trait(1.08, 0.2, 0.55, 1.5),
+    "background": Trait(0.58, 0.32, 0.02, 1.0),
     "background_slope": Trait(0.0, 0.2, -0.5, 0.5),
     "background_texture": Trait(0.1, 0.12, 0.0, 0.4),
     "clothes": Trait(0.35, 0.3, 0.03, 0.95),  # albedo
     "contrast": Trait(1.0, 0.17, 0.6, 1.5),
-    "blur": Trait(0.15, 0.3, 0.0, 1.0),
+    "blur": Trait(-0.35, 0.45, -1.0, 1.0),  # share of a 3 × 3 mean; below 0 it sharpens
     "noise": Trait(0.006, 0.01, 0.0, 0.035),  # standard deviation, of white
     "hand": Trait(1.0, 0.0, 0.0, 1.0, share=0.07),  # before the face
     "hand_x": Trait(0.0, 0.5, -0.9, 0.9),
@@ -178,6 +180,21 @@ def views(seed: int, index: Tensor) -> dict[str, Tensor]:
         index: int64 ``[N]``, the faces.
     """
     return _draw(VIEW, seed, "view", index)
+
+
+def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -> tuple[dict, dict]:
+    """Return view and person as a mood makes them: who pulls the corners of the mouth down looks down as well.
+
+    Labels depend on the action units alone, so this adds nothing that a label could be told from.
+
+    Args:
+        view: the numbers of ``VIEW``, float ``[N]`` each.
+        person: the numbers of ``IDENTITY``, float ``[N]`` each.
+        units: float ``[N, 17]``, action units.
+    """
+    low = units[:, au_column("AU15")]
+    view = view | {"pitch": view["pitch"] + 0.12 * low, "gaze_y": view["gaze_y"] + 0.5 * low}
+    return view, person | {"lids_down": person["lids_down"] + 0.3 * low}
 
 
 def average(

@@ -15,9 +15,9 @@ from helpers.faces.truth import ACTION_UNITS, au_column
 
 MOVES = {
     # brows
-    "inner brow up": {1: 0.15, 4: -0.11, 9: -0.04},  # face units, as are all lengths
-    "middle brow up": {1: 0.05, 2: 0.1, 4: -0.07, 5: 0.02},
-    "outer brow up": {2: 0.13, 4: -0.04},
+    "inner brow up": {1: 0.11, 4: -0.09, 9: -0.04},  # face units, as are all lengths
+    "middle brow up": {1: 0.04, 2: 0.075, 4: -0.06, 5: 0.015},
+    "outer brow up": {2: 0.09, 4: -0.035},
     "brows together": {4: 0.06, 9: 0.02},
     # eyes
     "upper lid up": {5: 0.8, 7: -0.22, 6: -0.15},  # shares of the opening at rest
@@ -27,13 +27,13 @@ MOVES = {
     "nose up": {9: 0.055, 10: 0.02},
     "nostrils wide": {9: 0.15, 10: 0.08},  # share of the width
     # mouth
-    "corner out": {12: 0.085, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.045, 24: -0.03, 23: -0.015},
-    "corner up": {12: 0.13, 14: 0.03, 15: -0.11, 20: -0.035},
-    "upper lip up": {10: 0.065, 9: 0.035, 12: 0.02, 25: 0.025, 26: 0.02},
-    "lower lip down": {25: 0.065, 20: 0.02, 17: -0.03, 26: 0.3},
+    "corner out": {12: 0.1, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.045, 24: -0.03, 23: -0.015},
+    "corner up": {12: 0.17, 14: 0.03, 15: -0.11, 20: -0.035},
+    "upper lip up": {10: 0.065, 9: 0.035, 12: 0.02, 25: 0.03, 26: 0.03},
+    "lower lip down": {25: 0.07, 20: 0.025, 12: 0.012, 17: -0.03, 26: 0.3},
     "lips thin": {12: 0.25, 15: 0.1, 20: 0.3, 23: 0.5, 24: 0.7},  # share of their height
     "jaw down": {26: 0.22},
-    "chin up": {17: 0.045},
+    "chin up": {17: 0.045, 12: 0.02},
     "smile cheek": {12: 0.1},  # how far a bulge stands out
     # lines in the skin: how dark, 0 to 1
     "forehead lines": {1: 0.45, 2: 0.45},
@@ -42,7 +42,7 @@ MOVES = {
     "lid line": {6: 0.5, 7: 0.35},
     "nose wrinkles": {9: 0.9},
     "nasolabial fold": {9: 0.55, 10: 0.6, 12: 0.7, 20: 0.15},
-    "dimple": {14: 0.9, 12: 0.25},
+    "dimple": {14: 0.9, 12: 0.6},
     "corner line": {15: 0.7, 20: 0.3},
     "chin pebbles": {17: 0.7, 24: 0.15},
 }
@@ -124,7 +124,7 @@ def lips(s: Shape) -> SimpleNamespace:
     p = s.person
     t = (s.x / (p.mouth_width + s.move("corner out"))).clamp(-1.2, 1.2)
     arch = (1 - t**2).clamp(min=0)
-    smile = s.move("corner up") * (t.abs() ** 1.7 - 0.35)
+    smile = s.move("corner up") * (t.abs() ** 1.7 - 0.2)
     line = p.mouth_y - smile - s.mean("chin up") - p.mouth_curve * t**2
     open_up = s.mean("upper lip up").clamp(min=0) * (0.5 * arch + 0.5 * arch.sqrt())
     open_down = s.mean("lower lip down").clamp(min=0) * (0.3 * arch + 0.7 * arch.sqrt())
