@@ -181,10 +181,8 @@ NO_CSV = {
     "archive": ("PK\x03\x04" + "x" * 50, r"fer2013\.csv: is an archive; unpack it first"),
     "no header": ("\n".join(ROWS), r"first row has no column 'emotion'"),
     "semicolons": ("emotion;pixels;Usage\n", r"first row has no column 'emotion'"),
-    "no Usage": (
-        "emotion,pixels\n" + f"2,{PIXELS}\n",
-        r"no column 'usage'; .*needs emotion, pixels, usage|no column 'usage'",
-    ),
+    "no Usage": (f"emotion,pixels\n2,{PIXELS}\n", r"no column 'usage'; needs emotion, pixels, usage"),
+    "a misspelt column": (f"emotion,pixls,Usage\n2,{PIXELS}\n", r"no column 'pixels'; nearest is .pixls.;"),
     "header only": (HEADER + "\n", r"none of 0 rows or pictures can be used"),
     "only bad rows": (HEADER + "\n9,1 2 3,Training\n", r"none of 1 .*fer2013\.csv, row 2: emotion '9'"),
 }
