@@ -41,7 +41,8 @@ class FaceCNN(nn.Module):
         in_channels: 1 for grey pictures, 3 for RGB.
         widths: channels of each block.
         stem: "conv" starts at full resolution; "unshuffle" first turns each 2 by 2 pixels into channels, and
-            the last block, which then has nothing left to halve, does not pool.
+            the last block, which then has nothing left to halve, does not pool. A third of the time.
+        standardise: first bring each picture to mean 0 and spread 1, so that its light does not matter.
         convs: convolutions in a block, one or more.
         pool_first: pool before batch norm and ReLU, which then have a quarter of the work.
         readout: "mean" averages each feature over the map; "mean+max" puts its maximum beside it.
@@ -59,6 +60,7 @@ class FaceCNN(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 256),
         *,
         stem: str = "conv",
+        standardise: bool = True,
         convs: int = 1,
         pool_first: bool = False,
         readout: str = "mean",
@@ -69,7 +71,10 @@ class FaceCNN(nn.Module):
         _check("stem", stem, FACE_CNN_STEMS)
         _check("readout", readout, READOUTS)
         _check_sizes(widths, convs, dropout)
-        self.stem = nn.PixelUnshuffle(2) if stem == "unshuffle" else nn.Identity()
+        self.stem = nn.Sequential(
+            nn.InstanceNorm2d(in_channels) if standardise else nn.Identity(),
+            nn.PixelUnshuffle(2) if stem == "unshuffle" else nn.Identity(),
+        )
         channels = [in_channels * 4 if stem == "unshuffle" else in_channels, *widths]
         pools = [True] * (len(widths) - 1) + [stem == "conv"]
         sizes = zip(channels[:-1], channels[1:], pools, strict=True)
@@ -153,7 +158,7 @@ def head(in_features: int, num_classes: int | Mapping[str, int]) -> nn.Module:
 def create(
     name: str, num_classes: int | Mapping[str, int], in_channels: int = 1, **options: object
 ) -> nn.Module:
-    """Return a network by name, its weights drawn by chance.
+    """Return a network by name, its weights drawn by chance; ``spec`` on it holds what it was made from.
 
     Args:
         name: one of :data:`NAMES`.
@@ -166,8 +171,11 @@ def create(
     """
     _check("network", name, NAMES)
     if name in _PLACES:
-        return from_torchvision(name, num_classes, in_channels, **options)
-    return FaceCNN(num_classes, in_channels, **(FAST if name == "face-cnn-fast" else {}) | options)
+        net = from_torchvision(name, num_classes, in_channels, **options)
+    else:
+        net = FaceCNN(num_classes, in_channels, **(FAST if name == "face-cnn-fast" else {}) | options)
+    net.spec = {"name": name, "num_classes": num_classes, "in_channels": in_channels, **options}
+    return net
 
 
 def from_torchvision(

@@ -31,7 +31,9 @@ def test_face_cnn_has_the_size_counted_by_hand():
 
 def test_face_cnn_equals_the_same_layers_called_by_hand():
     net = models.FaceCNN(7).eval()
-    state, maps = net.state_dict(), pictures()
+    state, maps = net.state_dict(), pictures() * 3 + 5
+    spread = maps.var(dim=(2, 3), correction=0, keepdim=True)
+    maps = (maps - maps.mean(dim=(2, 3), keepdim=True)) / (spread + 1e-5).sqrt()
     for i in range(4):
         norm = [state[f"blocks.{i}.1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
         maps = torch.nn.functional.conv2d(maps, state[f"blocks.{i}.0.weight"], padding=1)
@@ -40,7 +42,21 @@ def test_face_cnn_equals_the_same_layers_called_by_hand():
     assert maps.shape == (2, 256, 3, 3)
     dense = (maps.flatten(2).mean(2) @ state["dense.1.weight"].T + state["dense.1.bias"]).clamp(min=0)
     expected = dense @ state["head.weight"].T + state["head.bias"]
-    torch.testing.assert_close(net(pictures()), expected)
+    torch.testing.assert_close(net(pictures() * 3 + 5), expected)
+
+
+def test_light_and_contrast_do_not_matter_unless_asked():
+    brighter = pictures() * 0.5 + 1
+    blind, seeing = models.FaceCNN().eval(), models.FaceCNN(standardise=False).eval()
+    torch.testing.assert_close(blind(brighter), blind(pictures()), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(seeing(brighter), seeing(pictures()), rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_is_made_again_from_its_spec():
+    first = models.create("face-cnn", {"labels": 7, "valence": 1}, 3, stem="unshuffle", widths=(8, 16))
+    again = models.create(**first.spec)
+    again.load_state_dict(first.state_dict())
+    torch.testing.assert_close(again.eval()(pictures(3)), first.eval()(pictures(3)))
 
 
 @pytest.mark.parametrize("name", models.NAMES)
@@ -97,7 +113,7 @@ def test_small_stem_keeps_the_resolution():
 
 
 def test_unshuffle_stem_turns_four_pixels_into_four_channels():
-    net = models.FaceCNN(in_channels=3, stem="unshuffle")
+    net = models.FaceCNN(in_channels=3, stem="unshuffle", standardise=False)
     picture = pictures(3)
     moved = net.stem(picture)
     assert moved.shape == (2, 12, 24, 24)
@@ -106,7 +122,7 @@ def test_unshuffle_stem_turns_four_pixels_into_four_channels():
 
 
 def test_readout_puts_the_maximum_beside_the_mean():
-    net = models.FaceCNN(readout="mean+max", dropout=0.0).eval()
+    net = models.FaceCNN(readout="mean+max", dropout=0.0, standardise=False).eval()
     seen = {}
     net.dense.register_forward_hook(lambda _, given, __: seen.update(features=given[0]))
     net(pictures())
