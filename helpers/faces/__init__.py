@@ -2,20 +2,23 @@
 
 ``faces.sample(1000, seed=0)`` draws a set; ``faces.render(action_units, ...)`` draws the faces you ask for. How a face gets
 its label, so that the best possible accuracy is known, is in :mod:`helpers.faces.truth`; what varies between people and
-pictures is in :mod:`helpers.faces.people`; how it is painted is in :mod:`helpers.faces.drawing`.
+pictures is in :mod:`helpers.faces.people`; how it is painted is in :mod:`helpers.faces.paint` and seen in
+:mod:`helpers.faces.camera`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from helpers import emotions
 from helpers.faces import camera, chance, people, truth
 from helpers.faces.landmarks import landmarks
 from helpers.faces.people import IDENTITY, VIEW
+from helpers.faces.shape import MOVES, REGIONS, effects
 from helpers.faces.truth import (
     ACTION_UNITS,
     bayes_accuracy,
@@ -31,12 +34,15 @@ from helpers.faces.truth import (
 __all__ = [
     "ACTION_UNITS",
     "IDENTITY",
+    "MOVES",
+    "REGIONS",
     "VIEW",
     "Drawn",
     "bayes_accuracy",
     "bayes_cross_entropy",
     "bayes_kl",
     "class_probabilities",
+    "effects",
     "fused_probabilities",
     "irreducible_va_error",
     "rater_agreement",
@@ -62,7 +68,8 @@ class Drawn:
         votes: int64 ``[N, 7]``, how many of the raters chose each class.
         landmarks: float32 ``[N, 68, 2]``, (x, y) in pixels in the iBUG order.
         subject: int64 ``[N]``, equal for the same person.
-        masks: bool ``[N, 4, size, size]``, where brows, eyes, nose and mouth lie; None unless asked for.
+        pose: float32 ``[N, 3]``, yaw (positive to the right), pitch (down) and roll (clockwise) of the head, in radians.
+        masks: bool ``[N, 4, size, size]``, where the ``REGIONS`` lie; None unless asked for.
     """
 
     images: Tensor
@@ -73,6 +80,7 @@ class Drawn:
     votes: Tensor
     landmarks: Tensor
     subject: Tensor
+    pose: Tensor
     masks: Tensor | None = None
 
     def __len__(self) -> int:
@@ -116,56 +124,69 @@ def sample(
     _check("num_faces", num_faces, 1, 10_000_000)
     _check("size", size, 16, 1024)
     _check("faces_per_person", faces_per_person, 1, 10_000)
-    weights = truth.balance_of(balance)
+    raters = _Raters(num_raters, ambiguity, label_noise, va_noise)
+    weights = truth.balance_of(balance).to(device)
     blocks = []
     for start in range(0, num_faces, BLOCK):
         index = torch.arange(start, start + BLOCK, device=device)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
-        block = _block(
-            seed,
-            index,
-            subject,
-            weights.to(device),
-            size,
-            color,
-            masks,
-            (ambiguity, label_noise, va_noise, num_raters),
-        )
-        blocks.append(_cut(block, num_faces - start))
+        block = _block(seed, index, subject, weights, raters, size, color)
+        blocks.append(_cut(block if masks else replace(block, masks=None), num_faces - start))
     return _joined(blocks)
 
 
-def _block(seed, index, subject, weights, size, color, masks, raters) -> Drawn:
-    ambiguity, label_noise, va_noise, num_raters = raters
-    sides = truth.draw_action_units(seed, index, weights)
+@dataclass(frozen=True)
+class _Raters:
+    num: int
+    ambiguity: float
+    label_noise: float
+    va_noise: float
+
+    def __post_init__(self) -> None:
+        _check("num_raters", self.num, 1, 1000)
+        _check("ambiguity", self.ambiguity, 0.01, 100)
+        _check("label_noise", self.label_noise, 0, 1)
+        _check("va_noise", self.va_noise, 0, 0.2)
+
+
+def _block(
+    seed: int, index: Tensor, subject: Tensor, balance: Tensor, raters: _Raters, size: int, color: bool
+) -> Drawn:
+    sides = truth.draw_action_units(seed, index, balance)
     units = sides.mean(-1)
-    probabilities = truth.class_probabilities(units, ambiguity, label_noise)
-    answers = truth.answers(probabilities, chance.uniform(seed, "raters", index, 1 + num_raters))
-    noise = (chance.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
     person = people.identities(seed, subject)
+    felt = _felt(sides, person)
     view, person = people.bearing(people.views(seed, index), person, units)
-    view = camera.framed(view, _felt(sides, person))
-    return Drawn(
-        images=_images(sides, person, view, camera.textures(seed, subject, index, size), size, color),
-        labels=answers[:, 0],
-        action_units=units,
-        valence_arousal=(truth.valence_arousal(units) + noise).clamp(-1, 1),
-        class_probabilities=probabilities,
-        votes=torch.nn.functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
-        landmarks=landmarks(_felt(sides, person), person, view, size),
-        subject=subject,
-        masks=torch.ones(len(index), 4, size, size, dtype=torch.bool, device=index.device) if masks else None,
+    view = camera.framed(view, felt)
+    images, masks = camera.picture(
+        felt, person, view, camera.textures(seed, subject, index, size), size, color
     )
+    return Drawn(
+        images=images if color else images[:, 0],
+        action_units=units,
+        landmarks=landmarks(felt, person, view, size),
+        subject=subject,
+        pose=torch.stack([view["yaw"], view["pitch"], view["roll"]], -1),
+        masks=masks,
+        **_labelled(seed, index, units, raters),
+    )
+
+
+def _labelled(seed: int, index: Tensor, units: Tensor, raters: _Raters) -> dict[str, Tensor]:
+    probabilities = truth.class_probabilities(units, raters.ambiguity, raters.label_noise)
+    answers = truth.answers(probabilities, chance.uniform(seed, "raters", index, 1 + raters.num))
+    noise = (chance.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * raters.va_noise
+    return {
+        "labels": answers[:, 0],
+        "valence_arousal": (truth.valence_arousal(units) + noise).clamp(-1, 1),
+        "class_probabilities": probabilities,
+        "votes": functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
+    }
 
 
 def _felt(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
     """How far this person's face moves for these intensities."""
     return (sides * person["expressive"][:, None, None]).clamp(0, 1.2)
-
-
-def _images(sides: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool) -> Tensor:
-    images = camera.picture(_felt(sides, person), person, view, texture, size, color)
-    return images if color else images[:, 0]
 
 
 def _cut(drawn: Drawn, num: int) -> Drawn:
@@ -184,6 +205,7 @@ def render(
     view: dict[str, Tensor | float] | None = None,
     size: int = 48,
     color: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Tensor:
     """Draw the faces you describe.
 
@@ -194,6 +216,7 @@ def render(
         view: some of the numbers of ``VIEW``; the others are from the front in even light.
         size: pixels along a side, 16 to 1024.
         color: RGB instead of grey.
+        device: where to draw.
 
     Returns:
         uint8 ``[N, size, size]``, or ``[N, 3, size, size]`` in colour.
@@ -202,11 +225,22 @@ def render(
         ValueError: an argument is out of its range, or a name is unknown.
     """
     _check("size", size, 16, 1024)
-    sides = _sides(action_units)
+    sides = _sides(action_units).to(device)
     person = people.average(IDENTITY, identity, sides[:, :, 0])
     scene = people.average(VIEW, view, sides[:, :, 0])
-    number = torch.arange(len(sides), device=sides.device)
-    return _images(sides, person, scene, camera.textures(0, number, number, size), size, color)
+    parts = []
+    for start in range(0, len(sides), BLOCK):
+        rows = slice(start, start + BLOCK)
+        some, sight = _rows(person, rows), _rows(scene, rows)
+        number = torch.arange(len(sides), device=sides.device)[rows]
+        felt, texture = _felt(sides[rows], some), camera.textures(0, 0 * number, 0 * number, size)
+        parts.append(camera.picture(felt, some, sight, texture, size, color)[0])
+    images = torch.cat(parts)
+    return images if color else images[:, 0]
+
+
+def _rows(numbers: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: value[rows] for name, value in numbers.items()}
 
 
 def _sides(action_units: Tensor | dict[str, float]) -> Tensor:

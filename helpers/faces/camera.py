@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from helpers.faces import chance, paint
 from helpers.faces.paint import HEIGHT, LEFT, TOP, WIDTH, bell, window
-from helpers.faces.shape import MOVES, outline
-from helpers.faces.truth import ACTION_UNITS
+from helpers.faces.shape import moved, outline, regions
 
 
 def textures(seed: int, subject: Tensor, index: Tensor, size: int) -> dict[str, Tensor]:
@@ -38,8 +37,7 @@ def named(numbers: dict[str, Tensor]) -> SimpleNamespace:
 
 def jaw_drop(units: Tensor) -> Tensor:
     """Return how far the jaw is down, in face units, ``[N, 1, 1]``."""
-    reach = torch.tensor([MOVES["jaw down"].get(int(name[2:]), 0.0) for name in ACTION_UNITS])
-    return (units.mean(-1) @ reach.to(units))[:, None, None]
+    return moved("jaw down", units).mean(1)[:, None, None]
 
 
 def framed(view: dict[str, Tensor], units: Tensor) -> dict[str, Tensor]:
@@ -176,8 +174,10 @@ def _sensor(image: Tensor, v: SimpleNamespace, grain: Tensor) -> Tensor:
     return ((image + grain * v.noise[:, None]).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
-def picture(units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool) -> Tensor:
-    """Return the picture of each face, uint8 ``[N, 3 or 1, size, size]``.
+def picture(
+    units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the picture of each face and where its regions lie.
 
     Args:
         units: float ``[N, 17, 2]``, action units of the left and the right of the picture, in [0, 1].
@@ -186,16 +186,25 @@ def picture(units: Tensor, person: dict, view: dict, texture: dict, size: int, c
         texture: random fields, see :func:`textures`.
         size: pixels along a side.
         color: RGB instead of grey.
+
+    Returns:
+        uint8 ``[N, 3 or 1, size, size]``, and bool ``[N, 4, size, size]`` over ``shape.REGIONS``.
     """
     sheet = paint.painted(units, person, view, texture, size, color)
     v = named(view)
     x, y = head_frame(size, v)
     place = turned(x, y, sheet.person, v, jaw_drop(units))
-    grid = torch.stack([(place.u - LEFT) / WIDTH, (place.w - TOP) / HEIGHT], -1) * 2 - 1
-    face = functional.grid_sample(paint.lit(sheet, view), grid, padding_mode="border", align_corners=False)
     light = (v.exposure * (0.75 + 0.25 * (x * v.light_x).clamp(-1, 1)))[:, None]
+    face = _side(_seen(paint.lit(sheet, view), place), place, sheet, light)
     image = _behind(_backdrop(x, v, texture, size).expand_as(face), x, y, sheet, v, light)
-    face = _side(face, place, sheet, light)
     image = image.lerp(face, (place.distance / sheet.edge + 0.5).clamp(0, 1)[:, None])
     image = _strand(_hand(image, x, y, sheet, v, light), x, y, sheet, v)
-    return _sensor(_watermark(image, v), v, texture["grain"])
+    inside = (place.distance > 0)[:, None]
+    return _sensor(_watermark(image, v), v, texture["grain"]), inside & regions(
+        place.u, place.w, sheet.person
+    )
+
+
+def _seen(sheet: Tensor, place: SimpleNamespace) -> Tensor:
+    grid = torch.stack([(place.u - LEFT) / WIDTH, (place.w - TOP) / HEIGHT], -1) * 2 - 1
+    return functional.grid_sample(sheet, grid, padding_mode="border", align_corners=False)

@@ -6,6 +6,7 @@ those of the picture. Curves are heights y over columns x, so a curve costs a ro
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import torch
@@ -14,43 +15,52 @@ from torch import Tensor
 from helpers.faces.truth import ACTION_UNITS, au_column
 
 MOVES = {
-    # brows
-    "inner brow up": {1: 0.11, 4: -0.09, 9: -0.04},  # face units, as are all lengths
-    "middle brow up": {1: 0.04, 2: 0.075, 4: -0.06, 5: 0.015},
-    "outer brow up": {2: 0.09, 4: -0.035},
-    "brows together": {4: 0.06, 9: 0.02},
-    # eyes
-    "upper lid up": {5: 0.8, 7: -0.22, 6: -0.15},  # shares of the opening at rest
-    "lower lid up": {6: 0.5, 7: 0.55, 9: 0.2, 5: -0.2},
-    "cheek up": {6: 0.11},  # how far a bulge stands out
-    # nose
-    "nose up": {9: 0.055, 10: 0.02},
-    "nostrils wide": {9: 0.15, 10: 0.08},  # share of the width
-    # mouth
-    "corner out": {12: 0.1, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.045, 24: -0.03, 23: -0.015},
-    "corner up": {12: 0.17, 14: 0.03, 15: -0.11, 20: -0.035},
-    "upper lip up": {10: 0.065, 9: 0.035, 12: 0.02, 25: 0.03, 26: 0.03},
-    "lower lip down": {25: 0.07, 20: 0.025, 12: 0.012, 17: -0.03, 26: 0.3},
-    "lips thin": {12: 0.25, 15: 0.1, 20: 0.3, 23: 0.5, 24: 0.7},  # share of their height
-    "jaw down": {26: 0.22},
-    "chin up": {17: 0.045, 12: 0.02},
-    "smile cheek": {12: 0.1},  # how far a bulge stands out
-    # lines in the skin: how dark, 0 to 1
-    "forehead lines": {1: 0.45, 2: 0.45},
-    "frown lines": {4: 0.8},
-    "crow's feet": {6: 0.7},
-    "lid line": {6: 0.5, 7: 0.35},
-    "nose wrinkles": {9: 0.9},
-    "nasolabial fold": {9: 0.55, 10: 0.6, 12: 0.7, 20: 0.15},
-    "dimple": {14: 0.9, 12: 0.6},
-    "corner line": {15: 0.7, 20: 0.3},
-    "chin pebbles": {17: 0.7, 24: 0.15},
+    "brow": {
+        "inner brow up": {1: 0.11, 4: -0.09, 9: -0.04},  # face units, as are all lengths
+        "middle brow up": {1: 0.04, 2: 0.075, 4: -0.06, 5: 0.015},
+        "outer brow up": {2: 0.09, 4: -0.035},
+        "brows together": {4: 0.06, 9: 0.02},
+        "forehead lines": {1: 0.45, 2: 0.45},  # how dark a line is, 0 to 1
+        "frown lines": {4: 0.8},
+    },
+    "eye": {
+        "upper lid up": {5: 0.8, 7: -0.22, 6: -0.15},  # share of the opening at rest
+        "lower lid up": {6: 0.5, 7: 0.55, 9: 0.2, 5: -0.2},  # the same
+        "cheek up": {6: 0.11},  # how far a bulge stands out
+        "crow's feet": {6: 0.7},  # how dark
+        "lid line": {6: 0.5, 7: 0.35},
+    },
+    "nose": {
+        "nose up": {9: 0.055, 10: 0.02},
+        "nostrils wide": {9: 0.15, 10: 0.08},  # share of the width
+        "nose wrinkles": {9: 0.9},  # how dark
+    },
+    "mouth": {
+        "corner out": {12: 0.1, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.045, 24: -0.03, 23: -0.015},
+        "corner up": {12: 0.17, 14: 0.03, 15: -0.11, 20: -0.035},
+        "upper lip up": {10: 0.065, 9: 0.035, 12: 0.02, 25: 0.03, 26: 0.03},
+        "lower lip down": {25: 0.07, 20: 0.025, 12: 0.012, 17: -0.03, 26: 0.3},
+        "lips thin": {12: 0.25, 15: 0.1, 20: 0.3, 23: 0.5, 24: 0.7},  # share of their height
+        "jaw down": {26: 0.22},
+        "chin up": {17: 0.045, 12: 0.02},
+        "smile cheek": {12: 0.1},  # how far a bulge stands out
+        "nasolabial fold": {9: 0.55, 10: 0.6, 12: 0.7, 20: 0.15},  # how dark, as are the next four
+        "dimple": {14: 0.9, 12: 0.6},
+        "corner line": {15: 0.7, 20: 0.3},
+        "chin pebbles": {17: 0.7, 24: 0.15},
+    },
 }
-"""What each action unit (FACS number) does to each part at full intensity; units that share a part add up."""
+"""What each action unit (FACS number) does to each part of a region at full intensity; units that share a part add up."""
+
+REGIONS = tuple(MOVES)
+"""The regions of the masks, in their order."""
+
+_PARTS = {part: moves for parts in MOVES.values() for part, moves in parts.items()}
+_ROW = {part: row for row, part in enumerate(_PARTS)}
 
 
-def effects(name: str) -> dict[str, float]:
-    """Return what an action unit does: part of ``MOVES`` to how far at full intensity.
+def effects(name: str) -> dict[str, dict[str, float]]:
+    """Return what an action unit does: region, then part of ``MOVES``, to how far at full intensity.
 
     Args:
         name: the action unit, such as "AU12".
@@ -59,7 +69,30 @@ def effects(name: str) -> dict[str, float]:
         ValueError: no action unit is called that; the message gives the nearest name.
     """
     number = int(ACTION_UNITS[au_column(name)][2:])
-    return {part: moves[number] for part, moves in MOVES.items() if number in moves}
+    reach = {
+        region: {part: moves.get(number) for part, moves in parts.items()} for region, parts in MOVES.items()
+    }
+    found = {region: {part: by for part, by in parts.items() if by} for region, parts in reach.items()}
+    return {region: parts for region, parts in found.items() if parts}
+
+
+@functools.cache
+def _weights() -> Tensor:
+    weights = torch.zeros(len(_PARTS), len(ACTION_UNITS))
+    for part, moves in _PARTS.items():
+        for number, reach in moves.items():
+            weights[_ROW[part], au_column(f"AU{number}")] = reach
+    return weights
+
+
+def moved(part: str, units: Tensor) -> Tensor:
+    """Return how far action units move a part, ``[N, ...]``.
+
+    Args:
+        part: a part of ``MOVES``.
+        units: float ``[N, 17, ...]``, action units.
+    """
+    return torch.einsum("u,nu...->n...", _weights()[_ROW[part]].to(units), units)
 
 
 _WIDEST = -0.1  # the height at which the head is widest
@@ -79,22 +112,17 @@ class Shape:
         self.x, self.away = x, x.abs()
         self.person = SimpleNamespace(**{name: value[:, None, None] for name, value in person.items()})
         side = (x / 0.3).clamp(-0.5, 0.5) + 0.5  # 0 on the left, 1 on the right, blended over the nose
-        weights = torch.zeros(len(MOVES), len(ACTION_UNITS))
-        for row, moves in enumerate(MOVES.values()):
-            for number, reach in moves.items():
-                weights[row, au_column(f"AU{number}")] = reach
-        self._sides = torch.einsum("pu,nus->pns", weights.to(units), units)[..., None, None]
         self._side = side
-        self._rows = {part: row for row, part in enumerate(MOVES)}
+        self._moves = torch.einsum("pu,nus->pns", _weights().to(units), units)[..., None, None]
 
     def move(self, part: str) -> Tensor:
         """Return how far a part is moved at each column, ``[N, 1, W]``."""
-        left, right = self._sides[self._rows[part]].unbind(1)
+        left, right = self._moves[_ROW[part]].unbind(1)
         return left + (right - left) * self._side
 
     def mean(self, part: str) -> Tensor:
         """Return the mean move of both sides, ``[N, 1, 1]``."""
-        return self._sides[self._rows[part]].mean(1)
+        return self._moves[_ROW[part]].mean(1)
 
 
 def brow(s: Shape) -> tuple[Tensor, Tensor]:
@@ -159,3 +187,21 @@ def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor
     half = p.face_width * (1 - bend * t**2 - (1 - bend) * t**4).clamp(min=1e-4).sqrt()
     slope = -(p.face_width**2) * (bend * t + 2 * (1 - bend) * t**3) / (reach * half)
     return half, slope
+
+
+def regions(u: Tensor, w: Tensor, p: SimpleNamespace) -> Tensor:
+    """Return which points of a face lie in each region of ``REGIONS``, bool ``[N, 4, H, W]``; regions may overlap.
+
+    Args:
+        u: columns, in face units, ``[N, H, W]``.
+        w: heights, the same.
+        p: the person.
+    """
+    away = u.abs()
+    masks = {
+        "brow": (away < 0.68) & (w > p.brow_y - 0.32) & (w < p.eye_y - 0.03),
+        "eye": (away < 0.72) & (w > p.eye_y - 0.22) & (w < p.eye_y + 0.4),
+        "nose": (away < p.nose_width + 0.16) & (w > p.eye_y - 0.12) & (w < p.nose_y + 0.22),
+        "mouth": (away < 0.72) & (w > p.nose_y - 0.12),
+    }
+    return torch.stack([masks[region] for region in REGIONS], 1)
