@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import re
 from pathlib import Path
@@ -633,19 +634,41 @@ def test_drawn_faces_have_everything(drawn_faces):
 
 
 @pytest.mark.parametrize("name", ["fer2013", "ferplus", "muxspace"])
-def test_a_missing_set_says_where_it_looked_and_how_to_get_it(tmp_path, name):
+def test_a_missing_set_says_where_it_looked_and_how_to_get_it(tmp_path, root, name):
     with pytest.raises(FileNotFoundError, match=r"looked for .*data/README\.md") as caught:
         datasets.load(name, tmp_path)
     assert str(tmp_path) in str(caught.value)
-    readme = (Path(__file__).parents[1] / "data" / "README.md").read_text()
-    assert f"`{name}`" in readme
+    assert f"\n## `{name}`" in (root / "data" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="looked for nowhere"):
         datasets.load("folder", tmp_path, path="nowhere")
-    with pytest.raises(FileNotFoundError, match=r"looked for fer2013\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"looked for fer2013\.csv.*that folder does not exist"):
         datasets.load("fer2013", tmp_path / "not" / "there")
+
+
+def test_an_archive_that_lies_there_is_pointed_at(tmp_path):
+    (tmp_path / "fer2013.tar.gz").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match=r"unpack fer2013\.tar\.gz first"):
+        datasets.load("fer2013", tmp_path)
+
+
+def test_the_layout_that_the_readme_shows_works(tmp_path, root, monkeypatch):
+    text = (root / "data" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(\"\"\"RAF-DB.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "rafdb.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(datasets.LAYOUTS, "rafdb", importlib.import_module("rafdb"))
+    for name in ("train_00001", "train_00002", "test_0001"):
+        write_picture(tmp_path / "rafdb" / "aligned" / f"{name}_aligned.jpg", face(len(name)))
+    (tmp_path / "rafdb" / "aligned" / "train_00002_aligned.jpg").write_bytes(b"")
+    listing = "train_00001.jpg 4\ntrain_00002.jpg 1\ntest_0001.jpg 7\n"
+    (tmp_path / "rafdb" / "list_patition_label.txt").write_text(listing)
+    faces = datasets.load("rafdb", tmp_path)
+    assert [faces.classes[label] for label in faces.labels] == ["happiness", "neutral"]
+    assert faces.split.tolist() == ["train", "test"]
+    assert [r.file for r in faces.rejected] == ["rafdb/aligned/train_00002_aligned.jpg"]
 
 
 @pytest.mark.parametrize(

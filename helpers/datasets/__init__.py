@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from helpers import did_you_mean
-from helpers.datasets import cache, fer2013, ferplus, folder, muxspace, synthetic
+from helpers.datasets import affectnet, cache, fer2013, ferplus, folder, muxspace, synthetic
 from helpers.datasets.audit import Audit, audit, leaked, most_alike
 from helpers.datasets.faceset import FaceSet, Refused, Rejection
 
@@ -32,6 +32,7 @@ LAYOUTS = {
     "fer2013": fer2013,
     "ferplus": ferplus,
     "muxspace": muxspace,
+    "affectnet": affectnet,
     "folder": folder,
 }
 """Name to module; a set of your own is one more file and one more line here."""

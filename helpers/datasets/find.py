@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+_ARCHIVES = {".zip", ".gz", ".tgz", ".tar", ".rar", ".7z"}
 _PACKAGING = {"thumbs.db", "desktop.ini", "__macosx", "cache"}
 
 
@@ -24,9 +25,17 @@ def first(root: Path, places: tuple[str, ...], name: str) -> Path:
         if (root / place).exists():
             return root / place
     raise FileNotFoundError(
-        f"no {name} in {root.resolve()} (looked for {', '.join(places)}); "
+        f"no {name} in {root.resolve()} (looked for {', '.join(places)}); {_packed(root)}"
         f"see {name!r} in data/README.md for how to get it, or give root=... where it lies"
     )
+
+
+def _packed(root: Path) -> str:
+    """Return a hint where the data may lie there still packed."""
+    if not root.is_dir():
+        return "that folder does not exist; "
+    packed = sorted(file.name for file in root.iterdir() if file.suffix.lower() in _ARCHIVES)
+    return f"unpack {', '.join(packed[:3])} first if it is in there; " if packed else ""
 
 
 def visible(folder: Path) -> Iterator[Path]:
