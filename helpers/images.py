@@ -18,7 +18,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded; JPEG includes the multi-picture files of phones, PPM also PGM and PBM."""
@@ -137,6 +137,31 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     squares = [_array(_square(Image.fromarray(p), size)) for p in pixels]
     return np.stack(squares) if squares else np.empty((0, size, size), dtype=np.uint8)
+
+
+def size(file: str | Path) -> tuple[int, int]:
+    """Return how many pixels wide and high a picture is, upright, from its head alone.
+
+    Args:
+        file: a picture that :func:`read` takes.
+    """
+    with Image.open(file, formats=FORMATS) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size[::-1] if turned else image.size
+
+
+def on_square(points: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
+    """Return where points of a picture come to lie on the square that :func:`read` makes of it.
+
+    Args:
+        points: ``[..., 2]``, (x, y) in pixels of the picture; whole numbers are the centres of pixels.
+        width: of the picture in pixels.
+        height: of the picture in pixels.
+        size: side of the square in pixels.
+    """
+    side = min(width, height)
+    corner = (width - side) // 2, (height - side) // 2
+    return (points + 0.5 - np.array(corner)) * (size / side) - 0.5
 
 
 def stand_in(head: bytes) -> tuple[str, str] | None:
