@@ -122,6 +122,7 @@ def sample(
         ValueError: an argument is out of its range.
     """
     _check("num_faces", num_faces, 1, 10_000_000)
+    _check("seed", seed, 0, 2**32 - 1)
     _check("size", size, 16, 1024)
     _check("faces_per_person", faces_per_person, 1, 10_000)
     raters = _Raters(num_raters, ambiguity, label_noise, va_noise)

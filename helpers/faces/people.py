@@ -155,6 +155,8 @@ def _of_its_age(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
     aged = {name: drawn[name] * (1 - share * child) for name, share in shorter.items()}
     aged |= {name: drawn[name] * (child == 0) for name in ("beard", "moustache", "bald", "make_up", "shine")}
     aged |= {"age": drawn["age"] * (1 - child), "iris": drawn["iris"] * (1 + 0.12 * child)}
+    fair = ((drawn["skin"] - 0.25) / 0.35).clamp(0.15, 1)  # few are both dark and fair-haired
+    aged |= {"hair_shade": drawn["hair_shade"] * fair}
     aged |= {"eye_y": drawn["eye_y"] + 0.06 * child, "brow_y": drawn["brow_y"] + 0.06 * child}
     return aged | {
         "nose_y": drawn["nose_y"] + 0.03 * child,

@@ -1,0 +1,384 @@
+"""The drawn faces: what is said of them must be true of the pixels and of the labels."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+
+from helpers import emotions, faces
+from helpers.faces import camera, chance, people
+from helpers.faces.landmarks import landmarks
+
+SIZE = 96
+
+
+def _render(units=None, size=SIZE, view=None, **identity):
+    return faces.render(units or {"AU12": 0.0}, identity, {"noise": 0.0} | (view or {}), size=size)[0].float()
+
+
+def _changed(before, after, threshold=6):
+    return (before - after).abs() > threshold
+
+
+@pytest.fixture(scope="module")
+def drawn() -> faces.Drawn:
+    return faces.sample(1000, seed=11, size=16)
+
+
+@pytest.fixture(scope="module")
+def detailed() -> faces.Drawn:
+    return faces.sample(96, seed=5, size=SIZE, masks=True)
+
+
+# --- the same seed, the same bytes ---
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    first, second = (faces.sample(70, seed=3).images.numpy().tobytes() for _ in range(2))
+    assert hashlib.sha256(first).hexdigest() == hashlib.sha256(second).hexdigest()
+
+
+def test_another_seed_gives_other_faces():
+    assert not torch.equal(faces.sample(4, seed=3).images, faces.sample(4, seed=4).images)
+
+
+def test_a_face_does_not_depend_on_how_many_are_drawn():
+    many, few = faces.sample(150, seed=3, masks=True), faces.sample(71, seed=3, masks=True)
+    for name in many.__dataclass_fields__:
+        assert torch.equal(getattr(many, name)[:71], getattr(few, name)), name
+
+
+def test_a_face_does_not_depend_on_the_number_of_threads():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = faces.sample(64, seed=3).images
+        torch.set_num_threads(1)
+        assert torch.equal(two, faces.sample(64, seed=3).images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_faces_are_not_repeated(drawn):
+    assert len(np.unique(drawn.images.numpy().reshape(len(drawn), -1), axis=0)) == len(drawn)
+
+
+def test_uniform_numbers_are_uniform_and_streams_are_independent():
+    index = torch.arange(20_000)
+    one, other = chance.uniform(0, "one", index, 2), chance.uniform(0, "other", index, 1)
+    for column in (*one.T, other[:, 0]):
+        assert stats.kstest(column.numpy(), "uniform").pvalue > 1e-3
+    for pair in ((one[:, 0], one[:, 1]), (one[:, 0], other[:, 0]), (one[1:, 0], one[:-1, 0])):
+        assert abs(np.corrcoef(*(side.numpy() for side in pair))[0, 1]) < 4 / np.sqrt(len(index))
+
+
+# --- shapes ---
+
+
+@pytest.mark.parametrize("size", [16, 47, 48, 112])
+def test_any_size_in_grey_and_in_colour(size):
+    assert faces.sample(3, size=size).images.shape == (3, size, size)
+    assert faces.sample(3, size=size, color=True).images.shape == (3, 3, size, size)
+
+
+def test_grey_is_the_luminance_of_colour():
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601
+    colour = (faces.sample(64, seed=1, color=True).images.float() * weights).sum(1)
+    grey = faces.sample(64, seed=1).images.float()
+    unclipped = (grey > 2) & (grey < 230)  # a channel that is cut at white changes the sum
+    assert ((colour - grey).abs()[unclipped] < 3).float().mean() > 0.97
+
+
+def test_a_face_at_twice_the_size_is_the_same_face():
+    view = {"noise": 0.0, "blur": 0.0}
+    large = faces.render({"AU12": 0.9}, None, view, size=192).float()
+    small = faces.render({"AU12": 0.9}, None, view, size=96).float()
+    assert (torch.nn.functional.avg_pool2d(large[None], 2)[0] - small).abs().mean() < 4
+
+
+def test_people_come_back_and_differ(drawn):
+    _, counts = np.unique(faces.sample(1000, seed=11, size=16).subject.numpy(), return_counts=True)
+    assert set(counts) == {20}
+    assert len(np.unique(drawn.subject[:50])) == 50
+
+
+def test_the_same_person_has_the_same_traits():
+    traits = torch.stack(list(people.identities(0, torch.tensor([4, 9, 4])).values()))
+    assert torch.equal(traits[:, 0], traits[:, 2])
+    assert not torch.equal(traits[:, 0], traits[:, 1])
+
+
+# --- landmarks ---
+
+
+@pytest.mark.parametrize(
+    ("trait", "without", "points"),
+    [
+        ("brow_density", 0.0, range(17, 27)),
+        ("lip_shade", 1.1, range(48, 68)),
+        ("iris_shade", 0.6, range(36, 48)),
+    ],
+)
+@pytest.mark.parametrize("yaw", [-0.35, 0.0, 0.35])
+def test_landmarks_fall_on_what_they_name(trait, without, points, yaw):
+    view = {"yaw": yaw, "roll": 0.2, "shift_x": 0.05}
+    changed = _changed(_render(view=view), _render(view=view, **{trait: without}), threshold=3)
+    rows, columns = np.nonzero(changed.numpy())
+    named = _landmarks(view)[list(points)]
+    low, high = named.min(0) - 4, named.max(0) + 4
+    assert len(rows) > 15
+    assert np.mean((columns >= low[0]) & (columns <= high[0]) & (rows >= low[1]) & (rows <= high[1])) > 0.95
+    centre = np.array([columns.mean(), rows.mean()])
+    assert np.linalg.norm(centre - (low + high) / 2) < 0.06 * SIZE
+
+
+def _landmarks(view):
+    units = torch.zeros(1, 17, 2)
+    person = people.average(faces.IDENTITY, {}, units[:, :, 0])
+    return landmarks(units, person, people.average(faces.VIEW, {"noise": 0.0} | view, units[:, :, 0]), SIZE)[
+        0
+    ].numpy()
+
+
+def test_the_jaw_line_divides_the_head_from_what_is_behind():
+    view = {"background": 1.0, "background_slope": 0.0, "background_texture": 0.0, "clothes": 0.95}
+    changed = (_render(view=view) - _render(view=view | {"background": 0.02})).abs() > 60
+    jaw = _landmarks(view)[:17]
+    middle = jaw.mean(0)
+    for point in jaw[2:5].tolist() + jaw[12:15].tolist():
+        away = np.sign(point[0] - middle[0])
+        x, y = point
+        assert not changed[round(y), round(x - 4 * away)]
+        assert changed[round(y), min(SIZE - 1, round(x + 4 * away))]
+
+
+def test_landmarks_follow_the_face_when_it_smiles_or_gapes():
+    corners = {name: _moved_landmarks(units) for name, units in _EXPRESSIONS.items()}
+    rest = corners["rest"]
+    assert (corners["smile"][[48, 54], 1] < rest[[48, 54], 1] - 2).all()
+    assert corners["gape"][66, 1] - corners["gape"][62, 1] > rest[66, 1] - rest[62, 1] + 5
+    assert (corners["brows"][17:27, 1] < rest[17:27, 1] - 1).all()
+
+
+_EXPRESSIONS = {"rest": {}, "smile": {12: 1.0}, "gape": {25: 1.0, 26: 1.0}, "brows": {1: 1.0, 2: 1.0}}
+
+
+def _moved_landmarks(units):
+    row = torch.zeros(1, 17, 2)
+    for number, value in units.items():
+        row[:, faces.ACTION_UNITS.index(f"AU{number}")] = value
+    person = people.average(faces.IDENTITY, {}, row[:, :, 0])
+    return landmarks(row, person, people.average(faces.VIEW, {}, row[:, :, 0]), SIZE)[0].numpy()
+
+
+def test_left_and_right_are_those_of_the_picture():
+    units = torch.zeros(1, 17, 2)
+    units[0, faces.ACTION_UNITS.index("AU12"), 0] = 1.0
+    change = (faces.render(units, size=SIZE, view={"noise": 0.0})[0].float() - _render()).abs()
+    assert change[:, : SIZE // 2].sum() > 3 * change[:, SIZE // 2 :].sum()
+
+
+# --- action units and regions ---
+
+
+@pytest.mark.parametrize("name", faces.ACTION_UNITS)
+def test_each_action_unit_changes_the_picture_where_it_says(name):
+    change = (_render({name: 1.0}) - _render()).abs()
+    allowed = (_masks({}) | _masks({name: 1.0}))[
+        [faces.REGIONS.index(region) for region in faces.effects(name)]
+    ].any(0)
+    allowed = torch.nn.functional.max_pool2d(allowed[None].float(), 5, 1, 2)[0] > 0  # two pixels of grace
+    assert change.max() > 12
+    assert change[allowed].sum() / change.sum() > 0.95
+
+
+def _masks(levels):
+    units = torch.zeros(1, 17, 2)
+    for name, level in levels.items():
+        units[:, faces.ACTION_UNITS.index(name)] = level
+    person = people.average(faces.IDENTITY, {}, units[:, :, 0])
+    view = people.average(faces.VIEW, {}, units[:, :, 0])
+    number = torch.zeros(1, dtype=torch.int64)
+    return camera.picture(units, person, view, camera.textures(0, number, number, SIZE), SIZE, False)[1][0]
+
+
+def test_regions_hold_their_landmarks(detailed):
+    points = {"brow": range(17, 27), "eye": range(36, 48), "nose": range(28, 36), "mouth": range(48, 68)}
+    x, y = detailed.landmarks.round().long().unbind(-1)
+    inside = (x >= 0) & (x < SIZE) & (y >= 0) & (y < SIZE)
+    rows = torch.arange(len(x))[:, None]
+    for number, region in enumerate(faces.REGIONS):
+        hit = detailed.masks[rows, number, y.clamp(0, SIZE - 1), x.clamp(0, SIZE - 1)]
+        wanted = list(points[region])
+        assert hit[:, wanted][inside[:, wanted]].float().mean() > 0.9, region
+
+
+def test_stronger_units_change_more():
+    rest = _render()
+    steps = [(_render({"AU12": level}) - rest).abs().mean() for level in (0.25, 0.5, 0.75, 1.0)]
+    assert all(small < large for small, large in zip(steps, steps[1:], strict=False))
+
+
+# --- labels ---
+
+
+def test_logistic_regression_on_the_action_units_reaches_the_bayes_accuracy():
+    drawn = faces.sample(16_000, seed=21, size=16)
+    features, labels = drawn.action_units.numpy(), drawn.labels.numpy()
+    fitted = LogisticRegression(C=100.0, max_iter=2000).fit(features[:8000], labels[:8000])
+    p = drawn.class_probabilities[8000:]
+    best = p.amax(-1).double()
+    error = (best * (1 - best)).mean().div(8000).sqrt().item()
+    score = fitted.score(features[8000:], labels[8000:])
+    assert faces.bayes_accuracy(p) - 0.01 - 3 * error < score < faces.bayes_accuracy(p) + 3 * error
+    assert 0.70 <= faces.bayes_accuracy(drawn.class_probabilities) <= 0.80
+
+
+def test_labels_and_votes_follow_the_stated_distribution():
+    drawn = faces.sample(4000, seed=8, size=16, num_raters=10)
+    p = drawn.class_probabilities.double()
+    for counts, draws in ((drawn.votes, 10), (torch.nn.functional.one_hot(drawn.labels, 7), 1)):
+        for column in range(7):
+            order = p[:, column].argsort()
+            groups = order.chunk(10)  # faces of like p: seen and expected counts in each
+            seen = np.array([counts[g, column].sum().item() for g in groups], dtype=float)
+            due = np.array([draws * p[g, column].sum().item() for g in groups])
+            spread = np.array([draws * (p[g, column] * (1 - p[g, column])).sum().item() for g in groups])
+            assert stats.chi2.sf(((seen - due) ** 2 / spread).sum(), len(groups)) > 1e-4
+    assert (drawn.votes.sum(-1) == 10).all()
+
+
+def test_labels_are_balanced_like_fer2013():
+    drawn = faces.sample(20_000, seed=2, size=16)
+    wanted = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965]) / 28_709  # counted in its Training rows
+    assert np.abs(drawn.class_probabilities.mean(0).numpy() - wanted).max() < 0.015
+
+
+def test_raters_disagree_like_those_of_ferplus():
+    drawn = faces.sample(4000, seed=2, size=16)
+    votes = drawn.votes.numpy().astype(float)
+    pairs = ((votes**2).sum(1) - 10) / 90  # share of agreeing pairs of ten raters
+    assert abs(pairs.mean() - faces.rater_agreement(drawn.class_probabilities)) < 0.02
+    assert 0.58 < pairs.mean() < 0.68  # FER+ : 0.61
+
+
+def test_probabilities_are_the_written_formula():
+    rng = np.random.default_rng(0)
+    units = rng.uniform(size=(5, 17)).astype(np.float32)
+    numbers = [int(name[2:]) for name in faces.ACTION_UNITS]
+    scores = np.zeros((5, 7))
+    for c, name in enumerate(emotions.FER7):
+        scores[:, c] = faces.truth.BIAS[name]
+        for number, weight in faces.truth.EVIDENCE[name].items():
+            scores[:, c] += weight * units[:, numbers.index(number)]
+    raised = np.exp(0.75 / 2.0 * scores)
+    expected = 0.9 * raised / raised.sum(1, keepdims=True) + 0.1 / 7
+    given = faces.class_probabilities(torch.tensor(units), ambiguity=2.0, label_noise=0.1)
+    np.testing.assert_allclose(given.numpy(), expected, rtol=1e-4)
+
+
+def test_little_ambiguity_means_sure_raters():
+    sure = faces.sample(500, seed=1, size=16, ambiguity=0.05, label_noise=0.0)
+    assert faces.bayes_accuracy(sure.class_probabilities) > 0.95
+    assert (sure.labels == sure.class_probabilities.argmax(-1)).float().mean() > 0.93
+
+
+def test_weak_faces_are_the_ambiguous_ones(drawn):
+    strength = drawn.action_units.sum(-1).numpy()
+    assert stats.spearmanr(strength, drawn.class_probabilities.amax(-1).numpy()).statistic > 0.3
+
+
+def test_annotated_valence_and_arousal_scatter_as_stated():
+    drawn = faces.sample(4000, seed=6, size=16, va_noise=0.1)
+    error = drawn.valence_arousal - faces.valence_arousal(drawn.action_units)
+    assert abs(error.square().mean().sqrt().item() - faces.irreducible_va_error(0.1)) < 0.003
+    assert drawn.valence_arousal.abs().max() <= 1
+
+
+def test_valence_and_arousal_order_the_expressions():
+    means = {}
+    drawn = faces.sample(6000, seed=6, size=16, balance="uniform")
+    for c, name in enumerate(emotions.FER7):
+        chosen = drawn.class_probabilities.argmax(-1) == c
+        means[name] = drawn.valence_arousal[chosen].mean(0).numpy()
+    valence, arousal = (np.array([means[name][axis] for name in emotions.FER7]) for axis in (0, 1))
+    known = np.array([emotions.CIRCUMPLEX[name] for name in emotions.FER7])
+    assert stats.spearmanr(valence, known[:, 0]).statistic > 0.7
+    assert stats.spearmanr(arousal, known[:, 1]).statistic > 0.7
+
+
+def test_thirteen_classes_come_from_the_same_seven(drawn):
+    fused = faces.fused_probabilities(drawn.action_units, drawn.class_probabilities)
+    torch.testing.assert_close(fused.sum(-1), torch.ones(len(drawn)))
+    for name in ("anger", "disgust", "fear", "sadness", "surprise"):
+        ours = fused[:, emotions.FUSED13.index(name)]
+        torch.testing.assert_close(ours, drawn.class_probabilities[:, emotions.FER7.index(name)])
+
+
+def test_contempt_grows_with_the_dimple():
+    units = torch.zeros(2, 17)
+    units[1, faces.ACTION_UNITS.index("AU14")] = 1.0
+    fused = faces.fused_probabilities(units, faces.class_probabilities(units))
+    contempt = fused[:, emotions.FUSED13.index("contempt")]
+    assert contempt[0] == 0 < contempt[1]
+
+
+def test_what_the_best_predictor_can_reach_is_what_it_reaches():
+    drawn = faces.sample(6000, seed=9, size=16, num_raters=10)
+    p = drawn.class_probabilities.double()
+    hits = (p.argmax(-1) == drawn.labels).double()
+    assert abs(hits.mean().item() - faces.bayes_accuracy(p)) < 4 * hits.std().item() / np.sqrt(len(hits))
+    loss = -p.gather(1, drawn.labels[:, None]).log()
+    assert abs(loss.mean().item() - faces.bayes_cross_entropy(p)) < 4 * loss.std().item() / np.sqrt(len(loss))
+    shares = drawn.votes.numpy() / 10
+    kl = np.array([stats.entropy(v, q) for v, q in zip(shares, p.numpy(), strict=True)])
+    assert faces.bayes_kl(p, drawn.votes) == pytest.approx(kl.mean(), rel=1e-6)
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_faces": 0}, "num_faces must be from 1"),
+        ({"size": 15}, "size must be from 16 to 1024"),
+        ({"size": 1025}, "size must be from 16 to 1024"),
+        ({"label_noise": 1.5}, "label_noise must be from 0 to 1"),
+        ({"va_noise": -0.1}, "va_noise must be from 0"),
+        ({"ambiguity": 0.0}, "ambiguity must be from"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"balance": "even"}, "balance must be"),
+        ({"balance": {"happines": 1}}, "did you mean 'happiness'"),
+        ({"balance": {"anger": -1.0}}, "balance must hold weights"),
+    ],
+)
+def test_bad_options_are_named_in_one_line(options, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        faces.sample(**({"num_faces": 1} | options))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: faces.render({"AU13": 0.5}), "unknown action unit 'AU13'; did you mean 'AU1"),
+        (lambda: faces.render({"AU12": 1.5}), "action_units must lie in 0 to 1"),
+        (lambda: faces.render({"AU12": float("nan")}), "action_units must lie in 0 to 1"),
+        (lambda: faces.render(torch.zeros(0, 17)), "N of 1 or more"),
+        (lambda: faces.render(torch.zeros(1, 16)), "N, 17"),
+        (lambda: faces.render({}, {"nose": 1.0}), "unknown trait 'nose'"),
+        (lambda: faces.render({}, None, {"yav": 1.0}), "did you mean 'yaw'"),
+        (lambda: faces.render({}, size=2000), "size must be from 16 to 1024"),
+        (lambda: faces.effects("AU3"), "unknown action unit 'AU3'"),
+    ],
+)
+def test_bad_faces_are_named_in_one_line(call, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        call()
+    assert "\n" not in str(caught.value)
