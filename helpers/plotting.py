@@ -30,6 +30,9 @@ INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
 ACCENT = "#0b6e8a"
 """Whatever is not an expression: a curve, a score, a count."""
 
+TILE = 0.95
+"""Side of a face in a figure, in inches: the same from figure to figure."""
+
 MARKERS = dict(zip(emotions.COLORS, cycle("s^vo<DPXhpd*"), strict=False))
 """One marker an expression: colours are never the only difference, for readers who do not tell them apart."""
 
@@ -58,7 +61,7 @@ class Scored(Protocol):
 def style() -> None:
     """Set the workbook's look: once per notebook, before the first figure.
 
-    In a notebook, figures are also kept as PNG of at most 256 colours, a third of the usual size.
+    In a notebook, figures are also kept as PNG of at most 128 colours, a third of the usual size.
     """
     mpl.rcParams.update(
         {
@@ -98,10 +101,10 @@ def style() -> None:
 
 
 def _png(figure: Figure) -> bytes:
-    """Return a figure as PNG of at most 256 colours."""
+    """Return a figure as PNG of at most 128 colours."""
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", bbox_inches="tight")
-    palette = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    palette = Image.open(full).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     palette.save(small, format="png", optimize=True)
     return small.getvalue()
 
@@ -159,7 +162,7 @@ def face_grid(
     tiles = _pixels(images)
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
-    ax = _axes(ax, 8.4, 8.4 * rows / columns * (1.22 if len(titles) else 1.04))
+    ax = _axes(ax, TILE * columns, TILE * rows * (1.22 if len(titles) else 1.04))
     top = 0.24 if len(titles) else 0.0
     corners = _tile(ax, tiles, [(i // columns, i % columns) for i in range(len(tiles))], top)
     for title, (x, y) in zip(titles, corners, strict=False):
@@ -175,14 +178,20 @@ def face_rows(images: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
         ax: where to draw.
     """
     longest = max(map(len, images.values()))
-    ax = _axes(ax, 1.2 + 1.02 * longest, 1.02 * len(images))
+    ax = _axes(ax, 1.1 + TILE * longest, TILE * len(images))
     places = [(row, column) for row, group in enumerate(images.values()) for column in range(len(group))]
     tiles = np.concatenate([_pixels(group) for group in images.values() if len(group)])
     _tile(ax, tiles, places)
     height, width = tiles.shape[1:3]
     for row, name in enumerate(images):
         middle = row * (height + _gap(width)) + height / 2
-        ax.plot([-_gap(width) - 1] * 2, [middle - height / 2, middle + height / 2], color=color(name), lw=5)
+        ax.plot(
+            [-_gap(width) - 1] * 2,
+            [middle - height / 2, middle + height / 2],
+            color=color(name),
+            lw=5,
+            solid_capstyle="butt",
+        )
         ax.text(-_gap(width) - 0.12 * width, middle, name, ha="right", va="center")
     return ax
 
@@ -210,8 +219,8 @@ def _tile(
 
 
 def _show(ax: Axes, image: np.ndarray, interpolation: str = "nearest") -> None:
-    # 36 levels of light: the eye does not miss the rest, and a notebook full of faces stays half as large
-    ax.imshow(np.round(image * 35) / 35, vmin=0, vmax=1, interpolation=interpolation)
+    # 24 levels of light: the eye does not miss the rest, and a notebook full of faces stays half as large
+    ax.imshow(np.round(image * 23) / 23, vmin=0, vmax=1, interpolation=interpolation)
     _bare(ax)
 
 
@@ -275,7 +284,7 @@ def scatter(
         axes: what the horizontal and the vertical axis show, with unit.
         ax: where to draw.
     """
-    ax = _axes(ax, 7.2, 5.0)
+    ax = _axes(ax, 6.6, 4.4)
     size = float(np.clip(16000 / max(len(points), 1), 8, 36))
     for index, name in enumerate(classes):
         marker = MARKERS.get(name, "o")
@@ -304,7 +313,7 @@ def circumplex(
         ax: where to draw.
     """
     names = ("valence  (unpleasant to pleasant)", "arousal  (calm to excited)")
-    ax = scatter(points, labels, classes, names, ax=_axes(ax, 7.2, 5.2))
+    ax = scatter(points, labels, classes, names, ax=_axes(ax, 6.0, 4.6))
     if centers:  # the names on the plane say what a legend would
         ax.get_legend().remove()
     ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=MUTED, lw=1.2))
