@@ -228,13 +228,13 @@ def test_stronger_units_change_more():
 
 
 def test_logistic_regression_on_the_action_units_reaches_the_bayes_accuracy():
-    drawn = faces.sample(16_000, seed=21, size=16)
+    drawn = faces.sample(12_000, seed=21, size=16)
     features, labels = drawn.action_units.numpy(), drawn.labels.numpy()
-    fitted = LogisticRegression(C=100.0, max_iter=2000).fit(features[:8000], labels[:8000])
-    p = drawn.class_probabilities[8000:]
+    fitted = LogisticRegression(C=100.0, max_iter=2000).fit(features[:6000], labels[:6000])
+    p = drawn.class_probabilities[6000:]
     best = p.amax(-1).double()
-    error = (best * (1 - best)).mean().div(8000).sqrt().item()
-    score = fitted.score(features[8000:], labels[8000:])
+    error = (best * (1 - best)).mean().div(6000).sqrt().item()
+    score = fitted.score(features[6000:], labels[6000:])
     assert faces.bayes_accuracy(p) - 0.01 - 3 * error < score < faces.bayes_accuracy(p) + 3 * error
     assert 0.70 <= faces.bayes_accuracy(drawn.class_probabilities) <= 0.80
 
@@ -254,9 +254,9 @@ def test_labels_and_votes_follow_the_stated_distribution():
 
 
 def test_labels_are_balanced_like_fer2013():
-    drawn = faces.sample(20_000, seed=2, size=16)
+    drawn = faces.sample(8000, seed=2, size=16)
     wanted = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965]) / 28_709  # counted in its Training rows
-    assert np.abs(drawn.class_probabilities.mean(0).numpy() - wanted).max() < 0.015
+    assert np.abs(drawn.class_probabilities.mean(0).numpy() - wanted).max() < 0.02
 
 
 def test_raters_disagree_like_those_of_ferplus():

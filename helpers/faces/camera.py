@@ -22,7 +22,7 @@ def textures(seed: int, subject: Tensor, index: Tensor, size: int) -> dict[str, 
         index: int64 ``[N]``, which picture.
         size: pixels along a side.
     """
-    shapes = {"skin": (40, 30), "hair": (3, 36), "background": (5, 5), "grain": (size, size)}
+    shapes = {"skin": (40, 30), "hair": (3, 26), "background": (5, 5), "grain": (size, size)}
     owner = {"skin": subject, "hair": subject, "background": index, "grain": index}
     return {
         name: chance.normal(seed, name, owner[name], rows * columns).view(-1, 1, rows, columns)
@@ -119,16 +119,19 @@ def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamesp
 
 
 def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
+    """How much hair is seen behind the head: a second, larger outline that narrows to nothing where short hair ends."""
     p = s.person
     strands = functional.interpolate(s.texture["hair"], x.shape[-2:], mode="bilinear", align_corners=False)[
         :, 0
     ]
-    volume = p.hair_volume * (1 - p.bald) + 0.02
-    across, up = x / (p.face_width + volume), (y + 0.1) / (1.2 + volume)
-    radius = torch.where(y < -0.1, across.square() + up.square(), across.square())
-    round_head = ((1.02 + 0.05 * strands - radius) / (2.5 * s.edge) + 0.5).clamp(0, 1)
-    end = torch.where(p.hair_length > 0, p.hair_length, 0.15)
-    return round_head * ((end - y) / 0.12 + 0.5).clamp(0, 1) * (1 - p.bald)
+    volume = (p.hair_volume + 0.03) * (1 - p.bald) * (1 + 0.12 * strands)
+    end = torch.where(p.hair_length > 0, p.hair_length, 0.12)
+    low = y > -0.1
+    across = x / (p.face_width + volume * ((end - y) / 0.3).clamp(0, 1))
+    radius = across.square() + torch.where(low, 0.0, ((y + 0.1) / (1.2 + volume)).square())
+    return (
+        ((1 - radius) / (2.5 * s.edge) + 0.5).clamp(0, 1) * ((end - y) / 0.1 + 0.5).clamp(0, 1) * (1 - p.bald)
+    )
 
 
 def _side(image: Tensor, place: SimpleNamespace, s: paint.Sheet, light: Tensor) -> Tensor:
@@ -170,7 +173,10 @@ def _watermark(image: Tensor, v: SimpleNamespace) -> Tensor:
 def _sensor(image: Tensor, v: SimpleNamespace, grain: Tensor) -> Tensor:
     near = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     image = image.lerp(near, v.blur[:, None])
-    image = (image - 0.5) * v.contrast[:, None] + 0.5
+    image = ((image - 0.5) * v.contrast[:, None] + 0.5).clamp(min=0)
+    image = (
+        image * (1 + (image / 1.1).square().square()).sqrt().rsqrt() * 1.06
+    )  # highlights bend before they clip
     return ((image + grain * v.noise[:, None]).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 

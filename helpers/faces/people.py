@@ -73,7 +73,7 @@ IDENTITY = {
     "hair_contrast": Trait(0.22, 0.12, 0.05, 0.6),  # of the strands
     "hairline": Trait(-0.93, 0.12, -1.2, -0.68),  # y
     "hairline_round": Trait(0.9, 0.5, 0.0, 2.2),  # how fast it falls to the temples
-    "hair_volume": Trait(0.11, 0.08, 0.01, 0.4),  # how far it stands out
+    "hair_volume": Trait(0.14, 0.1, 0.02, 0.5),  # how far it stands out
     "hair_length": Trait(0.9, 0.5, 0.1, 2.0, share=0.42),  # how far it hangs below the temples
     "fringe": Trait(0.3, 0.1, 0.1, 0.5, share=0.2),  # how far it falls over the forehead
     "hair_close": Trait(0.5, 0.4, 0.0, 1.4),  # how far long hair hides the cheeks
@@ -103,7 +103,7 @@ VIEW = {
     "light_y": Trait(-0.4, 0.4, -1.3, 0.6),
     "relief": Trait(0.9, 0.28, 0.25, 1.6),  # how strongly light and shadow show the shape
     "ambient": Trait(0.45, 0.15, 0.12, 0.8),  # share of light from everywhere
-    "exposure": Trait(1.08, 0.2, 0.55, 1.5),
+    "exposure": Trait(1.15, 0.2, 0.6, 1.6),
     "background": Trait(0.58, 0.32, 0.02, 1.0),
     "background_slope": Trait(0.0, 0.2, -0.5, 0.5),
     "background_texture": Trait(0.1, 0.12, 0.0, 0.4),
@@ -114,8 +114,8 @@ VIEW = {
     "hand": Trait(1.0, 0.0, 0.0, 1.0, share=0.07),  # before the face
     "hand_x": Trait(0.0, 0.5, -0.9, 0.9),
     "hand_y": Trait(0.85, 0.2, 0.45, 1.2),
-    "strand": Trait(0.8, 0.2, 0.3, 1.0, share=0.06),  # of hair, across the face
-    "watermark": Trait(0.35, 0.12, 0.12, 0.6, share=0.05),
+    "strand": Trait(0.8, 0.2, 0.3, 1.0, share=0.04),  # of hair, across the face
+    "watermark": Trait(0.35, 0.12, 0.12, 0.6, share=0.04),
 }
 """What makes a picture of them; new for each face."""
 
