@@ -257,6 +257,120 @@ def kl_divergence(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return rel_entr(*_same_shape(truth, predicted)).sum(axis=-1)
 
 
+# ---------------------------------------------------------------- thresholds
+
+
+class Curve(NamedTuple):
+    """What a threshold trades for what, from the strictest to the most generous, one entry a threshold.
+
+    Args:
+        x: rate of false alarms (ROC) or recall (precision and recall).
+        y: recall (ROC) or precision.
+        area: under the curve, from 0 to 1.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    area: float
+
+
+def roc(positive: np.ndarray, score: np.ndarray) -> Curve:
+    """Return the rate of false alarms and the recall of every threshold on a score, from (0, 0) to (1, 1).
+
+    The area is the chance that a face of the class scores higher than one of another class, equal scores
+    counted half (Hanley and McNeil 1982): 0.5 for any score that knows nothing, however rare the class.
+
+    Args:
+        positive: bool ``[N]``, which faces have the class.
+        score: ``[N]``, higher is more of it; NaN nowhere.
+
+    Returns:
+        the curve, of NaN where either side has no face.
+
+    Raises:
+        ValueError: not two equally long, non-empty rows, or a score that is NaN.
+    """
+    hits, alarms = _above_each_threshold(positive, score)
+    x, y = (_out_of(np.append(0, counts)) for counts in (alarms, hits))
+    return Curve(x, y, float(np.diff(x) @ (y[1:] + y[:-1]) / 2))
+
+
+def precision_recall(positive: np.ndarray, score: np.ndarray) -> Curve:
+    """Return recall and precision of every threshold on a score, from the strictest on.
+
+    The area is the average precision: each threshold's precision times the recall it adds. Straight lines
+    between the points, as in ROC, would promise what no threshold keeps (Davis and Goadrich 2006). A score
+    that knows nothing gets the class's share of the faces.
+
+    Args:
+        positive: bool ``[N]``, which faces have the class.
+        score: ``[N]``, higher is more of it; NaN nowhere.
+
+    Returns:
+        the curve; recall and area are NaN where no face has the class.
+
+    Raises:
+        ValueError: as :func:`roc`.
+    """
+    hits, alarms = _above_each_threshold(positive, score)
+    precision, recall = hits / (hits + alarms), _out_of(hits)
+    return Curve(recall, precision, float(np.diff(recall, prepend=0.0) @ precision))
+
+
+def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return for each class, against all others, the area under its ROC curve; see :func:`roc`.
+
+    Args:
+        labels: integers ``[N]``.
+        probabilities: ``[N, K]``, each row sums to 1.
+
+    Returns:
+        float64 ``[K]``; NaN for a class that no face has, or every one.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    return _of_each_class(roc, labels, probabilities)
+
+
+def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return for each class, against all others, its average precision; see :func:`precision_recall`.
+
+    Args:
+        labels: integers ``[N]``.
+        probabilities: ``[N, K]``, each row sums to 1.
+
+    Returns:
+        float64 ``[K]``; NaN for a class that no face has.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    return _of_each_class(precision_recall, labels, probabilities)
+
+
+def _above_each_threshold(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many faces of the class, and how many others, reach each distinct score, highest first."""
+    positive, score = np.asarray(positive, dtype=bool), np.asarray(score, dtype=np.float64)
+    if score.ndim != 1 or positive.shape != score.shape or not len(score) or np.isnan(score).any():
+        raise ValueError(f"need one score for each face and none of them NaN, not {score.shape} scores")
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.diff(score[order]) != 0, True)  # of faces that score alike
+    hits = np.cumsum(positive[order])[last]
+    return hits, np.flatnonzero(last) + 1 - hits
+
+
+def _out_of(counts: np.ndarray) -> np.ndarray:
+    return counts / counts[-1] if counts[-1] else np.full(len(counts), np.nan)
+
+
+def _of_each_class(
+    curve: Callable[[np.ndarray, np.ndarray], Curve], labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    labels, probabilities = _probable(labels, probabilities)
+    return np.array([curve(labels == k, probabilities[:, k]).area for k in range(probabilities.shape[1])])
+
+
 # ---------------------------------------------------------------- valence and arousal
 
 
@@ -294,6 +408,130 @@ def ccc(truth: np.ndarray, predicted: np.ndarray) -> float | np.ndarray:
         ValueError: shapes that differ.
     """
     return _columns(_ccc, truth, predicted)
+
+
+def mae(truth: np.ndarray, predicted: np.ndarray) -> float | np.ndarray:
+    """Return the mean absolute error of each column.
+
+    Args:
+        truth: ``[N]`` or ``[N, D]``; faces whose truth is NaN (unknown) are left out.
+        predicted: the same shape.
+
+    Returns:
+        a number, or ``[D]``; NaN as in :func:`rmse`.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    return _columns(lambda x, y: float(np.mean(np.abs(x - y))), truth, predicted)
+
+
+def r2(truth: np.ndarray, predicted: np.ndarray) -> float | np.ndarray:
+    """Return the share of the variance that is explained (R squared) of each column.
+
+    1 - sum of squared errors / sum of squared distances of the truth from its own mean on these faces: 0 for
+    predicting that mean, below 0 for anything worse. Both sums are over the same faces, so it does not matter
+    whether they are divided by n or by n - 1.
+
+    Args:
+        truth: ``[N]`` or ``[N, D]``; faces whose truth is NaN (unknown) are left out.
+        predicted: the same shape.
+
+    Returns:
+        a number, or ``[D]``; NaN as in :func:`rmse`, and where the truth is constant.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    return _columns(lambda x, y: _ratio(_spread(x) - ((x - y) ** 2).sum(), _spread(x)), truth, predicted)
+
+
+def pearson(truth: np.ndarray, predicted: np.ndarray) -> float | np.ndarray:
+    """Return Pearson's correlation of each column: what CCC would be after the best shift and stretch.
+
+    The degrees of freedom cancel: n or n - 1 gives the same.
+
+    Args:
+        truth: ``[N]`` or ``[N, D]``; faces whose truth is NaN (unknown) are left out.
+        predicted: the same shape.
+
+    Returns:
+        a number, or ``[D]``; NaN as in :func:`rmse`, and where either side is constant.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    return _columns(_pearson, truth, predicted)
+
+
+def sagr(truth: np.ndarray, predicted: np.ndarray) -> float | np.ndarray:
+    """Return the share of faces whose sign is right (SAGR; Nicolaou, Gunes and Pantic 2011) of each column.
+
+    A truth of exactly 0 has the sign 0, which only a prediction of exactly 0 shares. The score of one sign
+    for all is that sign's share of the faces, often 0.7 and more.
+
+    Args:
+        truth: ``[N]`` or ``[N, D]``; faces whose truth is NaN (unknown) are left out.
+        predicted: the same shape.
+
+    Returns:
+        a number, or ``[D]``; NaN as in :func:`rmse`.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    return _columns(_sagr, truth, predicted)
+
+
+def within_class_ccc(labels: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> float | np.ndarray:
+    """Return the mean over classes of the CCC among the faces of one class: what is known beyond the class.
+
+    Each class weighs as much as it has known faces; one with fewer than two, or whose CCC is undefined, is
+    left out. Whoever gives all faces of a class the same value scores 0, the classes' true means included.
+    Variances are divided by n, as in :func:`ccc`.
+
+    Args:
+        labels: integers ``[N]``.
+        truth: ``[N]`` or ``[N, D]``; faces whose truth is NaN (unknown) are left out.
+        predicted: the same shape.
+
+    Returns:
+        a number, or ``[D]``; NaN where no class counts, or a prediction of something known is NaN.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    x, y = _same_shape(truth, predicted)
+    labels, _ = _classes(labels, labels)
+    if len(labels) != len(x):
+        raise ValueError(f"{len(labels)} labels for {len(x)} faces")
+    if x.ndim == 2:
+        return np.array([within_class_ccc(labels, x[:, i], y[:, i]) for i in range(x.shape[1])])
+    known = ~np.isnan(x)
+    if np.isnan(y[known]).any():
+        return float("nan")
+    rows = [known & (labels == k) for k in np.unique(labels)]
+    scored = np.array([(ccc(x[r], y[r]), r.sum()) for r in rows if r.sum() >= 2]).reshape(-1, 2)
+    score, weight = scored[~np.isnan(scored[:, 0])].T
+    return _ratio(score @ weight, weight.sum())
+
+
+def _spread(x: np.ndarray) -> float:
+    # the mean of equal numbers may differ from them in the last digit
+    return float(((x - x.mean()) ** 2).sum()) if np.ptp(x) != 0 else 0.0
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    together = float(((x - x.mean()) * (y - y.mean())).sum())
+    return _ratio(together, (_spread(x) * _spread(y)) ** 0.5)
+
+
+def _sagr(x: np.ndarray, y: np.ndarray) -> float:
+    return float("nan") if np.isnan(y).any() else float(np.mean(np.sign(x) == np.sign(y)))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole != 0 else float("nan")
 
 
 def _ccc(x: np.ndarray, y: np.ndarray) -> float:
@@ -345,6 +583,52 @@ def fleiss_kappa(votes: np.ndarray) -> float:
     by_chance = float(((votes.sum(axis=0) / votes.sum()) ** 2).sum())
     observed = float(_face_agreement(votes).mean())
     return (observed - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
+
+
+def krippendorff_alpha(votes: np.ndarray) -> float:
+    """Return Krippendorff's alpha for named categories: 1 - observed / expected disagreement.
+
+    Any number of raters, not the same for each face (Krippendorff 2011, "Computing Krippendorff's
+    Alpha-Reliability"). The expected disagreement is that of two of the n votes drawn *without* replacement:
+    n - 1 stands where :func:`fleiss_kappa` and :func:`cohens_kappa` have n, and alpha is a little higher.
+
+    Args:
+        votes: counts ``[N, K]`` (:func:`tally` makes them from answers); faces with one vote or none are
+            left out.
+
+    Returns:
+        1 for full agreement, 0 for chance, NaN where only one class was ever chosen.
+
+    Raises:
+        ValueError: not a table of counts, or no face has two votes.
+    """
+    votes = _votes(votes)
+    raters, total = votes.sum(axis=1), votes.sum()
+    alike = ((votes * (votes - 1)).sum(axis=1) / (raters - 1)).sum()
+    alike_by_chance = (votes.sum(axis=0) * (votes.sum(axis=0) - 1)).sum() / (total - 1)
+    return 1 - (total - alike) / (total - alike_by_chance) if alike_by_chance < total else float("nan")
+
+
+def tally(*answers: np.ndarray, num_classes: int | None = None) -> np.ndarray:
+    """Return how many of several raters, or models, chose each class for each face.
+
+    Args:
+        answers: integers ``[N]``, one array a rater; negative where the rater gave no answer.
+        num_classes: K; None: one more than the largest class that occurs.
+
+    Returns:
+        int64 ``[N, K]``.
+
+    Raises:
+        ValueError: rows that differ in length, or a class that does not fit.
+    """
+    given = np.stack([np.asarray(each) for each in answers])
+    size = int(given.max()) + 1 if num_classes is None else num_classes
+    if given.ndim != 2 or not np.issubdtype(given.dtype, np.integer) or given.max() >= size:
+        raise ValueError(
+            f"answers must be rows of classes from 0 to {size - 1}, not {given.dtype} {given.shape}"
+        )
+    return (given[:, :, None] == np.arange(size)).sum(axis=0)
 
 
 def rater_accuracy(votes: np.ndarray, strict: bool = False) -> float:
@@ -516,7 +800,36 @@ def on_probabilities(statistic: Callable[[np.ndarray, np.ndarray], float], key: 
     return metric
 
 
+def on_dimension(
+    statistic: Callable[[np.ndarray, np.ndarray], float], name: str, key: str = "valence_arousal"
+) -> Callable:
+    """Return ``metric(outputs, targets) -> float`` from a function of true and predicted valence or arousal.
+
+    Args:
+        statistic: a function of two arrays ``[N]``, such as :func:`ccc`.
+        name: "valence" or "arousal"; also the head's name where each of the two has its own.
+        key: the target's name, and the head's where one head gives both.
+
+    Raises:
+        ValueError: another name.
+    """
+    column = _dimension(name)
+
+    def metric(outputs: np.ndarray | Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> float:
+        own = isinstance(outputs, Mapping) and name in outputs
+        both = outputs[key] if isinstance(outputs, Mapping) and not own else outputs
+        return statistic(targets[key][:, column], outputs[name][:, 0] if own else both[:, column])
+
+    return metric
+
+
 # ---------------------------------------------------------------- what comes in
+
+
+def _dimension(name: str) -> int:
+    if name not in ("valence", "arousal"):
+        raise ValueError(f"unknown dimension {name!r}; known: valence, arousal")
+    return ("valence", "arousal").index(name)
 
 
 def _classes(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

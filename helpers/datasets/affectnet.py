@@ -30,7 +30,7 @@ _NAME = re.compile(r"(.+)_(exp|val|aro|lnd)\.npy")
 _AGAIN = "get the annotation again"
 
 
-def files(root: Path, **_options) -> list[Path]:
+def files(root: Path, **_options: object) -> list[Path]:
     """Return what is read: every picture and every annotation."""
     below = [folder / name for folder, _ in _folders(root) for name in ("images", "annotations")]
     return [file for folder in below if folder.is_dir() for file in find.visible(folder)]

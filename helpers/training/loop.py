@@ -27,7 +27,10 @@ from helpers.training.progress import Progress
 from helpers.training.run import Run, load_weights, save_weights
 
 Loss = Callable[[Any, dict[str, Tensor]], Tensor]
-"""A loss of (outputs, targets): what the network put out, and the batch's targets by name."""
+"""A loss of (outputs, targets): what the network put out, and the batch's targets by name.
+
+One that is a module learns along: its parameters are trained and kept with the network's.
+"""
 
 Figure = Callable[[Any, dict[str, np.ndarray], Any], Any]
 """Draws (outputs, targets) of the validation set on a Matplotlib ``Axes``."""
@@ -84,7 +87,7 @@ def fit(
         model: the network, trained in place and left on the device.
         train: the faces to learn from.
         validation: the faces that pick the best epoch; never the test set.
-        loss: function of (outputs, targets).
+        loss: function of (outputs, targets); a module's parameters are trained in place too.
         metrics: name to function of (outputs, targets) as arrays; must hold ``config.monitor``, unless that
             is "loss".
         config: how to train.
@@ -146,7 +149,8 @@ class _Loop:
         )
         self.validation = Batches(validation, 512, device=where)
         self.loss, self.metrics, self.config, self.where = loss, metrics, config, where
-        self.optimizer = make_optimizer(model, config)
+        self.learned = loss.to(where) if isinstance(loss, nn.Module) else nn.Module()  # of the loss
+        self.optimizer = make_optimizer(nn.ModuleList([model, self.learned]), config)
         half = autocast(where, config.precision)
         self.scaler = torch.amp.GradScaler(
             where.type, enabled=half.fast_dtype is torch.float16 and where.type == "cuda"
@@ -240,6 +244,7 @@ class _Loop:
         return {
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
+            "learned": self.learned.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "epochs": self.history.epochs,
@@ -250,7 +255,7 @@ class _Loop:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        for name in ("model", "averaged", "optimizer", "scaler"):
+        for name in ("model", "averaged", "learned", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(state[name])
         self.history.epochs = state["epochs"]
         self.epoch, self.step, self.lr_cut = state["epoch"], state["step"], state["lr_cut"]
@@ -259,7 +264,7 @@ class _Loop:
     def fingerprint(self) -> str:
         """Return a digest of configuration, data and network: a state goes on only where it came from."""
         digest = hashlib.sha256(repr(asdict(self.config)).encode())
-        for name, tensor in self.model.state_dict().items():
+        for name, tensor in (*self.model.state_dict().items(), *self.learned.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
         for batches in (self.train, self.validation):
             some = batches.images[:: max(1, batches.num_samples // 256)]
@@ -303,7 +308,8 @@ class _Loop:
 
     def _validation_loss(self, outputs: Arrays) -> float:
         tensors = {name: torch.as_tensor(a, device=self.where) for name, a in by_name(outputs).items()}
-        return float(self.loss(tensors.get("", tensors), self.validation.targets))
+        with torch.no_grad():
+            return float(self.loss(tensors.get("", tensors), self.validation.targets))
 
     def _cut_lr_on_plateau(self) -> None:
         waited = self.history.epochs_since_best
