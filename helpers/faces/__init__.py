@@ -101,6 +101,7 @@ def sample(
     va_noise: float = 0.1,
     num_raters: int = 10,
     masks: bool = False,
+    fixed: dict[str, float] | None = None,
 ) -> Drawn:
     """Draw a set of faces. Face i depends on the seed, its number and the options, not on how many are drawn.
 
@@ -117,6 +118,7 @@ def sample(
         va_noise: standard deviation of the annotated valence and arousal around the true ones, in [0, 0.2].
         num_raters: how many raters vote.
         masks: also return the region masks.
+        fixed: names of ``IDENTITY`` or ``VIEW`` that have this value in every face, to see what one of them does.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -125,13 +127,14 @@ def sample(
     _check("seed", seed, 0, 2**32 - 1)
     _check("size", size, 16, 1024)
     _check("faces_per_person", faces_per_person, 1, 10_000)
+    people.known(IDENTITY | VIEW, fixed or {})
     raters = _Raters(num_raters, ambiguity, label_noise, va_noise)
     weights = truth.balance_of(balance).to(device)
     blocks = []
     for start in range(0, num_faces, BLOCK):
         index = torch.arange(start, start + BLOCK, device=device)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
-        block = _block(seed, index, subject, weights, raters, size, color)
+        block = _block(seed, index, subject, weights, raters, size, color, fixed or {})
         blocks.append(_cut(block if masks else replace(block, masks=None), num_faces - start))
     return _joined(blocks)
 
@@ -151,13 +154,21 @@ class _Raters:
 
 
 def _block(
-    seed: int, index: Tensor, subject: Tensor, balance: Tensor, raters: _Raters, size: int, color: bool
+    seed: int,
+    index: Tensor,
+    subject: Tensor,
+    balance: Tensor,
+    raters: _Raters,
+    size: int,
+    color: bool,
+    fixed: dict,
 ) -> Drawn:
     sides = truth.draw_action_units(seed, index, balance)
     units = sides.mean(-1)
     person = people.identities(seed, subject)
     felt = _felt(sides, person)
     view, person = people.bearing(people.views(seed, index), person, units)
+    view, person = people.with_fixed(view, fixed), people.with_fixed(person, fixed)
     view = camera.framed(view, felt)
     images, masks = camera.picture(
         felt, person, view, camera.textures(seed, subject, index, size), size, color

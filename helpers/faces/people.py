@@ -6,6 +6,7 @@ its mouth 0.53 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the cro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -199,6 +200,21 @@ def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -
     return view, person | {"lids_down": person["lids_down"] + 0.3 * low}
 
 
+def known(table: dict[str, Trait], names: Iterable[str]) -> None:
+    """Raise ValueError, with the nearest name, where a name is not in the table."""
+    for name in names:
+        if name not in table:
+            raise ValueError(f"unknown trait {name!r}{did_you_mean(name, table)}; known: {', '.join(table)}")
+
+
+def with_fixed(numbers: dict[str, Tensor], fixed: dict[str, float]) -> dict[str, Tensor]:
+    """Return the numbers with those replaced that ``fixed`` names, in every row."""
+    return {
+        name: torch.full_like(value, fixed[name]) if name in fixed else value
+        for name, value in numbers.items()
+    }
+
+
 def average(
     table: dict[str, Trait], given: dict[str, Tensor | float] | None, like: Tensor
 ) -> dict[str, Tensor]:
@@ -213,9 +229,7 @@ def average(
         ValueError: a name is not in the table; the message gives the nearest one.
     """
     given = given or {}
-    for name in given:
-        if name not in table:
-            raise ValueError(f"unknown trait {name!r}{did_you_mean(name, table)}; known: {', '.join(table)}")
+    known(table, given)
     default = {name: trait.mean if trait.share > 0.5 else 0.0 for name, trait in table.items()}
     ones = torch.ones_like(like[:, 0])
     return {name: torch.as_tensor(value).to(ones) * ones for name, value in (default | given).items()}
