@@ -92,12 +92,10 @@ class Digests:
         now, look = time.time_ns(), look or _look(files, base)
         seen, newest = look
         if seen not in self.known:
-            digest = hashlib.sha256()
-            for file in files:
-                digest.update(f"{_name(file, base)}\0{sha256(file)}\n".encode())
+            digest = _combined([(_name(file, base), sha256(file)) for file in files])
             if newest + _SETTLED > now or _look(files, base) != look:
-                return digest.hexdigest()
-            self._keep(seen, digest.hexdigest())
+                return digest
+            self._keep(seen, digest)
         return self.known[seen]
 
     def _keep(self, look: str, digest: str) -> None:
@@ -116,6 +114,10 @@ def _look(files: list[Path], base: Path) -> tuple[str, int]:
     lines = [f"{name}\0{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}" for name, s in stats]
     newest = max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in stats), default=0)
     return _sha256("\n".join([str(base.resolve()), *lines]).encode()), newest
+
+
+def _combined(digests: list[tuple[str, str]]) -> str:
+    return _sha256(_json(digests))
 
 
 def _json(value: object) -> bytes:
@@ -147,7 +149,7 @@ def _read(target: Path, digests: Digests) -> FaceSet:
     about = manifest["about"]
     if manifest["sha256"] != _about_digest(about):
         raise ValueError("manifest.json is not as it was written")
-    if digests.of(_arrays(target), target) != about["content"]:
+    if digests.of(_arrays(target), target) != _combined(sorted(about["files"].items())):
         raise ValueError("its arrays are not those of manifest.json")
     with np.load(target / "labels.npz", allow_pickle=False) as columns:
         arrays = {name: columns[name] for name in columns.files}
@@ -164,6 +166,7 @@ def _store(faces: FaceSet, target: Path, request: str, digests: Digests) -> Face
         fresh = Path(tempfile.mkdtemp(prefix="building-", dir=target.parent))
         try:
             _fill(fresh, faces, request)
+            os.chmod(fresh, 0o755)  # mkdtemp makes private folders; a shared course folder must stay readable
             _put(fresh, target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -180,12 +183,12 @@ def _fill(fresh: Path, faces: FaceSet, request: str) -> None:
         np.save(stream, np.ascontiguousarray(faces.images), allow_pickle=False)
     with replacing(fresh / "labels.npz") as stream:
         np.savez(stream, **columns)
+    digests = {file.name: sha256(file) for file in _arrays(fresh)}
     about = {
         "name": faces.name,
         "request": request,
         "classes": list(faces.classes),
-        "files": {file.name: sha256(file) for file in _arrays(fresh)},
-        "content": Digests(fresh).of(_arrays(fresh), fresh),
+        "files": digests,
         "rejected": [[r.file, r.row, r.reason, r.remedy] for r in faces.rejected],
     }
     text = json.dumps({"about": about, "sha256": _about_digest(about)}, indent=1)

@@ -14,7 +14,7 @@ from helpers.datasets.faceset import FaceSet, Rejection
 SIDE = 48
 LAYOUTS = ("auto", "csv", "folders")
 CSV_PLACES = ("fer2013.csv", "fer2013/fer2013.csv", "icml_face_data.csv", "fer2013/icml_face_data.csv")
-FOLDER_PLACES = ("fer2013", "FER2013", "archive", ".")
+FOLDERS = ("fer2013", "FER2013", "archive", ".")
 USAGES = ("Training", "PublicTest", "PrivateTest")
 _COLUMNS = ("emotion", "pixels", "usage")
 _EMOTIONS = {str(i).encode(): i for i in range(len(emotions.FER7))}
@@ -27,10 +27,7 @@ def files(root: Path, layout: str = "auto") -> list[Path]:
     if layout not in LAYOUTS:
         hint = did_you_mean(layout, LAYOUTS)
         raise ValueError(f"unknown layout {layout!r}{hint}; known: {', '.join(LAYOUTS)}")
-    folder = _folder(root)
-    if layout == "folders" or (layout == "auto" and folder and not _has_csv(root)):
-        return list(find.visible(folder or find.first(root, ("fer2013/train",), "fer2013")))
-    return [csv_file(root)]
+    return [csv_file(root)] if _is_csv(root, layout) else _pictures(root)
 
 
 def csv_file(root: Path) -> Path:
@@ -55,11 +52,10 @@ def read(root: Path, image_size: int, layout: str = "auto") -> FaceSet:
         image_size: side of the images in pixels.
         layout: "auto", "csv" or "folders".
     """
-    found = files(root, layout)
-    if found[0].suffix.lower() != ".csv":
-        listed, rejected = pictures.tree(_folder(root), root, emotions.FER7)
-        return pictures.face_set("fer2013", root, listed, rejected, emotions.FER7, image_size)
-    table = read_csv(found[0])
+    if not _is_csv(root, layout):
+        found, rejected = pictures.tree(_folder(root), root, files(root, layout), emotions.FER7)
+        return pictures.face_set("fer2013", root, found, rejected, emotions.FER7, image_size)
+    table = read_csv(csv_file(root))
     return FaceSet(
         "fer2013",
         images=images.resize(table.images, image_size),
@@ -71,16 +67,25 @@ def read(root: Path, image_size: int, layout: str = "auto") -> FaceSet:
     )
 
 
-def _has_csv(root: Path) -> bool:
-    return any((root / place).exists() for place in CSV_PLACES)
+def _is_csv(root: Path, layout: str) -> bool:
+    return layout == "csv" or (layout == "auto" and any((root / place).exists() for place in CSV_PLACES))
 
 
-def _folder(root: Path) -> Path | None:
+def _folder(root: Path) -> Path:
     """Return the folder that holds a folder of training faces."""
-    for folder in (root / place for place in FOLDER_PLACES):
-        if folder.is_dir() and any(pictures.SPLITS.get(f.name.lower()) == "train" for f in folder.iterdir()):
+    for folder in (root / place for place in FOLDERS):
+        if folder.is_dir() and any(_split(inside) == "train" for inside in folder.iterdir()):
             return folder
-    return None
+    return find.first(root, (*CSV_PLACES, "fer2013/train"), "fer2013")  # it raises
+
+
+def _pictures(root: Path) -> list[Path]:
+    parts = sorted(inside for inside in _folder(root).iterdir() if inside.is_dir() and _split(inside))
+    return [file for part in parts for file in find.visible(part)]
+
+
+def _split(folder: Path) -> str | None:
+    return pictures.SPLITS.get(folder.name.lower())
 
 
 def splits(usage: np.ndarray) -> np.ndarray:
@@ -179,23 +184,22 @@ def parse_pixels(text: bytes) -> np.ndarray:
     Raises:
         ValueError: it is anything else.
     """
-    code = np.frombuffer(b"    %b " % text, dtype=np.uint8)
+    code = np.frombuffer(b"   %b " % text, dtype=np.uint8)
     digit = code - ord("0")  # wraps: everything that is no digit becomes 10 or more
     is_digit = digit < 10
     stray = ~is_digit & (code != ord(" "))
     if stray.any():
-        raise ValueError(
-            f"{_quote(_word_at(text, int(stray.argmax()) - 4))} among the pixels is no whole number"
-        )
-    last = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])  # where each number ends
+        word = _word_at(text, int(stray.argmax()) - 3)
+        raise ValueError(f"{_quote(word)} among the pixels is no whole number")
+    units, tens, hundreds, more = (is_digit[3 - back : -1 - back] for back in range(4))
+    last = np.flatnonzero(units & ~is_digit[4:])  # where each number ends
     if len(last) != SIDE * SIDE:
         raise ValueError(f"{len(last)} pixels instead of {SIDE * SIDE}")
-    tens, hundreds = is_digit[last - 1], is_digit[last - 1] & is_digit[last - 2]
-    number = digit.astype(np.uint16)
-    value = number[last] + 10 * tens * number[last - 1] + 100 * hundreds * number[last - 2]
-    wrong = (value > 255) | (hundreds & is_digit[last - 3])
+    number = (digit * is_digit).astype(np.uint16)
+    value = (number[3:-1] + 10 * number[2:-2] + 100 * number[1:-3] * tens)[last]
+    wrong = (value > 255) | (tens & hundreds & more)[last]
     if wrong.any():
-        raise ValueError(f"pixel {_quote(_word_at(text, int(last[wrong][0]) - 4))} is not from 0 to 255")
+        raise ValueError(f"pixel {_quote(_word_at(text, int(last[wrong][0])))} is not from 0 to 255")
     return value.astype(np.uint8)
 
 

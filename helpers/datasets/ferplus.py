@@ -8,12 +8,13 @@ import numpy as np
 
 from helpers import did_you_mean, emotions, images
 from helpers.datasets import fer2013, find, tables
-from helpers.datasets.faceset import FaceSet, Refused
+from helpers.datasets.faceset import FaceSet, Refused, Rejection
 
 NOT_A_CLASS = ("unknown", "nf")  # "no face"
 NUM_RATERS = 10
 RULES = ("majority", "drop", "distribution")
 PLACES = tuple(f"{top}fer2013new.csv" for top in ("", "ferplus/", "FERPlus/", "fer2013/"))
+_ADVICE = "the two files must be of one release, in their original order; get both again"
 _COLUMNS = (*emotions.FERPLUS8, *NOT_A_CLASS)
 _NAME = "image name"  # blank where the authors saw no face
 
@@ -45,13 +46,11 @@ def read(root: Path, image_size: int, rule: str = "majority", min_votes: int = 1
     pixels_file, votes_file = files(root)
     table = fer2013.read_csv(pixels_file)
     lines, torn = tables.read(votes_file, ("usage", _NAME, *_COLUMNS))
-    _check_same_rows(pixels_file, table, votes_file, lines, torn)
+    _check_same_rows(table, lines, torn)
     judged, refused = tables.sort_out(votes_file, lines, lambda fields: _judge(fields, rule, min_votes))
-    votes_of = dict(judged)
-    kept = np.array([i for i, row in enumerate(table.row) if row in votes_of], dtype=np.int64)
-    votes = np.array([votes_of[row] for row in table.row[kept]], dtype=np.int64).reshape(-1, 8)
-    _check_agreement(table.emotion[kept], votes, votes_file)
-    unread = {rejection.row for rejection in table.rejected}
+    kept, votes = _joined(table.row, dict(judged))
+    _check_agreement(table.emotion[kept], votes)
+    unread = {rejection.row for rejection in table.rejected}  # a row can be malformed in both files
     return FaceSet(
         "ferplus",
         images=images.resize(table.images[kept], image_size),
@@ -63,6 +62,13 @@ def read(root: Path, image_size: int, rule: str = "majority", min_votes: int = 1
         votes=votes,
         rejected=(*table.rejected, *(r for r in (*torn, *refused) if r.row not in unread)),
     )
+
+
+def _joined(rows: np.ndarray, votes: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the rows that have votes, and their votes int64 ``[n, 8]``."""
+    kept = [i for i, row in enumerate(rows.tolist()) if row in votes]
+    joined = [votes[row] for row in rows[kept].tolist()]
+    return np.array(kept, dtype=np.int64), np.array(joined, dtype=np.int64).reshape(-1, 8)
 
 
 def _judge(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
@@ -90,23 +96,20 @@ def _count(text: str) -> int:
     return int(text[:9])
 
 
-def _check_same_rows(pixels_file, table, votes_file, lines, torn) -> None:
+def _check_same_rows(table: fer2013.Table, lines: list[tables.Row], torn: list[Rejection]) -> None:
     num_pixels, num_votes = len(table.row) + len(table.rejected), len(lines) + len(torn)
-    advice = "the two must be of one release, in their original order; get both again"
     if num_pixels != num_votes:
-        raise ValueError(f"{pixels_file} has {num_pixels} rows, {votes_file} {num_votes}; {advice}")
+        raise ValueError(f"{table.file} has {num_pixels} rows, fer2013new.csv {num_votes}; {_ADVICE}")
     usage = dict(zip(table.row.tolist(), table.usage.tolist(), strict=True))
     for row, fields in lines:
         if fields["usage"].lower() != usage.get(row, fields["usage"]).lower():
-            both = f"{usage[row]!r} in {pixels_file.name}, {fields['usage']!r} in {votes_file.name}"
-            raise ValueError(f"row {row} is {both}; {advice}")
+            both = f"{usage[row]!r} in {table.file}, {fields['usage']!r} in fer2013new.csv"
+            raise ValueError(f"row {row} is {both}; {_ADVICE}")
 
 
-def _check_agreement(emotion: np.ndarray, votes: np.ndarray, votes_file: Path) -> None:
+def _check_agreement(emotion: np.ndarray, votes: np.ndarray) -> None:
     """Raise if the votes fit other faces: a shifted or shuffled file agrees by chance alone."""
-    named = np.array(emotions.FER7)[emotion] == np.array(emotions.FERPLUS8)[votes.argmax(axis=1)]
-    if len(named) >= 200 and named.mean() < 0.4:
-        raise ValueError(
-            f"{votes_file}: its votes name FER2013's label for {named.mean():.0%} of the faces (usual: 64%), "
-            f"so its rows are not those of the pixels; get both files again"
-        )
+    same = np.array(emotions.FER7)[emotion] == np.array(emotions.FERPLUS8)[votes.argmax(axis=1)]
+    if len(same) >= 200 and same.mean() < 0.4:
+        share = f"{same.mean():.0%} of the faces have one label in both (usually 64%)"
+        raise ValueError(f"fer2013new.csv is for other faces: {share}; {_ADVICE}")

@@ -32,6 +32,6 @@ def read(
         classes: names in label order, for other words than the workbook's or for another order.
         color: RGB instead of grey.
     """
-    found, rejected = pictures.tree(root / path, root, classes and tuple(classes))
+    found, rejected = pictures.tree(root / path, root, files(root, path), classes and tuple(classes))
     names = tuple(classes or (name for name in ORDER if name in {p.label for p in found}))
     return pictures.face_set("folder", root, found, rejected, names, image_size, color)

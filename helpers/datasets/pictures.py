@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from helpers import emotions, images
-from helpers.datasets import find
 from helpers.datasets.faceset import FaceSet, Rejection
 
 SPLITS = {
@@ -113,7 +112,7 @@ def relative(file: Path, root: Path) -> str:
 
 
 def tree(
-    folder: Path, root: Path, classes: tuple[str, ...] | None = None
+    folder: Path, root: Path, files: list[Path], classes: tuple[str, ...] | None = None
 ) -> tuple[list[Picture], list[Rejection]]:
     """Label every picture below ``<class>/`` or ``<split>/<class>/`` by the names of its folders.
 
@@ -123,13 +122,14 @@ def tree(
     Args:
         folder: where the tree starts.
         root: sources are named relative to it.
+        files: what to label, all below the folder.
         classes: the names that are accepted as they stand; None accepts every expression the workbook knows.
 
     Returns:
         The pictures, and what lies in no class.
     """
     pictures, rejected = [], []
-    for file in find.visible(folder):
+    for file in files:
         *above, _ = file.relative_to(folder).parts
         split = SPLITS.get(above[0].lower(), "") if above else ""
         below = above[1:] if split else above
