@@ -29,7 +29,7 @@ REQUIREMENTS = ROOT / "requirements.txt"
 MARK = "reading-faces-setup"
 """File in ``.venv`` by which it is ours: a stamp when the environment is complete, UNFINISHED before."""
 UNFINISHED = "unfinished"
-SPARE = {"run": {"jupyterlab", "nbval", "pytest", "hypothesis"}, "test": {"jupyterlab"}}
+SPARE = {"run": {"jupyterlab", "nbval", "pytest", "hypothesis", "torchmetrics"}, "test": {"jupyterlab"}}
 """Packages that a command does without; Colab has everything that ``run`` needs."""
 
 _OPERATORS = {

@@ -113,6 +113,21 @@ def test_the_command_line_answers_without_anything_installed(name):
     assert outside <= {"helpers"}
 
 
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image"}
+"""Distributions that are imported by another name."""
+WITH = {"nbformat": "nbclient", "jupyter_client": "nbclient", "IPython": "ipykernel", "packaging": "pytest"}
+"""Distributions that always come with another, which is declared."""
+
+
+def test_what_is_imported_is_declared():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    declared = set(re.findall(r"^([\w-]+)>=", text, re.MULTILINE))
+    for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:
+        for name in {each.split(".")[0] for each in modules(ast.walk(TREES[path]))}:
+            if name not in sys.stdlib_module_names | {"helpers", "msvcrt"}:
+                assert WITH.get(name, PACKAGES.get(name, name)) in declared, f"{path.name} imports {name}"
+
+
 # --- what a function owes its reader ---
 
 
