@@ -38,7 +38,9 @@ LAYOUTS = {
 """Name to module; a set of your own is one more file and one more line here."""
 
 
-def load(name: str = "synthetic", root: str | Path = "data", image_size: int = 48, **options) -> FaceSet:
+def load(
+    name: str = "synthetic", root: str | Path = "data", image_size: int = 48, **options: object
+) -> FaceSet:
     """Return a data set, decoded once and memory-mapped from then on.
 
     Args:

@@ -19,7 +19,7 @@ _COLUMNS = (*emotions.FERPLUS8, *NOT_A_CLASS)
 _NAME = "image name"  # blank where the authors saw no face
 
 
-def files(root: Path, **_options) -> list[Path]:
+def files(root: Path, **_options: object) -> list[Path]:
     """Return what is read: the pixels and the votes."""
     return [fer2013.csv_file(root), find.first(root, PLACES, "ferplus")]
 

@@ -11,7 +11,7 @@ from helpers.datasets.faceset import FaceSet
 ORDER = (*emotions.FER7, *emotions.FUSED13[7:])  # label order: FER2013's, then contempt and the rest
 
 
-def files(root: Path, path: str = "", **_options) -> list[Path]:
+def files(root: Path, path: str = "", **_options: object) -> list[Path]:
     """Return what is read: every file in the tree."""
     return list(find.visible(find.first(root, (path or ".",), "folder")))
 

@@ -14,7 +14,7 @@ PLACES = tuple(f"{top}data/legend.csv" for top in ("muxspace/", "facial_expressi
 _PERSON = re.compile(r"(.+)_\d{4}\.\w+")  # George_W_Bush_0012.jpg
 
 
-def files(root: Path, **_options) -> list[Path]:
+def files(root: Path, **_options: object) -> list[Path]:
     """Return what is read: the legend and every picture."""
     legend = find.first(root, PLACES, "muxspace")
     return [legend, *find.visible(find.first(legend.parents[1], ("images",), "muxspace"))]

@@ -10,7 +10,7 @@ from helpers import emotions
 from helpers.datasets.faceset import FaceSet
 
 
-def files(root: Path, **_options) -> list[Path]:
+def files(root: Path, **_options: object) -> list[Path]:
     """Return what the faces depend on: the program that draws them."""
     return sorted((Path(__file__).parents[1] / "faces").glob("*.py"))
 
