@@ -122,9 +122,10 @@ WITH = {"nbformat": "nbclient", "jupyter_client": "nbclient", "IPython": "ipyker
 def test_what_is_imported_is_declared():
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     declared = set(re.findall(r"^([\w-]+)>=", text, re.MULTILINE))
+    ours = {"helpers", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:
         for name in {each.split(".")[0] for each in modules(ast.walk(TREES[path]))}:
-            if name not in sys.stdlib_module_names | {"helpers", "msvcrt"}:
+            if name not in sys.stdlib_module_names | ours:
                 assert WITH.get(name, PACKAGES.get(name, name)) in declared, f"{path.name} imports {name}"
 
 
