@@ -312,18 +312,12 @@ def circumplex(
         centers: name to (valence, arousal), written on the plane; for instance the mean of each class.
         ax: where to draw.
     """
-    names = ("valence  (unpleasant to pleasant)", "arousal  (calm to excited)")
-    ax = scatter(points, labels, classes, names, ax=_axes(ax, 6.0, 4.6))
+    ax = _plane(scatter(points, labels, classes, ax=_axes(ax, 6.0, 4.6)))
     if centers:  # the names on the plane say what a legend would
         ax.get_legend().remove()
-    ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=MUTED, lw=1.2))
-    ax.axhline(0, color=FAINT, lw=1, zorder=0)
-    ax.axvline(0, color=FAINT, lw=1, zorder=0)
     halo = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
     for name, place in _apart(centers or {}).items():
         ax.text(*place, name, ha="center", va="center", weight="bold", fontsize=10.5, bbox=halo)
-    ticks = [-1, -0.5, 0, 0.5, 1]
-    ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=ticks, yticks=ticks)
     return ax
 
 
@@ -632,4 +626,194 @@ def learning_curve(
     ax.set(xlabel="training faces", ylabel=label)
     ax.grid()
     ax.legend()
+    return ax
+
+
+def pictures(images: np.ndarray, titles: Sequence[str] = (), columns: int = 7) -> Axes:
+    """Draw pictures made of thin lines side by side, one pixel of the screen for each of theirs.
+
+    It has no ``ax``: in axes of another size the lines would be resampled, and break or blur.
+
+    Args:
+        images: ``[N, H, W]``, values from 0 to 255.
+        titles: N short texts, or none; the name of an expression also gets its colour.
+        columns: how many go into a row.
+    """
+    tiles = np.asarray(images)
+    columns, width, top = min(columns, len(tiles)), tiles.shape[2], 0.22 if len(titles) else 0.0
+    places = [(i // columns, i % columns) for i in range(len(tiles))]
+    figure = plt.figure(layout="none")
+    ax = figure.add_axes((0, 0, 1, 1))
+    corners = _tile(ax, tiles, places, top)
+    height, across = ax.images[0].get_array().shape[:2]
+    figure.set_size_inches(across / figure.dpi, height / figure.dpi)
+    for title, (x, y) in zip(titles, corners, strict=False):
+        _title(ax, title, x, y, width)
+    return ax
+
+
+def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], ax: Axes | None = None) -> Axes:
+    """Draw the ROC curve of each class, its area in the legend, and the diagonal: a score that knows nothing.
+
+    Args:
+        curves: name of a class to rate of false alarms, recall, and area (``metrics.roc``).
+        ax: where to draw.
+    """
+    ax = _threshold_curves(curves, "AUC", "default", _axes(ax, 5.6, 3.8))
+    ax.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls=":")
+    ax.set(xlabel="false alarms (share of the other faces)", ylabel="recall (share of the class)")
+    return ax
+
+
+def precision_recall(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], ax: Axes | None = None
+) -> Axes:
+    """Draw precision over recall of each class in steps, its average precision in the legend.
+
+    Args:
+        curves: name of a class to recall, precision, and area (``metrics.precision_recall``).
+        ax: where to draw.
+    """
+    ax = _threshold_curves(curves, "AP", "steps-pre", _axes(ax, 5.6, 3.8))
+    ax.set(xlabel="recall (share of the class)", ylabel="precision (share of the finds)")
+    return ax
+
+
+def _threshold_curves(curves: Mapping, area: str, steps: str, ax: Axes) -> Axes:
+    dashes = cycle(("-", "--", "-.", (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (2, 2))))
+    for (name, curve), dash in zip(curves.items(), dashes, strict=False):
+        look = {"color": color(name), "ls": dash, "lw": 1.8, "drawstyle": steps}
+        ax.plot(curve[0], curve[1], label=f"{name}  {curve[2]:.2f}", **look)
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xticks=ticks, yticks=ticks)
+    ax.grid()
+    ax.legend(title=area, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
+    return ax
+
+
+def agreement(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    name: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what was predicted over what was annotated, with the line of perfect agreement.
+
+    Args:
+        truth: ``[N]`` in [-1, 1], NaN where unknown.
+        predicted: ``[N]``.
+        labels: ``[N]``, an index into ``classes``.
+        classes: K canonical names.
+        name: what it is, "valence" or "arousal".
+        ax: where to draw.
+    """
+    points = np.stack([truth, predicted], axis=1)
+    ax = scatter(points, labels, classes, (f"{name}, annotated", f"{name}, predicted"), _axes(ax, 5.6, 4.2))
+    ax.plot([-1, 1], [-1, 1], color=INK, lw=1.2, ls="--")
+    ticks = [-1, -0.5, 0, 0.5, 1]
+    ax.set(xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), aspect="equal", xticks=ticks, yticks=ticks)
+    return ax
+
+
+def circumplex_errors(
+    truth: np.ndarray, predicted: np.ndarray, cells: int = 7, fewest: int = 3, ax: Axes | None = None
+) -> Axes:
+    """Draw where a network moves faces on the circumplex: in each cell, from mean truth to mean prediction.
+
+    Args:
+        truth: ``[N, 2]``, (valence, arousal) in [-1, 1]; faces with an unknown value are left out.
+        predicted: ``[N, 2]``.
+        cells: along each side of the plane.
+        fewest: cells with fewer faces stay empty.
+        ax: where to draw.
+    """
+    known = ~np.isnan(truth).any(axis=1)
+    start, move, num = _moved(truth[known], predicted[known], cells)
+    start, move, num = (values[num >= fewest] for values in (start, move, num))
+    ax = _plane(_axes(ax, 5.4, 5.0))
+    ax.scatter(*start.T, s=14 + 90 * num / num.max(), color=ACCENT, alpha=0.35, linewidths=0)
+    look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.007, "color": "#c8541e", "zorder": 3}
+    ax.quiver(*start.T, *move.T, **look)
+    return ax
+
+
+def _moved(truth: np.ndarray, predicted: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each cell with a face the mean truth, the mean error and the number of faces."""
+    place = np.clip(((truth + 1) / 2 * cells).astype(int), 0, cells - 1) @ [cells, 1]
+    _, owner, num = np.unique(place, return_inverse=True, return_counts=True)
+    sums = np.zeros((2, len(num), 2))
+    for total, values in zip(sums, (truth, predicted - truth), strict=True):
+        np.add.at(total, owner.reshape(-1), values)
+    return sums[0] / num[:, None], sums[1] / num[:, None], num
+
+
+def circumplex_confusions(
+    table: np.ndarray,
+    classes: Sequence[str],
+    centers: Mapping[str, tuple[float, float]],
+    least: float = 0.05,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which expressions are taken for which, where they lie: the wider the arrow, the larger the share.
+
+    Args:
+        table: counts ``[K, K]``, true classes in rows (``metrics.confusion``).
+        classes: K canonical names.
+        centers: name of a class to (valence, arousal).
+        least: confusions of a smaller share of the true class are left out.
+        ax: where to draw.
+    """
+    ax = _plane(_axes(ax, 5.8, 5.2))
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    for row, column in np.argwhere((shares >= least) & ~np.eye(len(classes), dtype=bool)):
+        ends = {"xytext": centers[classes[row]], "xy": centers[classes[column]]}
+        look = {"color": color(classes[row]), "alpha": 0.8, "shrinkA": 7, "shrinkB": 8, "lw": 0}
+        look |= {"arrowstyle": f"simple,tail_width={16 * shares[row, column]},head_width=9,head_length=9"}
+        ax.annotate("", arrowprops=look | {"connectionstyle": "arc3,rad=0.18"}, **ends)
+    for name in classes:
+        ax.plot(*centers[name], marker=MARKERS.get(name, "o"), color=color(name), markersize=9)
+    for name, (x, y) in _apart({name: centers[name] for name in classes}).items():
+        ax.text(x, y + 0.07, name, ha="center", va="bottom", weight="bold", fontsize=10.5)
+    return ax
+
+
+def _plane(ax: Axes) -> Axes:
+    """Prepare axes for the plane of valence and arousal."""
+    ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor=MUTED, lw=1.2))
+    ax.axhline(0, color=FAINT, lw=1, zorder=0)
+    ax.axvline(0, color=FAINT, lw=1, zorder=0)
+    ticks = [-1, -0.5, 0, 0.5, 1]
+    ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=ticks, yticks=ticks)
+    ax.set(xlabel="valence  (unpleasant to pleasant)", ylabel="arousal  (calm to excited)")
+    return ax
+
+
+def subgroups(
+    groups: Mapping[str, Mapping[str, Scored]],
+    ceilings: Mapping[str, Mapping[str, float]] | None = None,
+    label: str = "accuracy",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a score of each part of several divisions, with intervals and the best that is possible there.
+
+    Args:
+        groups: name of a division ("pose") to its parts ("frontal", "turned") and their scores.
+        ceilings: the same names to the best possible score, or none.
+        label: what the score is, with unit.
+        ax: where to draw.
+    """
+    rows = [(division, part, score) for division, parts in groups.items() for part, score in parts.items()]
+    places = [row + 0.6 * list(groups).index(division) for row, (division, _, _) in enumerate(rows)]
+    ax = _axes(ax, 8.0, 0.9 + 0.36 * (places[-1] + 1))
+    for (division, part, score), place in zip(rows, places, strict=True):
+        ax.plot([score.low, score.high], [place] * 2, color=ACCENT, lw=2.6, solid_capstyle="butt")
+        ax.plot(score.value, place, "o", color=ACCENT, markersize=8)
+        if ceilings:
+            ax.plot(ceilings[division][part], place, "D", color="#b35c00", markersize=6.5)
+    names = [f"{division}: {part}" for division, part, _ in rows]
+    ax.set(xlabel=label, yticks=places, yticklabels=names, ylim=(places[-1] + 0.6, -0.6))
+    ax.grid(axis="x")
+    ax.tick_params(axis="y", length=0)
     return ax

@@ -87,6 +87,21 @@ DRAW = {
     ),
 }
 
+SWEEP = (np.array([0.0, 0.2, 1.0]), np.array([0.0, 0.7, 1.0]), 0.75)
+GROUPS = {"pose": {"frontal": Score(0.7, 0.6, 0.8), "turned": Score(0.5, 0.4, 0.6)}}
+DRAW |= {
+    "roc": lambda ax=None: plotting.roc({"anger": SWEEP, "neutral": SWEEP}, ax=ax),
+    "precision_recall": lambda ax=None: plotting.precision_recall({"anger": SWEEP}, ax=ax),
+    "agreement": lambda ax=None: plotting.agreement(*plane()[0].T, plane()[1], CLASSES, "valence", ax=ax),
+    "circumplex_errors": lambda ax=None: plotting.circumplex_errors(plane(300)[0], plane(300)[0] / 2, ax=ax),
+    "circumplex_confusions": lambda ax=None: plotting.circumplex_confusions(
+        np.array([[3, 1, 0], [0, 9, 0], [2, 2, 2]]), CLASSES, emotions.CIRCUMPLEX, ax=ax
+    ),
+    "subgroups": lambda ax=None: plotting.subgroups(
+        GROUPS, {"pose": {"frontal": 0.75, "turned": 0.74}}, ax=ax
+    ),
+}
+
 
 @pytest.mark.parametrize("name", DRAW)
 def test_draws_on_the_axes_it_is_given_and_opens_no_figure(name):
@@ -329,3 +344,75 @@ def test_learning_curve_puts_each_score_at_its_number_of_faces_within_its_band()
     corners = {tuple(corner) for corner in ax.collections[0].get_paths()[0].vertices.round(6)}
     assert {(float(size), score.low) for size, score in points.items()} <= corners
     assert {(float(size), score.high) for size, score in points.items()} <= corners
+
+
+@pytest.mark.parametrize(("draw", "area"), [(plotting.roc, "AUC"), (plotting.precision_recall, "AP")])
+def test_threshold_curves_are_drawn_as_given_with_their_area(draw, area):
+    ax = draw({"anger": SWEEP, "neutral": (SWEEP[0], SWEEP[0], 0.5)})
+    for line, name in zip(ax.lines, ("anger", "neutral"), strict=False):
+        np.testing.assert_array_equal(line.get_xdata(), SWEEP[0])
+        assert to_hex(line.get_color()) == emotions.COLORS[name]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["anger  0.75", "neutral  0.50"]
+    assert ax.get_legend().get_title().get_text() == area
+    assert len({str(line.get_linestyle()) for line in ax.lines[:2]}) == 2
+
+
+def test_agreement_has_the_truth_on_the_horizontal_axis():
+    points, labels = plane()
+    ax = plotting.agreement(points[:, 0], points[:, 1], labels, CLASSES, "arousal")
+    np.testing.assert_array_equal(ax.collections[1].get_offsets(), points[labels == 1])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("arousal, annotated", "arousal, predicted")
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[-1, -1], [1, 1]])
+
+
+def test_errors_on_the_circumplex_are_means_of_cells_from_truth_to_prediction():
+    truth = np.array([[-0.5, -0.5], [-0.4, -0.6], [0.5, 0.5], [0.4, 0.4], [0.6, -0.5], [np.nan, 0.1]])
+    predicted = truth + [[0.2, 0.0], [0.4, 0.2], [-0.1, 0.0], [-0.1, -0.2], [9.0, 9.0], [9.0, 9.0]]
+    ax = plotting.circumplex_errors(truth, predicted, cells=2, fewest=2)
+    _, quiver = ax.collections
+    order = np.argsort(quiver.X)
+    starts = np.stack([quiver.X, quiver.Y], 1)[order]
+    moves = np.stack([np.asarray(quiver.U), np.asarray(quiver.V)], 1)[order]
+    np.testing.assert_allclose(starts, [[-0.45, -0.55], [0.45, 0.45]])
+    np.testing.assert_allclose(moves, [[0.3, 0.1], [-0.1, -0.1]], atol=1e-12)
+
+
+def test_confusions_on_the_circumplex_leave_from_what_is_true_as_wide_as_they_are_common():
+    table = np.array([[6, 4, 0], [0, 98, 2], [1, 0, 3]])
+    ax = plotting.circumplex_confusions(table, CLASSES, emotions.CIRCUMPLEX, least=0.05)
+    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None) is not None]
+    ends = [(arrow.get_position(), arrow.xy) for arrow in arrows]
+    centers = emotions.CIRCUMPLEX
+    assert ends == [
+        (centers["anger"], centers["happiness"]),
+        (centers["neutral"], centers["anger"]),
+    ]
+    widths = [arrow.arrow_patch.get_arrowstyle().tail_width for arrow in arrows]
+    assert widths[0] / widths[1] == pytest.approx(0.4 / 0.25)
+    assert {text.get_text() for text in ax.texts} - {""} == set(CLASSES)
+
+
+def test_subgroups_show_interval_and_ceiling_of_each_part():
+    ax = plotting.subgroups(GROUPS, {"pose": {"frontal": 0.75, "turned": 0.74}})
+    bars, values, best = ax.lines[0::3], ax.lines[1::3], ax.lines[2::3]
+    assert [tuple(bar.get_xdata()) for bar in bars] == [(0.6, 0.8), (0.4, 0.6)]
+    assert [value.get_xdata()[0] for value in values] == [0.7, 0.5]
+    assert [mark.get_xdata()[0] for mark in best] == [0.75, 0.74]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["pose: frontal", "pose: turned"]
+    assert ax.yaxis_inverted()
+    assert len(plotting.subgroups(GROUPS).lines) == 4
+
+
+def test_pictures_keep_every_line_one_pixel_wide():
+    plotting.style()
+    images = np.zeros((5, 96, 96))
+    images[:, 40, :], images[:, :, 7] = 255, 255
+    ax = plotting.pictures(images, ["a", "happiness", "c", "d", "e"], columns=3)
+    ax.figure.canvas.draw()
+    shown = np.asarray(ax.images[0].get_array())
+    drawn = np.asarray(ax.figure.canvas.buffer_rgba())[..., 0] / 255
+    assert drawn.shape == shown.shape
+    row, column = 96 + 6 + 2 * round(0.22 * 96) + 40, 96 + 6 + 7  # of the fifth picture
+    np.testing.assert_allclose(drawn[row - 2 : row + 3, 160], [0, 0, 1, 0, 0], atol=0.01)
+    np.testing.assert_allclose(drawn[row + 20, column - 2 : column + 3], [0, 0, 1, 0, 0], atol=0.01)
+    assert [text.get_text() for text in ax.texts] == ["a", "happiness", "c", "d", "e"]
