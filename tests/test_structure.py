@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import re
 import statistics
 import subprocess
@@ -298,3 +299,14 @@ def test_the_commands_in_the_readme_are_understood():
     assert len(lines) >= 4
     for line in lines:
         assert cli.parse(line.split()).command in cli.COMMANDS
+
+
+def test_the_example_in_the_readme_runs(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=settings, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "'accuracy'" in ran.stdout
