@@ -1,9 +1,9 @@
 """Drawn faces: action units in, pixels and everything that is true of them out.
 
-``faces.sample(1000, seed=0)`` draws a set; ``faces.render(action_units, ...)`` draws the faces you ask for. How a face gets
-its label, so that the best possible accuracy is known, is in :mod:`helpers.faces.truth`; what varies between people and
-pictures is in :mod:`helpers.faces.people`; how it is painted is in :mod:`helpers.faces.paint` and seen in
-:mod:`helpers.faces.camera`.
+``faces.sample(1000, seed=0)`` draws a set; ``faces.render(action_units, ...)`` draws the faces you ask for.
+How a face gets its label, so that the best possible accuracy is known, is in :mod:`helpers.faces.truth`;
+what varies between people and pictures is in :mod:`helpers.faces.people`; how it is painted is in
+:mod:`helpers.faces.paint` and seen in :mod:`helpers.faces.camera`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Drawn:
         votes: int64 ``[N, 7]``, how many of the raters chose each class.
         landmarks: float32 ``[N, 68, 2]``, (x, y) in pixels in the iBUG order.
         subject: int64 ``[N]``, equal for the same person.
-        pose: float32 ``[N, 3]``, yaw (positive to the right), pitch (down) and roll (clockwise) of the head, in radians.
+        pose: float32 ``[N, 3]``, yaw (positive to the right), pitch (down) and roll (clockwise) of the head,
+            in radians.
         masks: bool ``[N, 4, size, size]``, where the ``REGIONS`` lie; None unless asked for.
     """
 
@@ -118,7 +119,8 @@ def sample(
         va_noise: standard deviation of the annotated valence and arousal around the true ones, in [0, 0.2].
         num_raters: how many raters vote.
         masks: also return the region masks.
-        fixed: names of ``IDENTITY`` or ``VIEW`` that have this value in every face, to see what one of them does.
+        fixed: names of ``IDENTITY`` or ``VIEW`` that have this value in every face, to see what one of them
+            does.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -222,8 +224,8 @@ def render(
     """Draw the faces you describe.
 
     Args:
-        action_units: float ``[N, 17]``, or ``[N, 17, 2]`` for the left and right of the picture, in [0, 1]; or one face as
-            ``{"AU12": 0.8}``.
+        action_units: float ``[N, 17]``, or ``[N, 17, 2]`` for the left and right of the picture, in [0, 1];
+            or one face as ``{"AU12": 0.8}``.
         identity: some of the numbers of ``IDENTITY``; the others are those of an average face.
         view: some of the numbers of ``VIEW``; the others are from the front in even light.
         size: pixels along a side, 16 to 1024.

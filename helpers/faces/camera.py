@@ -1,4 +1,4 @@
-"""From a painted sheet to a picture: the head turned, hair, neck and background around it, hands before it, the sensor."""
+"""From a painted sheet to a picture: the turned head, what is behind and before it, the camera."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def tilt(y: Tensor, v: SimpleNamespace) -> Tensor:
 
 
 def chin_shift(w: Tensor, v: SimpleNamespace) -> Tensor:
-    """Return how far aside the head's yaw moves the outline at height w: the chin lies before the axis of the neck."""
+    """Return how far aside yaw moves the outline at height w: the chin lies before the axis of the neck."""
     return torch.sin(v.yaw) * 0.22 * (w + 0.4).clamp(0, 1.3)
 
 
@@ -79,8 +79,8 @@ def turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: T
         drop: how far the jaw is down.
 
     Returns:
-        u and w, the point of the sheet; half, the head's half width there; aside, the place's distance from the middle;
-        distance, how far inside the outline it lies.
+        u and w, the point of the sheet; half, the head's half width there; aside, the place's distance from
+        the middle; distance, how far inside the outline it lies.
     """
     w = y - tilt(y, v)
     half, slope = outline(w, p, drop)
@@ -119,7 +119,7 @@ def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamesp
 
 
 def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
-    """How much hair is seen behind the head: a second, larger outline that narrows to nothing where short hair ends."""
+    """How much hair is seen behind the head: an outline that narrows to nothing where short hair ends."""
     p = s.person
     strands = functional.interpolate(s.texture["hair"], x.shape[-2:], mode="bilinear", align_corners=False)[
         :, 0

@@ -1,7 +1,7 @@
 """Random numbers that depend on what they are for, not on the order in which they are asked.
 
-Each number is a hash of (seed, stream, index, counter). So face 7,000 is the same whether it is drawn alone or among
-ten thousand others, in blocks of 64 or of 1,024.
+Each number is a hash of (seed, stream, index, counter). So face 7,000 is the same whether it is drawn alone
+or among ten thousand others, in blocks of 64 or of 1,024.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The 68 landmarks in the iBUG order, read off the same curves that the painter fills, seen by the same camera."""
+"""The 68 landmarks in the iBUG order: read off the curves that are painted, seen by the same camera."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def _beside_head(
 
 
 def landmarks(units: Tensor, person: dict[str, Tensor], view: dict[str, Tensor], size: int) -> Tensor:
-    """Return the 68 landmarks of each face, float32 ``[N, 68, 2]``: (x, y) in pixels, pixel centres at whole numbers.
+    """Return the 68 landmarks of each face, float32 ``[N, 68, 2]``: (x, y) in pixels, pixel centres at whole
+    numbers.
 
     Points on the jaw lie on the visible outline of the head, the others on the skin, hidden or not.
 

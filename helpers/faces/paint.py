@@ -1,7 +1,7 @@
 """Paint a face on a flat sheet: relief, skin, features; then light it.
 
-Everything soft is a sum of bumps, each a product of a row and a column, so the whole relief is one matrix product. What
-has an edge is painted in a band of rows between curves of :mod:`helpers.faces.shape`.
+Everything soft is a sum of bumps, each a product of a row and a column, so the whole relief is one matrix
+product. What has an edge is painted in a band of rows between curves of :mod:`helpers.faces.shape`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _stretched(texture: Tensor, band: Band) -> Tensor:
 
 
 def _bumps(s: Sheet) -> list[tuple[Tensor, Tensor, float]]:
-    """What stands out of a face and what lies deep: (amount over the columns, height, half its extent in y)."""
+    """What stands out and what lies deep: amount over the columns, height, half the extent in y."""
     p = s.person
     ridge = p.brow_y - 0.5 * s.mean("middle brow up") + 0.04
     nose = 0.135 * p.nose_height
@@ -160,7 +160,7 @@ def _bumps(s: Sheet) -> list[tuple[Tensor, Tensor, float]]:
 
 
 def relief(s: Sheet) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how far the face stands out at each pixel of the sheet, and its slopes in x and y, ``[N, H, W]`` each."""
+    """Return how far the face stands out at each pixel and its slopes in x and y, ``[N, H, W]`` each."""
     bumps = _bumps(s)
     rows = torch.cat(torch.broadcast_tensors(*(amount for amount, _, _ in bumps)), 1)
     centre = torch.cat(torch.broadcast_tensors(*(y for _, y, _ in bumps)), 1)

@@ -1,7 +1,8 @@
 """Who is drawn and how they are seen: every number of an identity and of a view, in one table each.
 
-Lengths are in face units: the eyes of an average face lie 0.37 left and right of the middle and 0.17 above it,
-its mouth 0.53 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes right, y down.
+Lengths are in face units: the eyes of an average face lie 0.37 left and right of the middle and 0.17 above
+it, its mouth 0.53 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes
+right, y down.
 """
 
 from __future__ import annotations
@@ -186,7 +187,8 @@ def views(seed: int, index: Tensor) -> dict[str, Tensor]:
 
 
 def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -> tuple[dict, dict]:
-    """Return view and person as a mood makes them: who pulls the corners of the mouth down looks down as well.
+    """Return view and person as a mood makes them: who pulls the corners of the mouth down looks down as
+    well.
 
     Labels depend on the action units alone, so this adds nothing that a label could be told from.
 

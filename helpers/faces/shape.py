@@ -1,7 +1,9 @@
-"""Where everything lies on a face: curves that the painter fills and the landmarks sit on, moved by action units.
+"""Where everything lies on a face: curves that the painter fills and the landmarks sit on, moved by action
+units.
 
-A face is described from the front on a flat sheet, in face units (see :mod:`helpers.faces.people`); left and right are
-those of the picture. Curves are heights y over columns x, so a curve costs a row of numbers, not an image.
+A face is described from the front on a flat sheet, in face units (see :mod:`helpers.faces.people`); left and
+right are those of the picture. Curves are heights y over columns x, so a curve costs a row of numbers, not
+an image.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ MOVES = {
         "nose wrinkles": {9: 0.9},  # how dark
     },
     "mouth": {
-        "corner out": {12: 0.1, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.045, 24: -0.03, 23: -0.015},
-        "corner up": {12: 0.17, 14: 0.03, 15: -0.11, 20: -0.035},
+        "corner out": {12: 0.1, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.075, 24: -0.03, 10: 0.02, 23: -0.015},
+        "corner up": {12: 0.17, 14: 0.03, 15: -0.09, 20: -0.03},
         "upper lip up": {10: 0.065, 9: 0.035, 12: 0.02, 25: 0.03, 26: 0.03},
         "lower lip down": {25: 0.07, 20: 0.025, 12: 0.012, 17: -0.03, 26: 0.3},
         "lips thin": {12: 0.25, 15: 0.1, 20: 0.3, 23: 0.5, 24: 0.7},  # share of their height
@@ -50,7 +52,7 @@ MOVES = {
         "chin pebbles": {17: 0.7, 24: 0.15},
     },
 }
-"""What each action unit (FACS number) does to each part of a region at full intensity; units that share a part add up."""
+"""What each action unit (FACS number) does to each part of a region at full intensity; moves add up."""
 
 REGIONS = tuple(MOVES)
 """The regions of the masks, in their order."""
@@ -137,7 +139,7 @@ def brow(s: Shape) -> tuple[Tensor, Tensor]:
 
 
 def lids(s: Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the edges of the upper and lower lids, and t across an eye: -1 at the inner corner, 1 at the outer."""
+    """Return the edges of the lids, and t across an eye: -1 at the inner corner, 1 at the outer."""
     p = s.person
     t = (s.away - p.eye_x) / p.eye_width
     axis = p.eye_y - p.eye_tilt * t
@@ -148,7 +150,7 @@ def lids(s: Shape) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def lips(s: Shape) -> SimpleNamespace:
-    """Return the four edges of the lips from top to bottom, and t: 0 in the middle, -1 and 1 at the corners."""
+    """Return the edges of the lips, and t across them: 0 in the middle, -1 and 1 at the corners."""
     p = s.person
     t = (s.x / (p.mouth_width + s.move("corner out"))).clamp(-1.2, 1.2)
     arch = (1 - t**2).clamp(min=0)
@@ -190,7 +192,8 @@ def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor
 
 
 def regions(u: Tensor, w: Tensor, p: SimpleNamespace) -> Tensor:
-    """Return which points of a face lie in each region of ``REGIONS``, bool ``[N, 4, H, W]``; regions may overlap.
+    """Return which points of a face lie in each region of ``REGIONS``, bool ``[N, 4, H, W]``; regions may
+    overlap.
 
     Args:
         u: columns, in face units, ``[N, H, W]``.

@@ -1,12 +1,14 @@
 """What is true of a drawn face: its action units, and the people who put a label on it.
 
-**Annotator model.** A rater who sees a face with action units a (17 intensities from 0 to 1) answers class c with
+**Annotator model.** A rater who sees a face with action units a (17 intensities from 0 to 1) answers class c
+with
 
     p(c | a) = (1 - s) softmax(k (b + W a))_c + s / 7
 
-where W is ``EVIDENCE``, b is ``BIAS``, k = 0.75 / ``ambiguity`` and s is the share of slips, ``label_noise``. The published
-label of a face is one such answer, ten more answers are its votes. So nothing can predict the labels better than
-argmax p, which is right with probability max p: the Bayes accuracy of a set is the mean of max p.
+where W is ``EVIDENCE``, b is ``BIAS``, k = 0.75 / ``ambiguity`` and s is the share of slips,
+``label_noise``. The published label of a face is one such answer, ten more answers are its votes. So nothing
+can predict the labels better than argmax p, which is right with probability max p: the Bayes accuracy of a
+set is the mean of max p.
 
 **Valence and arousal** are tanh of a weighted sum of the action units (``VALENCE``, ``AROUSAL``).
 """
@@ -58,17 +60,17 @@ PROTOTYPES = {
         (0.2, {6: 0.9, 7: 0.3, 12: 1.0, 25: 0.9, 26: 0.6}),  # laughing
     ),
     "sadness": (
-        (0.55, {1: 0.85, 4: 0.6, 7: 0.15, 15: 0.8, 17: 0.5}),
-        (0.25, {1: 0.5, 4: 0.4, 15: 0.65}),
+        (0.45, {1: 0.85, 4: 0.6, 7: 0.15, 15: 0.8, 17: 0.5}),
+        (0.35, {1: 0.7, 4: 0.5, 15: 0.6}),
         (0.2, {1: 0.7, 4: 0.8, 6: 0.4, 7: 0.6, 15: 0.6, 20: 0.4, 25: 0.7, 26: 0.25}),  # crying
     ),
     "surprise": (
-        (0.7, {1: 0.9, 2: 0.95, 5: 0.75, 25: 0.8, 26: 0.85}),
-        (0.3, {1: 0.8, 2: 0.9, 5: 0.7, 25: 0.6, 26: 0.35}),
+        (0.55, {1: 0.9, 2: 0.95, 5: 0.8, 25: 0.8, 26: 0.8}),
+        (0.45, {1: 0.8, 2: 0.9, 5: 0.8, 25: 0.6, 26: 0.4}),
     ),
     "neutral": ((1.0, {}),),
 }
-"""The ways to show an expression: how common each is, and how strongly each action unit takes part (FACS number)."""
+"""The ways to show an expression: how common, and how strong each action unit (FACS number) is."""
 
 EVIDENCE = {
     "anger": {
@@ -105,7 +107,7 @@ BIAS = {
     "surprise": -0.4,
     "neutral": 2.65,
 }
-"""b: the score of each class on a face at rest; set so that the labels of the default set are balanced like FER2013."""
+"""b: the score of each class on a face at rest; set so that labels are balanced like FER2013's."""
 
 _SHARPNESS = 0.75  # k at ambiguity 1; set so that two raters agree on 0.62 of the faces (FER+: 0.61)
 
@@ -217,9 +219,9 @@ def valence_arousal(action_units: Tensor) -> Tensor:
 def fused_probabilities(action_units: Tensor, probabilities: Tensor) -> Tensor:
     """Return the thirteen-class distribution over ``emotions.FUSED13``.
 
-    Contempt takes the share a14 of what happiness and neutral hold, a14 being half the intensity of AU14. What is left
-    of neutral is shared by neutral (weight 1) and the five calm words, each with weight exp(-d² / 2·0.25²), d being its
-    distance from the face in valence and arousal.
+    Contempt takes the share a14 of what happiness and neutral hold, a14 being half the intensity of AU14.
+    What is left of neutral is shared by neutral (weight 1) and the five calm words, each with weight exp(-d²
+    / 2·0.25²), d being its distance from the face in valence and arousal.
 
     Args:
         action_units: float ``[N, 17]`` in [0, 1].
@@ -257,8 +259,9 @@ def answers(probabilities: Tensor, chances: Tensor) -> Tensor:
 def bayes_accuracy(probabilities: Tensor) -> float:
     """Return the accuracy of the best possible guess of the label, the mean of max p.
 
-    It is the expectation over labels drawn from p; on a finite set of N labels the best guess scatters around it with
-    standard error sqrt(mean(max p (1 - max p)) / N). A network sees pixels, not action units, and can only do worse.
+    It is the expectation over labels drawn from p; on a finite set of N labels the best guess scatters
+    around it with standard error sqrt(mean(max p (1 - max p)) / N). A network sees pixels, not action units,
+    and can only do worse.
 
     Args:
         probabilities: float ``[N, K]``, the true p(class | face).
@@ -276,7 +279,8 @@ def bayes_cross_entropy(probabilities: Tensor) -> float:
 
 
 def bayes_kl(probabilities: Tensor, votes: Tensor) -> float:
-    """Return the mean KL(v || p) in nats, v being the shares of the votes: the least that a predictor can expect.
+    """Return the mean KL(v || p) in nats, v being the shares of the votes: the least that a predictor can
+    expect.
 
     A predictor that knew p exactly would still not match ten votes.
 
@@ -313,9 +317,9 @@ def rater_agreement(probabilities: Tensor) -> float:
 def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
     """Return the two-sided action units of random faces.
 
-    An expression is drawn from ``balance``, and one of the ways to show it; in one face of six it is mixed with a second
-    one. Its strength varies from weak to full; each unit of the prototype is left out now and then, others come in
-    unasked, and the sides differ a little.
+    An expression is drawn from ``balance``, and one of the ways to show it; in one face of six it is mixed
+    with a second one. Its strength varies from weak to full; each unit of the prototype is left out now and
+    then, others come in unasked, and the sides differ a little.
 
     Args:
         seed: the seed of the set.
