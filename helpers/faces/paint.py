@@ -118,9 +118,9 @@ def window(t: Tensor, low: float, high: float, soft: float) -> Tensor:
     return (((t - low) / soft + 1).clamp(0, 1)) * (((high - t) / soft + 1).clamp(0, 1))
 
 
-def _stretched(texture: Tensor, band: Band) -> Tensor:
-    """Return a random field stretched over a band, ``[N, h, W]``."""
-    return functional.interpolate(texture, band.pixels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+def stretched(texture: Tensor, shape: torch.Size, mode: str = "bilinear") -> Tensor:
+    """Return a random field ``[N, 1, rows, columns]`` stretched to ``[N, *shape]``."""
+    return functional.interpolate(texture, shape, mode=mode, align_corners=False)[:, 0]
 
 
 def _bumps(s: Sheet) -> list[tuple[Tensor, Tensor, float]]:
@@ -174,7 +174,7 @@ def relief(s: Sheet) -> tuple[Tensor, Tensor, Tensor]:
 
 def _skin(s: Sheet) -> None:
     p, band = s.person, s.band(TOP, TOP + HEIGHT)
-    band.pixels.mul_(1 + (p.skin_texture * _stretched(s.texture["skin"], band))[:, None])
+    band.pixels.mul_(1 + (p.skin_texture * stretched(s.texture["skin"], band.pixels.shape[-2:]))[:, None])
     band = s.band(-0.2, 0.1)
     bags = bell((s.away - p.eye_x) / 0.13) * (0.35 * p.eye_bags + 0.12)
     band.paint(bags * bell((band.y - p.eye_y - 0.12) / 0.05), s.ink["shadow"])
@@ -251,7 +251,7 @@ def _nose(s: Sheet) -> None:
 def _beard(s: Sheet) -> None:
     p, band = s.person, s.band(0.0, 1.4)
     part = lips(s)
-    rough = _stretched(s.texture["skin"], band)
+    rough = stretched(s.texture["skin"], band.pixels.shape[-2:])
     cheek = (0.62 - 1.25 * (s.away - 0.3).clamp(min=0)).minimum(part.bottom + 0.06)
     around = (s.away - 0.75 * p.mouth_width).clamp(min=0) * 3
     jaw = band.below(torch.maximum(cheek, part.bottom + 0.05 - around), 0.16)
@@ -333,7 +333,7 @@ def _brows(s: Sheet) -> None:
 
 def _hair(s: Sheet) -> None:
     p, band = s.person, s.band(TOP, 1.3)
-    strands = _stretched(s.texture["hair"], band)
+    strands = stretched(s.texture["hair"], band.pixels.shape[-2:])
     temple = (s.away - 0.8 * p.face_width).clamp(min=0)
     line = p.hairline + p.hairline_round * (s.away - 0.15).clamp(min=0) ** 2 + 4 * temple - 0.7 * p.bald
     sweep = (0.25 + 0.75 * (s.x - p.parting) * p.parting.sign()).clamp(0, 1)
