@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from helpers.faces import chance, paint
-from helpers.faces.paint import HEIGHT, LEFT, TOP, WIDTH, bell, window
+from helpers.faces.paint import HEIGHT, LEFT, TOP, WIDTH, bell, stretched, window
 from helpers.faces.shape import moved, outline, regions
 
 
@@ -101,9 +101,7 @@ def turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: T
 
 
 def _backdrop(x: Tensor, v: SimpleNamespace, texture: dict[str, Tensor], size: int) -> Tensor:
-    blobs = functional.interpolate(texture["background"], (size, size), mode="bilinear", align_corners=False)[
-        :, 0
-    ]
+    blobs = stretched(texture["background"], (size, size))
     return (v.background + v.background_slope * x + v.background_texture * blobs).clamp(0, 1)[:, None]
 
 
@@ -121,9 +119,7 @@ def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamesp
 def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
     """How much hair is seen behind the head: an outline that narrows to nothing where short hair ends."""
     p = s.person
-    strands = functional.interpolate(s.texture["hair"], x.shape[-2:], mode="bilinear", align_corners=False)[
-        :, 0
-    ]
+    strands = stretched(s.texture["hair"], x.shape[-2:], "bicubic")
     volume = (p.hair_volume + 0.03) * (1 - p.bald) * (1 + 0.12 * strands)
     end = torch.where(p.hair_length > 0, p.hair_length, 0.12)
     low = y > -0.1
