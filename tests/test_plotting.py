@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections import namedtuple
 from itertools import combinations
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core import formatters
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
@@ -143,6 +145,15 @@ def test_a_notebook_keeps_a_figure_as_a_picture_of_few_colours():
     )
     assert len(small) < 0.6 * len(full.getvalue())
     assert np.abs(shown - meant).mean() < 2  # of 255
+
+
+def test_style_gives_a_notebook_that_picture(monkeypatch):
+    formatter = formatters.PNGFormatter()
+    shell = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"image/png": formatter}))
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    plotting.style()
+    picture = Image.open(io.BytesIO(formatter(plotting.face(faces(1)[0]).figure)))
+    assert (picture.format, picture.mode) == ("PNG", "P")  # a palette
 
 
 def test_neighbouring_classes_differ_in_marker_as_well_as_in_colour():
