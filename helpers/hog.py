@@ -37,10 +37,11 @@ DEFAULTS = {
 
 FORMAT = "reading-faces hog+svm 1"
 
+MOST_IN_A_PAIR = 40_000
+"""Faces of two classes that :meth:`SVM.fit` takes: their kernel fills 13 GB."""
+
 _EPS = 1e-5  # scikit-image's guard against division by zero
-_PIXELS_AT_ONCE = (
-    300_000  # a batch of this many stays in the processor's cache: half the time of one large batch
-)
+_PIXELS_AT_ONCE = 300_000  # what one batch of this size needs stays in the processor's cache
 
 
 # Histograms of oriented gradients
@@ -458,6 +459,12 @@ def _check_training(features: np.ndarray, labels: np.ndarray, classes: tuple[str
         raise ValueError(f"labels are integers from 0 to {len(classes) - 1}, one a class of {tuple(classes)}")
     if labels.min() == labels.max():
         raise ValueError(f"every face is {classes[labels[0]]!r}; an SVM needs faces of two classes")
+    largest = int(np.sort(np.bincount(labels))[-2:].sum())
+    if largest > MOST_IN_A_PAIR:
+        raise ValueError(
+            f"the two largest classes have {largest:,} faces, more than the {MOST_IN_A_PAIR:,} whose kernel "
+            "fits in memory; fit to fewer, drawn at random"
+        )
 
 
 def _kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:

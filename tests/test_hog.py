@@ -344,6 +344,14 @@ def test_bad_training_is_named_in_one_line(change, message):
     assert "\n" not in str(caught.value)
 
 
+def test_more_faces_than_memory_holds_are_refused_before_it_is_full(monkeypatch):
+    monkeypatch.setattr(hog, "MOST_IN_A_PAIR", 100)
+    features, labels = problem()
+    with pytest.raises(ValueError, match="two largest classes have 1.. faces, more than the 100"):
+        hog.SVM.fit(features, labels, CLASSES)
+    hog.SVM.fit(features[:150], labels[:150], CLASSES, gamma=0.05)
+
+
 def test_features_of_another_length_are_refused(machine):
     with pytest.raises(
         ValueError, match=r"features are \[N, 12\], not \[3, 900\]; make them with SVM.features"
