@@ -507,6 +507,10 @@ BAD_VOTES = {  # row: what each rule says of it, None where it is kept
         "x.png,0,0,0,0,1,1,4,4,0,0",
         {"majority": "4 of 10 votes are no majority", "drop": FOUR, "distribution": None},
     ),
+    "as many do not know": (
+        "x.png,0,0,0,4,1,1,0,0,4,0",
+        {"majority": "4 of 10 votes are no majority", "drop": None, "distribution": None},
+    ),
     "blank name": (
         ",0,0,0,10,0,0,0,0,0,0",
         always("no file name"),

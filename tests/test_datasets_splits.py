@@ -137,6 +137,14 @@ def test_a_person_with_very_many_faces_does_not_upset_the_cut():
         assert abs(len(part) - share * 2000) < 20
 
 
+def test_faces_that_stand_alone_make_up_for_those_that_do_not():
+    whole = faces(num=2000, num_people=1)
+    whole.subject[:] = np.where(np.arange(2000) < 400, np.arange(2000) // 200, -1)
+    for part, share in zip(whole.splits(seed=1), (0.7, 0.1, 0.2), strict=True):
+        wanted = share * np.bincount(whole.labels, minlength=7)
+        assert np.abs(np.bincount(part.labels, minlength=7) - wanted).max() <= 1
+
+
 def test_the_seed_decides():
     whole = faces(num_people=60)
     again, other = (whole.splits(seed=s)[2].source.tolist() for s in (5, 6))
