@@ -84,6 +84,9 @@ DRAW = {
     "heat_map": lambda ax=None: plotting.heat_map(
         np.arange(6).reshape(2, 3) / 6, ["1", "3"], ["0.1", "0.2", "0.4"], ("C", "gamma"), "accuracy", ax=ax
     ),
+    "perturbation": lambda ax=None: plotting.perturbation(
+        np.array([0, 0.5, 1]), {"a": [Score(0.5, 0.4, 0.6)] * 3, "b": [Score(0.2, 0.1, 0.4)] * 3}, ax=ax
+    ),
     "learning_curve": lambda ax=None: plotting.learning_curve(
         {"training": {100: Score(0.9, 0.8, 1.0), 200: Score(0.8, 0.7, 0.9)}}, ax=ax
     ),
@@ -151,6 +154,7 @@ def test_style_gives_a_notebook_that_picture(monkeypatch):
     formatter = formatters.PNGFormatter()
     shell = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"image/png": formatter}))
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(plt, "switch_backend", lambda name: None)  # that needs a whole kernel
     plotting.style()
     picture = Image.open(io.BytesIO(formatter(plotting.face(faces(1)[0]).figure)))
     assert (picture.format, picture.mode) == ("PNG", "P")  # a palette
@@ -427,3 +431,30 @@ def test_pictures_keep_every_line_one_pixel_wide():
     np.testing.assert_allclose(drawn[row - 2 : row + 3, 160], [0, 0, 1, 0, 0], atol=0.01)
     np.testing.assert_allclose(drawn[row + 20, column - 2 : column + 3], [0, 0, 1, 0, 0], atol=0.01)
     assert [text.get_text() for text in ax.texts] == ["a", "happiness", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_heat_leaves_cold_places_bare_and_is_scaled_by_each_map(color):
+    images = faces(3, color=color) // 2 + 60
+    maps = np.zeros((3, 48, 48))
+    maps[0, 5, 7], maps[0, 6, 7], maps[1, 1, 1] = 4.0, 2.0, -3.0
+    shown = plotting.heated(images, maps)
+    bare = images if color else np.stack([images] * 3, axis=1)
+    assert (shown.dtype, shown.shape) == (np.uint8, (3, 3, 48, 48))
+    changed = np.argwhere((shown != bare).any(axis=1))
+    assert changed.tolist() == [[0, 5, 7], [0, 6, 7]]
+    np.testing.assert_array_equal(shown, plotting.heated(images, 1e-6 * maps))
+    red, green, blue = shown[0, :, 5, 7].astype(int)
+    assert min(red, green) > blue + 60  # the hottest place is yellow
+    red, green, blue = shown[0, :, 6, 7].astype(int) - bare[0, :, 6, 7]
+    assert red > max(green, blue)  # half as hot: redder than the face was
+
+
+def test_perturbation_draws_each_curve_within_its_band():
+    curve = [Score(0.9, 0.8, 1.0), Score(0.5, 0.4, 0.6), Score(0.1, 0.05, 0.2)]
+    ax = plotting.perturbation(np.array([0, 0.5, 1]), {"Grad-CAM": curve, "random": curve[::-1]})
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0, 0.9], [0.5, 0.5], [1, 0.1]])
+    corners = {tuple(corner) for corner in ax.collections[0].get_paths()[0].vertices.round(6)}
+    assert {(0.5, 0.4), (0.5, 0.6), (1.0, 0.05)} <= corners
+    assert len({str(line.get_linestyle()) for line in ax.lines}) == 2
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Grad-CAM", "random"]
