@@ -89,7 +89,7 @@ def write_muxspace(faces: FaceSet, root: str | Path) -> Path:
 
 
 def write_affectnet(faces: FaceSet, root: str | Path) -> Path:
-    """Write ``images/*.jpg`` and ``annotations/*_{exp,val,aro,lnd}.npy``, numbers as text, under ``affectnet``.
+    """Write ``affectnet/``: ``images/*.jpg`` and ``annotations/*_{exp,val,aro,lnd}.npy``, numbers as text.
 
     Each split has a folder: ``train_set``, ``val_set``, ``test_set``.
 

@@ -51,7 +51,7 @@ __all__ = [
     "valence_arousal",
 ]
 
-BLOCK = 64  # faces drawn at a time; also what bounds the memory
+BLOCK = 64  # faces drawn at a time, fewer where they are larger than 96 pixels: what bounds the memory
 PEOPLE = 50  # so many different people follow each other before the first comes back
 
 
@@ -133,8 +133,9 @@ def sample(
     raters = _Raters(num_raters, ambiguity, label_noise, va_noise)
     weights = truth.balance_of(balance).to(device)
     blocks = []
-    for start in range(0, num_faces, BLOCK):
-        index = torch.arange(start, start + BLOCK, device=device)
+    step = _block_size(size, device)
+    for start in range(0, num_faces, step):  # a last block is drawn whole and cut, so that no shape differs
+        index = torch.arange(start, start + step, device=device)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
         block = _block(seed, index, subject, weights, raters, size, color, fixed or {})
         blocks.append(_cut(block if masks else replace(block, masks=None), num_faces - start))
@@ -243,8 +244,9 @@ def render(
     person = people.average(IDENTITY, identity, sides[:, :, 0])
     scene = people.average(VIEW, view, sides[:, :, 0])
     parts = []
-    for start in range(0, len(sides), BLOCK):
-        rows = slice(start, start + BLOCK)
+    step = _block_size(size, device)
+    for start in range(0, len(sides), step):
+        rows = slice(start, start + step)
         some, sight = _rows(person, rows), _rows(scene, rows)
         number = torch.arange(len(sides), device=sides.device)[rows]
         felt, texture = _felt(sides[rows], some), camera.textures(0, 0 * number, 0 * number, size)
@@ -273,6 +275,11 @@ def _sides(action_units: Tensor | dict[str, float]) -> Tensor:
     if not bool(((units >= 0) & (units <= 1)).all()):
         raise ValueError("action_units must lie in 0 to 1")
     return units
+
+
+def _block_size(size: int, device: str | torch.device) -> int:
+    many = BLOCK if torch.device(device).type == "cpu" else 64 * BLOCK  # a GPU is idle with a few
+    return max(1, min(many, many * 96**2 // size**2))
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
