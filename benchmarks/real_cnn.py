@@ -10,18 +10,13 @@ once, at the end. Counts CPU seconds of the training. Writes data/results/cnn_<s
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import shlex
-import sys
 import time
 from dataclasses import asdict
 
-import numpy as np
 import torch
 
-from benchmarks.real_hog_svm import scores
-from helpers import datasets, files, losses, metrics, models, runtime, training
+from benchmarks import records
+from helpers import datasets, losses, metrics, models, training
 from helpers.batches import Augment
 
 AUGMENT = Augment(rotation=8, translation=0.07, scale=0.07, brightness=0.05, contrast=0.15, erasing=0.1)
@@ -71,13 +66,8 @@ def train(parts: tuple[datasets.FaceSet, ...], options: argparse.Namespace) -> t
 
 def main() -> None:
     """Train, read the test once, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name", choices=("fer2013", "muxspace"))
-    parser.add_argument("--data", required=True, help="folder that holds the set")
-    parser.add_argument("--epochs", type=int, default=38)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = records.options(__doc__)
+    parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--run", help="folder to keep the training in, and to go on from")
     parser.add_argument("--leaks", choices=("keep", "drop"), default="keep")
@@ -87,31 +77,13 @@ def main() -> None:
     *learned, test = parts
     model, made = train(tuple(learned), options)
     predicted = training.predict(model, test, tta="flip").argmax(axis=1)
-    seen = np.concatenate([part.labels for part in learned])
-    copied = datasets.leaked(test, learned[0]) | datasets.leaked(test, learned[1])
-    majority = int(np.bincount(seen).argmax())
     record = {
-        "set": options.name,
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "-m", "benchmarks.real_cnn", *sys.argv[1:]]),
-        "seed": options.seed,
-        "machine": runtime.machine(),
+        **records.circumstances(options),
         "faces": dict(zip(("train", "validation", "test"), map(len, parts), strict=True)),
         "training": made,
-        "test": scores(test, predicted, majority),
-        "test_without_leaked": scores(test.select(~copied), predicted[~copied], majority),
-        "leaked": int(copied.sum()),
-        "per_class_f1": dict(
-            zip(
-                test.classes,
-                metrics.per_class(test.labels, predicted, len(test.classes)).f1.round(4).tolist(),
-                strict=True,
-            )
-        ),
+        **records.test_scores(test, predicted, learned),
     }
-    with files.replacing(f"data/results/cnn_{options.name}.json") as file:
-        file.write(json.dumps(record, indent=1).encode())
-    print(json.dumps({key: record[key] for key in ("test", "test_without_leaked")}, indent=1))
+    records.write(f"cnn_{options.name}", record)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,14 @@ both, and the test faces are read once. Writes data/results/hog_svm_<set>.json.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import itertools
-import json
-import shlex
-import sys
 import time
 
 import numpy as np
 import sklearn
 
-from helpers import datasets, files, hog, metrics, runtime
+from benchmarks import records
+from helpers import datasets, hog, metrics
 
 COSTS = (1.0, 3.0, 10.0)
 GAMMA_FACTORS = (1.0, 2.0, 4.0)  # times hog.gamma_scale
@@ -75,38 +71,9 @@ def final(
     return predicted, {"gamma": gamma, "support_vectors": len(machine.support_vectors), "seconds": took}
 
 
-def scores(test: datasets.FaceSet, predicted: np.ndarray, majority: int) -> dict:
-    """Return accuracy and macro F1 with 95 % intervals; where people are known, whole people are drawn.
-
-    Args:
-        test: the faces.
-        predicted: their predicted classes.
-        majority: the class that the baseline always names.
-    """
-    always = np.full(len(test), majority)
-
-    def interval(statistic, answers: np.ndarray) -> dict:
-        found = metrics.bootstrap(statistic, test.labels, answers, groups=test.subject)
-        return {"value": found.value, "low": found.low, "high": found.high}
-
-    return {
-        "faces": len(test),
-        "accuracy": interval(metrics.accuracy, predicted),
-        "macro_f1": interval(metrics.macro_f1, predicted),
-        "majority_accuracy": interval(metrics.accuracy, always),
-        "majority_macro_f1": interval(metrics.macro_f1, always),
-        "mcnemar_p_against_majority": metrics.mcnemar(test.labels, predicted, always),
-    }
-
-
 def main() -> None:
     """Choose, fit, read the test once, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name", choices=("fer2013", "muxspace"))
-    parser.add_argument("--data", required=True, help="folder that holds the set")
-    parser.add_argument("--seed", type=int, default=0, help="of the cut")
+    parser = records.options(__doc__)
     parser.add_argument(
         "--grid-faces", type=int, default=12000, help="training faces that each point of the grid gets"
     )
@@ -126,32 +93,17 @@ def main() -> None:
         np.concatenate([train.source, validation.source]),
     )
     predicted, made = final(learned, test, best["C"], best["gamma_factor"])
-    majority, copied = int(np.bincount(learned.labels).argmax()), datasets.leaked(test, learned)
     record = {
-        "set": options.name,
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "-m", "benchmarks.real_hog_svm", *sys.argv[1:]]),
-        "seed": options.seed,
-        "machine": runtime.machine() | {"numpy": np.__version__, "scikit-learn": sklearn.__version__},
+        **records.circumstances(options),
+        "versions": {"numpy": np.__version__, "scikit-learn": sklearn.__version__},
         "faces": {"train": len(train), "validation": len(validation), "test": len(test)},
         "hog": hog.DEFAULTS,
         "grid_faces": len(some),
         "validation": tried,
         "chosen": {"C": best["C"], "gamma_factor": best["gamma_factor"], "by": options.select_by} | made,
-        "test": scores(test, predicted, majority),
-        "test_without_leaked": scores(test.select(~copied), predicted[~copied], majority),
-        "leaked": int(copied.sum()),
-        "per_class_f1": dict(
-            zip(
-                faces.classes,
-                metrics.per_class(test.labels, predicted, len(faces.classes)).f1.round(4).tolist(),
-                strict=True,
-            )
-        ),
+        **records.test_scores(test, predicted, [train, validation]),
     }
-    with files.replacing(f"data/results/hog_svm_{options.name}.json") as file:
-        file.write(json.dumps(record, indent=1).encode())
-    print(json.dumps({key: record[key] for key in ("chosen", "test", "test_without_leaked")}, indent=1))
+    records.write(f"hog_svm_{options.name}", record)
 
 
 if __name__ == "__main__":
