@@ -47,7 +47,7 @@ def reasons(faces):
 
 
 @pytest.mark.parametrize("as_text", [True, False], ids=["text", "numbers"])
-@pytest.mark.parametrize("top", ["", "affectnet", "AffectNet"])
+@pytest.mark.parametrize("top", ["", "affectnet", "AffectNet", "Dataset"])
 def test_labels_degrees_and_landmarks(tmp_path, as_text, top):
     for code in range(8):
         write(tmp_path / top, code, code, val=code / 10, aro=-code / 10, as_text=as_text)

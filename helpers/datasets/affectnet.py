@@ -20,7 +20,7 @@ from helpers.datasets.faceset import FaceSet, Refused, Rejection
 
 PARTS = {"train_set": "train", "val_set": "validation", "test_set": "test"}
 """Folders to splits."""
-_TOPS = ("affectnet/", "AffectNet/", "")
+_TOPS = ("affectnet/", "AffectNet/", "Dataset/", "")
 PLACES = tuple(f"{top}{part}annotations" for top in _TOPS for part in ("", "train_set/", "val_set/"))
 NO_EXPRESSION = {8: "none of the expressions", 9: "uncertain", 10: "no face"}
 """Codes of ``exp`` that are no class."""
