@@ -41,7 +41,7 @@ MOST_IN_A_PAIR = 40_000
 """Faces of two classes that :meth:`SVM.fit` takes: their kernel fills 13 GB."""
 
 _EPS = 1e-5  # scikit-image's guard against division by zero
-_PIXELS_AT_ONCE = 300_000  # what one batch of this size needs stays in the processor's cache
+_PIXELS_AT_ONCE = 150_000  # what one batch of this size needs stays in the processor's cache
 
 
 # Histograms of oriented gradients
@@ -183,8 +183,8 @@ def _gradients(images: np.ndarray) -> torch.Tensor:
     """Return int32 ``[N, H, W]``: 511 * (row gradient + 255) + column gradient + 255; 0 across borders."""
     grey = torch.from_numpy(images.astype(np.int32, order="C"))
     code = torch.full(images.shape, 511 * 255 + 255, dtype=torch.int32)
-    code[..., 1:-1, :] += 511 * (grey[..., 2:, :] - grey[..., :-2, :])
-    code[..., 1:-1] += grey[..., 2:] - grey[..., :-2]
+    code[..., 1:-1, :].add_(grey[..., 2:, :], alpha=511).sub_(grey[..., :-2, :], alpha=511)
+    code[..., 1:-1].add_(grey[..., 2:]).sub_(grey[..., :-2])
     if images.ndim == 3:
         return code
     strongest = _lengths().ravel()[code.numpy()].argmax(axis=1)  # the first of equals, as in scikit-image
