@@ -260,8 +260,9 @@ def _fill(python: Path) -> None:
     if uv:
         command = [uv, "pip", "install", "--python", str(python), "--requirements", str(REQUIREMENTS)]
     else:
-        command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-        command += ["--progress-bar", "off", "--requirement", str(REQUIREMENTS)]
+        # Byte code is made where it is first needed: for all packages at once it takes as long as the rest.
+        command = [str(python), "-m", "pip", "install", "--no-input", "--no-compile", "--progress-bar", "off"]
+        command += ["--disable-pip-version-check", "--requirement", str(REQUIREMENTS)]
     log = VENV / "setup.log"
     if _watch(command, log):
         if not afresh:  # the installer gave up by itself: the environment is as it was
@@ -325,9 +326,7 @@ def _watch(command: list[str], log: Path) -> int:
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
-                latest = _last_line(log)
-                if latest or line.live:
-                    line.show(f"  {time.monotonic() - began:3.0f} s  {latest}")
+                line.show(f"  {time.monotonic() - began:3.0f} s  {_progress(log)}")
         finally:
             line.clear()
             if process.poll() is None:
@@ -336,14 +335,22 @@ def _watch(command: list[str], log: Path) -> int:
     return process.returncode
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+def _progress(log: Path) -> str:
+    """Return the last thing that the installer says it does, short."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    steps = re.findall(
+        r"^\s*((?:Collect|Download|Build|Resolv|Prepar|Install)[^:\n]{,60})", text, re.MULTILINE
+    )
+    return re.sub(r"-(cp|py)\d.*", "", steps[-1]) if steps else "Starting"
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")
 
 
 def _cause(log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace")
-    return f"{_remedy(text) or _last_line(log)} (all of it: {_short(log)})"
+    return f"{_remedy(text) or _last_line(text)} (all of it: {_short(log)})"
 
 
 def _remedy(text: str) -> str:
