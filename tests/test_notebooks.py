@@ -227,10 +227,10 @@ def test_lines_do_not_end_with_a_semicolon(notebook):
 
 # --- the test split ---
 #
-# Until the last model is fitted, nobody may look at how one does on the test split; after that, one cell lets
-# the models answer. What is followed here are names: the third part of ``.splits(...)``, what is computed from
-# it, and the notebook's own functions that fit or predict. Before the first fit there is nothing to be judged,
-# so faces may be counted and features computed.
+# Until the last model is fitted, nobody may look at how one does on the test split; after that, one cell
+# lets the models answer. Names are followed: the third part of ``.splits(...)``, what is computed from it, and
+# the notebook's own functions that fit or predict. Before the first fit there is nothing to be judged, so
+# faces may be counted and features computed.
 
 LOOKS_ONLY = {"01_data_exploration"}
 """Notebooks that choose nothing, so that looking at the test split spoils nothing."""
@@ -259,7 +259,7 @@ def spread(trees: list[ast.Module], functions: frozenset[str]) -> frozenset[str]
 
 
 def tainted(node: ast.AST, names: set[str]) -> bool:
-    """Tell whether an expression or a cell uses one of the names, other than by ``len()`` or ``x["train"]``."""
+    """Tell whether an expression or a cell uses one of the names, but for ``len()`` and ``x["train"]``."""
     spared = {id(each) for call in called(node, frozenset({"len"})) for each in ast.walk(call)}
     for part in ast.walk(node):
         if isinstance(part, ast.Subscript) and ast.unparse(part.slice).strip("'\"") in (
