@@ -228,7 +228,7 @@ def test_lines_do_not_end_with_a_semicolon(notebook):
 # --- the test split ---
 #
 # Until the last model is fitted, nobody may look at how one does on the test split; after that, one cell
-# lets the models answer. Names are followed: the third part of ``.splits(...)``, what is computed from it, and
+# lets the models answer. Names are followed: the third part of ``.splits(...)``, what comes of it, and
 # the notebook's own functions that fit or predict. Before the first fit there is nothing to be judged, so
 # faces may be counted and features computed.
 
