@@ -248,7 +248,10 @@ def test_a_failing_cell_is_named_with_its_error(tmp_path):
     assert outputs(tmp_path / "out" / "01_a.ipynb") == ["", "before\n", "", ""], (
         "nothing of an earlier run stays"
     )
-    assert "KeyError" in execution.write_index(tmp_path / "out").read_text()
+    write(tmp_path / "out" / "02_of_another_tool.ipynb")
+    index = execution.write_index(tmp_path / "out").read_text()
+    assert "KeyError" in index
+    assert ">unknown<" in index
 
 
 def test_a_cell_over_time_fails(tmp_path):

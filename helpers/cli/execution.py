@@ -247,8 +247,8 @@ def _row(path: Path) -> str:
     note = notebook["metadata"].get("reading_faces", {})
     texts = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     title = next(texts, "").strip().split("\n")[0].lstrip("# ") or path.stem
-    status, error = note.get("status", "unknown"), note.get("error", "")
-    given = [f"<code>{html.escape(f'{name} = {value}')}</code>" for name, value in note["parameters"].items()]
+    status, error, values = note.get("status", "unknown"), note.get("error", ""), note.get("parameters", {})
+    given = [f"<code>{html.escape(f'{name} = {value}')}</code>" for name, value in values.items()]
     cells = (
         f'<a href="{html.escape(path.stem)}.html">{html.escape(title)}</a>',
         f'<span class="{status}">{status}</span> {html.escape(error)}',
