@@ -267,6 +267,17 @@ def test_a_kernel_that_dies_fails(tmp_path):
     assert "memory" in outcome.error
 
 
+@pytest.mark.skipif(os.name == "nt", reason="asks for a process the POSIX way")
+@pytest.mark.parametrize("end", ["pass", "1 / 0", "import time; time.sleep(60)"])
+def test_no_kernel_outlives_its_notebook(end, tmp_path):
+    outcome = execute(
+        write(tmp_path / "01_a.ipynb", "import os; print(os.getpid())", end), tmp_path, timeout=3
+    )
+    assert outcome.status == ("done" if end == "pass" else "failed")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(outputs(tmp_path / "out" / "01_a.ipynb")[1]), 0)
+
+
 def command(tmp_path: Path, *words: str) -> subprocess.Popen:
     line = [sys.executable, str(run.ROOT / "helpers"), "run", "--out", str(tmp_path / "out"), *words]
     return subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

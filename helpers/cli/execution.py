@@ -119,7 +119,9 @@ class _Job:
 
     def _work(self) -> None:
         try:
-            self.client.execute()
+            self.client.execute(
+                cleanup_kc=True
+            )  # the manager is ours, so ending the kernel has to be asked for
         except Exception as error:  # whatever it is, the reader is told and the next notebook runs
             self.error = error
 
