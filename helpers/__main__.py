@@ -53,7 +53,7 @@ _CAUSES = (
     (
         r"name resolution|NewConnectionError|getaddrinfo|dns error|Network is unreachable|ProxyError"
         r"|ReadTimeout|Connection refused|error sending request|failed to lookup|Connection reset|timed out",
-        "no network, or no way to pypi.org through it; connect and type the command again",
+        "no network, or no way to the package index through it; connect and type the command again",
     ),
     (
         r"No matching distribution found|has no wheels|no version of|No solution found",
