@@ -183,7 +183,8 @@ def ablation(options: argparse.Namespace) -> list[dict]:
     """
     real = some(real_parts(options)[0], 5000, 0)
     rows = []
-    for name, fixed in OFF.items():
+    wanted = tuple(options.only or [""])
+    for name, fixed in ((name, fixed) for name, fixed in OFF.items() if name.startswith(wanted)):
         for seed in range(options.seeds):
             model, _ = from_drawn(options, seed, fixed)
             rows.append({"off": name, "seed": seed} | tested(model, real))
@@ -228,13 +229,14 @@ def main() -> None:
     work = {"transfer": transfer, "ablation": ablation, "few": few}
     parser.add_argument("what", choices=work)
     parser.add_argument("--data", required=True, help="folder that holds FER2013")
-    parser.add_argument("--faces", type=int, default=20_000, help="drawn faces to train on")
+    parser.add_argument("--faces", type=int, default=16_000, help="drawn faces to train on")
     parser.add_argument("--epochs", type=int, default=8, help="passes over them")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
         "--real", type=int, default=500, help="real faces to fine-tune on; 300 more choose the epoch"
     )
     parser.add_argument("--real-epochs", type=int, default=30)
+    parser.add_argument("--only", nargs="*", help="some of the rows of the ablation, by their first words")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
