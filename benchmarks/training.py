@@ -153,7 +153,7 @@ def main() -> None:
     )
     parser.add_argument("--data", default="data", help="folder with fer2013.csv; without it, drawn faces")
     parser.add_argument("--network", default="face-cnn", choices=models.NAMES)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
