@@ -5,8 +5,9 @@ The truth comes first, the prediction second. N faces, K classes; a class is an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -111,33 +112,41 @@ def per_class(labels: np.ndarray, predictions: np.ndarray, num_classes: int | No
     return PerClass(_share(hits, given), _share(hits, support), _share(2 * hits, support + given), support)
 
 
-def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return the mean F1 of the classes that occur among the labels or the predictions, each counted alike.
+def macro_f1(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[int] | None = None) -> float:
+    """Return the mean F1 of several classes, each counted alike.
 
     Args:
         labels: integers ``[N]``.
         predictions: integers ``[N]``.
+        classes: those that are averaged; one that occurs nowhere counts as 0. None: all that occur among the
+            labels or the predictions.
 
     Raises:
         ValueError: as :func:`confusion`.
     """
-    table = confusion(labels, predictions)
-    total = table.sum(axis=0) + table.sum(axis=1)
-    return float((2 * table.diagonal()[total > 0] / total[total > 0]).mean())
+    if classes is None:
+        classes = np.union1d(labels, predictions)
+    return float(per_class(labels, predictions, _room_for(classes, labels, predictions)).f1[classes].mean())
 
 
-def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return the mean recall of the classes that occur among the labels ("macro recall").
+def balanced_accuracy(
+    labels: np.ndarray, predictions: np.ndarray, classes: Sequence[int] | None = None
+) -> float:
+    """Return the mean recall of several classes ("macro recall"), each counted alike.
 
     Args:
         labels: integers ``[N]``.
         predictions: integers ``[N]``.
+        classes: those that are averaged; one without a label counts as 0. None: all that occur among the
+            labels.
 
     Raises:
         ValueError: as :func:`confusion`.
     """
-    recall, support = per_class(labels, predictions)[1::2]
-    return float(recall[support > 0].mean())
+    if classes is None:
+        classes = np.unique(labels)
+    room = _room_for(classes, labels, predictions)
+    return float(per_class(labels, predictions, room).recall[classes].mean())
 
 
 def cohens_kappa(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -688,8 +697,10 @@ def bootstrap(
     """Return a statistic with its percentile bootstrap interval (Efron 1979).
 
     Faces are drawn again with replacement, as many as there are, and the statistic is computed on each draw;
-    the interval leaves out the same share at both ends. ``np.mean`` and :func:`accuracy` are computed on all
-    draws at once. A draw on which the statistic is NaN is left out.
+    the interval leaves out the same share at both ends. A draw on which the statistic is NaN is left out.
+    ``np.mean`` and :func:`accuracy` are computed on all draws at once; :func:`macro_f1` and
+    :func:`balanced_accuracy` average over the same classes on each, so that a draw which misses a rare class
+    is not the better for it.
 
     Args:
         statistic: a function of the arrays that gives one number.
@@ -709,6 +720,10 @@ def bootstrap(
     value = float(statistic(*arrays))
     if statistic is accuracy:
         statistic, arrays = np.mean, (arrays[0] == arrays[1],)
+    elif statistic is macro_f1:
+        statistic = partial(macro_f1, classes=np.union1d(*arrays))
+    elif statistic is balanced_accuracy:
+        statistic = partial(balanced_accuracy, classes=np.unique(arrays[0]))
     if groups is None:
         drawn = _draws(len(arrays[0]), resamples, seed)
     else:
@@ -830,6 +845,11 @@ def _dimension(name: str) -> int:
     if name not in ("valence", "arousal"):
         raise ValueError(f"unknown dimension {name!r}; known: valence, arousal")
     return ("valence", "arousal").index(name)
+
+
+def _room_for(*classes: Sequence[int]) -> int | None:
+    largest = [np.max(each) for each in classes if len(each)]
+    return int(max(largest)) + 1 if largest else None
 
 
 def _classes(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -71,6 +71,15 @@ def test_macro_f1_equals_scikit_learn_where_classes_are_missing(pairs):
     assert metrics.macro_f1(labels, predictions) == pytest.approx(theirs, **TIGHT)
 
 
+def test_macro_scores_over_given_classes_equal_scikit_learn():
+    labels, predictions = answers(num_classes=5)
+    chosen = [1, 3, 6]
+    theirs = oracle.f1_score(labels, predictions, labels=chosen, average="macro", zero_division=0)
+    assert metrics.macro_f1(labels, predictions, chosen) == pytest.approx(theirs, **TIGHT)
+    theirs = oracle.recall_score(labels, predictions, labels=chosen, average="macro", zero_division=0)
+    assert metrics.balanced_accuracy(labels, predictions, chosen) == pytest.approx(theirs, **TIGHT)
+
+
 def test_per_class_scores_equal_scikit_learn_also_for_a_class_that_never_occurs():
     labels, predictions = answers(num_classes=5)
     found = metrics.per_class(labels, predictions, num_classes=6)
@@ -330,6 +339,14 @@ def test_faces_of_unknown_people_stand_alone():
     alone = metrics.bootstrap(np.mean, right, groups=np.full(len(right), -1))
     plain = metrics.bootstrap(np.mean, right)
     assert alone.high - alone.low == pytest.approx(plain.high - plain.low, rel=0.1)
+
+
+@pytest.mark.parametrize("score", [metrics.macro_f1, metrics.balanced_accuracy])
+def test_a_draw_that_misses_a_rare_class_is_not_the_better_for_it(score):
+    """The rare class is never found: without it a draw would score 1 in place of 1/2."""
+    labels = np.array([0] * 199 + [1])
+    interval = metrics.bootstrap(score, labels, np.zeros(200, dtype=int))
+    assert interval.value <= interval.high <= 0.5
 
 
 def test_bootstrap_leaves_undefined_draws_out():
