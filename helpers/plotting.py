@@ -315,9 +315,8 @@ def circumplex(
     ax = _plane(scatter(points, labels, classes, ax=_axes(ax, 6.0, 4.6)))
     if centers:  # the names on the plane say what a legend would
         ax.get_legend().remove()
-    halo = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
     for name, place in _apart(centers or {}).items():
-        ax.text(*place, name, ha="center", va="center", weight="bold", fontsize=10.5, bbox=halo)
+        ax.text(*place, name, ha="center", va="center", weight="bold", fontsize=10.5, bbox=_HALO)
     return ax
 
 
@@ -765,18 +764,25 @@ def circumplex_confusions(
         least: confusions of a smaller share of the true class are left out.
         ax: where to draw.
     """
-    ax = _plane(_axes(ax, 5.8, 5.2))
+    ax = _plane(_axes(ax, 6.4, 5.0))
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    bend = {"connectionstyle": "arc3,rad=0.22", "shrinkA": 5, "shrinkB": 6}  # there and back stay apart
     for row, column in np.argwhere((shares >= least) & ~np.eye(len(classes), dtype=bool)):
         ends = {"xytext": centers[classes[row]], "xy": centers[classes[column]]}
-        look = {"color": color(classes[row]), "alpha": 0.8, "shrinkA": 7, "shrinkB": 8, "lw": 0}
-        look |= {"arrowstyle": f"simple,tail_width={16 * shares[row, column]},head_width=9,head_length=9"}
-        ax.annotate("", arrowprops=look | {"connectionstyle": "arc3,rad=0.18"}, **ends)
-    for name in classes:
-        ax.plot(*centers[name], marker=MARKERS.get(name, "o"), color=color(name), markersize=9)
-    for name, (x, y) in _apart({name: centers[name] for name in classes}).items():
-        ax.text(x, y + 0.07, name, ha="center", va="bottom", weight="bold", fontsize=10.5)
+        look = {"arrowstyle": "-|>", "color": color(classes[row]), "lw": 22 * shares[row, column]}
+        look |= {"alpha": 0.75, "mutation_scale": 10 + 60 * shares[row, column]}
+        ax.annotate("", arrowprops=look | bend, **ends)
+    places = np.array([centers[name] for name in classes])
+    for name, (x, y) in _apart(dict(zip(classes, places + [0, 0.06], strict=True))).items():
+        mark = {"marker": MARKERS.get(name, "o"), "markersize": 9, "markeredgecolor": "white"}
+        ax.plot(*centers[name], color=color(name), **mark)
+        ax.text(x, y, name, ha="center", va="bottom", weight="bold", fontsize=10.5, bbox=_HALO)
+    low, high = places.min(axis=0) - [0.3, 0.2], places.max(axis=0) + [0.3, 0.3]
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     return ax
+
+
+_HALO = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 
 def _plane(ax: Axes) -> Axes:

@@ -402,7 +402,7 @@ def test_confusions_on_the_circumplex_leave_from_what_is_true_as_wide_as_they_ar
         (centers["anger"], centers["happiness"]),
         (centers["neutral"], centers["anger"]),
     ]
-    widths = [arrow.arrow_patch.get_arrowstyle().tail_width for arrow in arrows]
+    widths = [arrow.arrow_patch.get_linewidth() for arrow in arrows]
     assert widths[0] / widths[1] == pytest.approx(0.4 / 0.25)
     assert {text.get_text() for text in ax.texts} - {""} == set(CLASSES)
 
