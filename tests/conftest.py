@@ -7,6 +7,7 @@ A test that counts for long carries ``@pytest.mark.slow``; ``-m slow`` asks for 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,14 @@ hypothesis.settings.register_profile(
     "workbook", deadline=None, derandomize=True, max_examples=50, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("workbook")
+
+
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+HEAR_CTRL_C = _hear_ctrl_c if os.name == "posix" else None
+"""``preexec_fn`` of a process that a test sends SIGINT: what runs in the background is started deaf to it."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import HEAR_CTRL_C
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from helpers import cli
@@ -280,7 +281,14 @@ def test_no_kernel_outlives_its_notebook(end, tmp_path):
 
 def command(tmp_path: Path, *words: str) -> subprocess.Popen:
     line = [sys.executable, str(run.ROOT / "helpers"), "run", "--out", str(tmp_path / "out"), *words]
-    return subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=HEAR_CTRL_C,
+    )
 
 
 def test_the_others_run_when_one_fails_and_the_page_to_open_is_named(tmp_path):

@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import HEAR_CTRL_C
 from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
@@ -117,6 +118,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=HEAR_CTRL_C,
         )
 
     def run(self, *words: str, **how) -> tuple[int, str]:
