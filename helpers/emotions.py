@@ -13,7 +13,7 @@ FERPLUS8 = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "
 """FER+, in the order of its vote columns; "unknown" and "NF" (no face) are not classes."""
 
 AFFECTNET8 = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
-"""AffectNet, in the order of its ``exp`` codes 0 to 7; 8, 9 and 10 (none, uncertain, no face) are not classes."""
+"""AffectNet, in the order of its ``exp`` codes 0 to 7; 8 to 10 (none, uncertain, no face) are not classes."""
 
 FUSED13 = AFFECTNET8 + ("serene", "contemplative", "secure", "untroubled", "quiet")
 """AffectNetFused, in the order of the thirteen values of a ``*_prob_rank.txt`` file."""

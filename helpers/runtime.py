@@ -73,7 +73,7 @@ def seed_everything(seed: int) -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """Return what a figure depends on: processor, threads, accelerator, versions; plain types, for a record."""
+    """Return what a figure depends on: processor, threads, accelerator and versions, as plain types."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "system": f"{platform.system()} {platform.machine()}",
