@@ -33,6 +33,8 @@ ACCENT = "#0b6e8a"
 TILE = 0.95
 """Side of a face in a figure, in inches: the same from figure to figure."""
 
+_HALO = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+
 MARKERS = dict(zip(emotions.COLORS, cycle("s^vo<DPXhpd*"), strict=False))
 """One marker an expression: colours are never the only difference, for readers who do not tell them apart."""
 
@@ -760,13 +762,15 @@ def circumplex_confusions(
     Args:
         table: counts ``[K, K]``, true classes in rows (``metrics.confusion``).
         classes: K canonical names.
-        centers: name of a class to (valence, arousal).
+        centers: name of a class to (valence, arousal); a class without a place (NaN) is left out.
         least: confusions of a smaller share of the true class are left out.
         ax: where to draw.
     """
     ax = _plane(_axes(ax, 6.4, 5.0))
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     bend = {"connectionstyle": "arc3,rad=0.22", "shrinkA": 5, "shrinkB": 6}  # there and back stay apart
+    placed = [i for i, name in enumerate(classes) if np.isfinite(centers[name]).all()]
+    shares, classes = shares[np.ix_(placed, placed)], [classes[i] for i in placed]
     for row, column in np.argwhere((shares >= least) & ~np.eye(len(classes), dtype=bool)):
         ends = {"xytext": centers[classes[row]], "xy": centers[classes[column]]}
         look = {"arrowstyle": "-|>", "color": color(classes[row]), "lw": 22 * shares[row, column]}
@@ -780,9 +784,6 @@ def circumplex_confusions(
     low, high = places.min(axis=0) - [0.3, 0.2], places.max(axis=0) + [0.3, 0.3]
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     return ax
-
-
-_HALO = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 
 def _plane(ax: Axes) -> Axes:

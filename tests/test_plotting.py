@@ -405,6 +405,8 @@ def test_confusions_on_the_circumplex_leave_from_what_is_true_as_wide_as_they_ar
     widths = [arrow.arrow_patch.get_linewidth() for arrow in arrows]
     assert widths[0] / widths[1] == pytest.approx(0.4 / 0.25)
     assert {text.get_text() for text in ax.texts} - {""} == set(CLASSES)
+    ax = plotting.circumplex_confusions(table, CLASSES, centers | {"anger": (np.nan, np.nan)})
+    assert {text.get_text() for text in ax.texts} == set(CLASSES) - {"anger"}
 
 
 def test_subgroups_show_interval_and_ceiling_of_each_part():
