@@ -4,9 +4,9 @@
     python -m benchmarks.faces_transfer ablation --data FOLDER     the same, parts of the renderer off
     python -m benchmarks.faces_transfer few --data FOLDER          500 real faces after drawn ones
 
-Nothing is learned from real faces in the first two. While the renderer was worked on, its figures were read
-on FER2013's Training rows (the ablation still is), so that PublicTest has not chosen anything. The best
-epoch is chosen on drawn faces. Writes data/results/faces_<what>.json.
+The network of the first two learns nothing from real faces; the renderer's constants did: it was tuned by
+eye, on mean images and on these figures over FER2013's Training rows (the ablation is still read there).
+The best epoch is chosen on drawn faces. Writes data/results/faces_<what>.json.
 """
 
 from __future__ import annotations

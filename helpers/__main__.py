@@ -252,7 +252,7 @@ def _fill(python: Path) -> None:
     """Make the environment where needed, install, and stamp it; the stamp is the last thing written."""
     uv, began, before = shutil.which("uv"), time.monotonic(), _mark()
     afresh = before == UNFINISHED or not _version_of(python)
-    _announce("uv" if uv else "pip")
+    _announce("uv" if uv else "pip", afresh)
     (VENV / MARK).write_text(UNFINISHED, encoding="utf-8")
     if afresh:  # what a killed installer left cannot be trusted; its downloads are in the installer's cache
         _empty()
@@ -275,7 +275,9 @@ def _fill(python: Path) -> None:
     )
 
 
-def _announce(installer: str) -> None:
+def _announce(installer: str, afresh: bool) -> None:
+    if not afresh:
+        return _say(f"Setting up: {installer} brings .venv up to date with requirements.txt.")
     duration = "25 s" if installer == "uv" else "100 s"
     cuda = sys.platform == "linux"  # elsewhere PyTorch's builds on PyPI come without
     room = "6 GB of disk, as PyTorch brings CUDA" if cuda else "2 GB of disk"
@@ -286,6 +288,7 @@ def _announce(installer: str) -> None:
     free = shutil.disk_usage(str(ROOT)).free / 1e9
     if free < (6.5 if cuda else 2):
         _say(f"Only {free:.1f} GB are free here, which may not be enough.")
+    return None
 
 
 def _empty() -> None:

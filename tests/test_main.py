@@ -284,6 +284,7 @@ def test_cold_then_warm_then_changed_requirements(project, tmp_path):
     project.require("stub-faces>=1.2", "stub-more>=3")
     code, output = project.run("0")
     assert (code, project.calls()) == (0, 2), output
+    assert output.startswith("Setting up: uv brings .venv up to date")
     assert (project.venv / "kept").exists(), "a change of the requirements adds to what is there"
     assert project.mark.read_text() == setup.stamp("stub-faces>=1.2\nstub-more>=3\n", HERE)
 

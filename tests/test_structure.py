@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import json
 import os
 import re
 import statistics
@@ -288,9 +289,12 @@ def test_no_face_is_committed():
 # --- the README keeps its word ---
 
 
-def test_the_readme_lists_the_notebooks_that_there_are():
+def test_the_readme_lists_the_notebooks_with_their_questions():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert sorted(set(re.findall(r"0\d_\w+\.ipynb", text))) == [path.name for path in cli.run.notebooks(ROOT)]
+    rows = re.findall(r"^\| `(0\d_\w+\.ipynb)` \| (.+?) \|$", text, re.MULTILINE)
+    for (name, question), path in zip(rows, cli.run.notebooks(ROOT), strict=True):
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        assert (name, f"# {name[:2]} · {question}") == (path.name, first.split("\n")[0])
 
 
 def test_the_commands_in_the_readme_are_understood():
