@@ -62,7 +62,7 @@ def test_affectnet_fused_holds_thirteen_values_a_face(some, tmp_path):
     fused = faces.fused_probabilities(drawn.action_units, drawn.class_probabilities).numpy()
     top = layouts.write_affectnet_fused(some, fused, tmp_path)
     for i in (0, 59):
-        values = np.loadtxt(top / "train_set" / "annotations" / f"{i}_prob_rank.txt")
+        values = np.loadtxt(top / "train_set" / "annotations" / f"{i}_prob_rank.txt", delimiter=",")
         np.testing.assert_allclose(values, fused[i], atol=1e-6)
     assert fused.shape[1] == len(emotions.FUSED13)
 

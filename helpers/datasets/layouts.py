@@ -114,7 +114,7 @@ def write_affectnet(faces: FaceSet, root: str | Path) -> Path:
 
 
 def write_affectnet_fused(faces: FaceSet, distribution: np.ndarray, root: str | Path) -> Path:
-    """Write AffectNet with thirteen more values a face, one line of ``annotations/*_prob_rank.txt``.
+    """Write AffectNet with thirteen values more a face, comma-separated in ``annotations/*_prob_rank.txt``.
 
     Args:
         faces: as for :func:`write_affectnet`.
@@ -132,7 +132,7 @@ def write_affectnet_fused(faces: FaceSet, distribution: np.ndarray, root: str | 
         raise ValueError(f"affectnet_fused: distribution must be {wanted}, not {distribution.shape}")
     top = write_affectnet(faces, root)
     for i, (split, values) in enumerate(zip(faces.split, distribution, strict=True)):
-        line = " ".join(f"{value:.6f}" for value in values)
+        line = ",".join(f"{value:.6f}" for value in values)
         _write(top / _PARTS[str(split)] / "annotations" / f"{i}_prob_rank.txt", line + "\n")
     return top
 
