@@ -142,7 +142,7 @@ def test_a_notebook_keeps_a_figure_as_a_picture_of_few_colours():
     ax = plotting.face_rows({"anger": faces(4), "happiness": faces(4, seed=1)})
     full = io.BytesIO()
     ax.figure.savefig(full, format="png", bbox_inches="tight")
-    small = plotting._png(ax.figure)
+    small = plotting.look._png(ax.figure)
     shown, meant = (
         np.asarray(Image.open(data).convert("RGB"), dtype=float) for data in (io.BytesIO(small), full)
     )
