@@ -98,6 +98,7 @@ DRAW |= {
     "roc": lambda ax=None: plotting.roc({"anger": SWEEP, "neutral": SWEEP}, ax=ax),
     "precision_recall": lambda ax=None: plotting.precision_recall({"anger": SWEEP}, ax=ax),
     "agreement": lambda ax=None: plotting.agreement(*plane()[0].T, plane()[1], CLASSES, "valence", ax=ax),
+    "misplaced": lambda ax=None: plotting.misplaced(faces(4), np.eye(4)[:, :2], -np.eye(4)[:, :2], ax=ax),
     "circumplex_errors": lambda ax=None: plotting.circumplex_errors(plane(300)[0], plane(300)[0] / 2, ax=ax),
     "circumplex_confusions": lambda ax=None: plotting.circumplex_confusions(
         np.array([[3, 1, 0], [0, 9, 0], [2, 2, 2]]), CLASSES, emotions.CIRCUMPLEX, ax=ax
@@ -313,6 +314,12 @@ def test_mistakes_stand_under_what_was_said_and_what_was_right():
         x, y = below.get_position()
         left, top = round(x - 24), round(y + 0.05 * 48)
         np.testing.assert_allclose(shown[top : top + 48, left : left + 48] * 255, image, atol=255 / 46 + 1e-6)
+
+
+def test_misplaced_faces_stand_under_what_was_said_and_what_was_annotated():
+    ax = plotting.misplaced(faces(2), np.array([[0.5, -0.25], [0, 1]]), np.array([[-0.64, 0.1], [0.2, 0.3]]))
+    words = [text.get_text() for text in ax.texts]
+    assert words == ["−0.6  +0.1", "not +0.5  −0.2", "+0.2  +0.3", "not +0.0  +1.0"]
 
 
 def test_lr_finder_marks_the_chosen_rate():

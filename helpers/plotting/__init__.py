@@ -15,6 +15,7 @@ from helpers.plotting.pictures import (
     face_grid,
     face_rows,
     landmarks,
+    misplaced,
     mistakes,
     pictures,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "landmarks",
     "learning_curve",
     "lr_finder",
+    "misplaced",
     "mistakes",
     "perturbation",
     "pictures",

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from helpers import emotions
-from helpers.plotting.look import TILE, axes_for, bare, color
+from helpers.plotting.look import INK, MUTED, TILE, axes_for, bare, color
 
 LANDMARK_PARTS = {
     "jaw": range(0, 17),
@@ -128,16 +128,49 @@ def mistakes(
         columns: how many faces go into a row.
         ax: where to draw.
     """
+    said = [(f"{p} {c:.0%}", color(p)) for p, c in zip(predictions, confidence, strict=True)]
+    return _captioned(images, said, [(f"not {name}", color(name)) for name in labels], columns, ax)
+
+
+def misplaced(
+    images: np.ndarray, truth: np.ndarray, predicted: np.ndarray, columns: int = 6, ax: Axes | None = None
+) -> Axes:
+    """Draw faces put elsewhere on the circumplex: above each the prediction, below it the annotation.
+
+    Args:
+        images: ``[N, H, W]`` or ``[N, 3, H, W]``, values from 0 to 255.
+        truth: ``[N, 2]``, (valence, arousal) as annotated.
+        predicted: ``[N, 2]``.
+        columns: how many faces go into a row.
+        ax: where to draw.
+    """
+    said, meant = ([_signed(*pair) for pair in pairs] for pairs in (predicted, truth))
+    return _captioned(
+        images, [(text, INK) for text in said], [(f"not {text}", MUTED) for text in meant], columns, ax
+    )
+
+
+def _signed(*values: float) -> str:
+    return "  ".join(f"{value:+.1f}" for value in values).replace("-", "−")
+
+
+def _captioned(
+    images: np.ndarray,
+    upper: Sequence[tuple[str, str]],
+    lower: Sequence[tuple[str, str]],
+    columns: int,
+    ax: Axes | None,
+) -> Axes:
+    """Draw faces with two lines above each, given as text and colour; the upper one is bold."""
     tiles = _pixels(images)
     columns, space = min(columns, len(tiles)), 0.42
     rows = -(-len(tiles) // columns)
     ax = axes_for(ax, 8.4, 8.4 * rows / columns * (1.06 + space))
     corners = _tile(ax, tiles, [(i // columns, i % columns) for i in range(len(tiles))], space)
     width = tiles.shape[2]
-    for i, (x, y) in enumerate(corners):
-        said = f"{predictions[i]} {confidence[i]:.0%}"
-        _line(ax, x, y - 0.22 * width, width, said, color(predictions[i]), weight="bold")
-        _line(ax, x, y - 0.05 * width, width, f"not {labels[i]}", color(labels[i]))
+    for (x, y), above, below in zip(corners, upper, lower, strict=True):
+        _line(ax, x, y - 0.22 * width, width, *above, weight="bold")
+        _line(ax, x, y - 0.05 * width, width, *below)
     return ax
 
 
