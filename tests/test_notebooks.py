@@ -157,10 +157,24 @@ def test_it_closes_with_takeaways_and_exercises(notebook):
     assert exercises
     assert takeaways[-1] <= exercises[0]
     rest = notebook.cells[exercises[0] :]
-    assert [cell for cell in rest if cell["cell_type"] == "code"] == [], "nothing below depends on an answer"
+    for cell in rest:
+        if cell["cell_type"] == "code":
+            assert_is_a_stub(cell)
     hints = sum(cell["source"].count("<details>") for cell in rest)
     assert 3 <= hints <= 5, "three to five exercises, each with a folded hint"
     assert sum(cell["source"].count("</details>") for cell in rest) == hints
+
+
+def assert_is_a_stub(cell: dict) -> None:
+    """Assert that a cell is one function that waits for its answer, and its check: nothing depends on it."""
+    function, check = ast.parse(cell["source"]).body
+    assert isinstance(function, ast.FunctionDef)
+    assert isinstance(function.body[-1], ast.Raise), "the notebook runs to its end unsolved"
+    assert all(argument.annotation for argument in function.args.args), "a typed signature"
+    assert function.returns is not None
+    assert re.search(r"\[.*\]|number", ast.get_docstring(function)), "with shapes"
+    name = function.name
+    assert ast.unparse(check) == f"checks.check_{name}({name})"
 
 
 # --- what is kept in the file ---
