@@ -119,6 +119,8 @@ PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image
 """Distributions that are imported by another name."""
 WITH = {"nbformat": "nbclient", "jupyter_client": "nbclient", "IPython": "ipykernel", "packaging": "pytest"}
 """Distributions that always come with another, which is declared."""
+OPTIONAL = {"accelerate", "anywidget", "cv2", "onnx", "onnxruntime", "playwright", "sklearnex", "wandb"}
+"""What one feature needs and the notebooks do without: imported where it is used, named where it is missing."""
 
 
 def test_what_is_imported_is_declared():
@@ -127,8 +129,13 @@ def test_what_is_imported_is_declared():
     ours = {"helpers", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:
         for name in {each.split(".")[0] for each in modules(ast.walk(TREES[path]))}:
-            if name not in sys.stdlib_module_names | ours:
+            if name not in sys.stdlib_module_names | ours | OPTIONAL:
                 assert WITH.get(name, PACKAGES.get(name, name)) in declared, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
+def test_what_is_optional_is_imported_where_it_is_used(path):
+    assert not OPTIONAL & {each.split(".")[0] for each in modules(iter(TREES[path].body))}
 
 
 # --- what a function owes its reader ---
