@@ -190,6 +190,15 @@ def test_face_rows_leaves_missing_places_white():
     assert [text.get_text() for text in ax.texts] == ["anger", "neutral"]
 
 
+def test_each_column_of_rows_has_its_title_above_it():
+    rows = {"right": np.zeros((3, 48, 48)), "wrong": np.zeros((3, 48, 48))}
+    ax = plotting.face_rows(rows, ["anger", "", "mean"])
+    above = [text for text in ax.texts if text.get_position()[1] < 0]
+    assert [text.get_text() for text in above] == ["anger", "", "mean"]
+    assert [text.get_position()[0] for text in above] == [24, 51 + 24, 2 * 51 + 24]
+    assert to_hex(ax.lines[-1].get_color()) == emotions.COLORS["anger"]
+
+
 def test_landmark_parts_name_each_of_the_68_points():
     assert sorted({point for part in plotting.LANDMARK_PARTS.values() for point in part}) == list(range(68))
 

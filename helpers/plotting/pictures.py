@@ -61,15 +61,16 @@ def face_grid(
     return ax
 
 
-def face_rows(images: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
+def face_rows(images: Mapping[str, np.ndarray], titles: Sequence[str] = (), ax: Axes | None = None) -> Axes:
     """Draw one row of faces for each name, the name at its left; rows may differ in length.
 
     Args:
         images: name of a row to its faces, ``[n, H, W]`` or ``[n, 3, H, W]``, values from 0 to 255.
+        titles: a short text above each column, or none; the name of an expression also gets its colour.
         ax: where to draw.
     """
     longest = max(map(len, images.values()))
-    ax = axes_for(ax, 1.1 + TILE * longest, TILE * len(images))
+    ax = axes_for(ax, 1.1 + TILE * longest, TILE * (len(images) + 0.25 * bool(len(titles))))
     places = [(row, column) for row, group in enumerate(images.values()) for column in range(len(group))]
     tiles = np.concatenate([_pixels(group) for group in images.values() if len(group)])
     _tile(ax, tiles, places)
@@ -84,6 +85,8 @@ def face_rows(images: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
             solid_capstyle="butt",
         )
         ax.text(-_gap(width) - 0.12 * width, middle, name, ha="right", va="center")
+    for column, title in enumerate(titles):
+        _title(ax, title, column * (width + _gap(width)), 0, width)
     return ax
 
 
