@@ -120,7 +120,7 @@ PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image
 WITH = {"nbformat": "nbclient", "jupyter_client": "nbclient", "IPython": "ipykernel", "packaging": "pytest"}
 """Distributions that always come with another, which is declared."""
 OPTIONAL = {"accelerate", "anywidget", "cv2", "onnx", "onnxruntime", "playwright", "sklearnex", "wandb"}
-"""What one feature needs and the notebooks do without: imported where it is used, named where it is missing."""
+"""What one feature needs and the notebooks do without: imported where it is used."""
 
 
 def test_what_is_imported_is_declared():
