@@ -5,6 +5,7 @@ from helpers.training.evaluation import Evaluation, evaluate, predict
 from helpers.training.history import History
 from helpers.training.loop import Stop, fit
 from helpers.training.run import Run, load_weights, save_weights
+from helpers.training.tracking import TensorBoard, Tracker, WandB
 
 __all__ = [
     "Config",
@@ -12,6 +13,9 @@ __all__ = [
     "History",
     "Run",
     "Stop",
+    "TensorBoard",
+    "Tracker",
+    "WandB",
     "evaluate",
     "fit",
     "load_weights",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from helpers import runtime
-from helpers.batches import Batch, Batches, Faces, random_bits
+from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_bits
 from helpers.training.config import Config, lr_factor, make_optimizer
 from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predict, targets_of
 from helpers.training.history import History
@@ -70,7 +70,7 @@ def fit(
     metrics: Mapping[str, Metric],
     config: Config | None = None,
     *,
-    run: str | Path | None = None,
+    run: str | Path | Run | None = None,
     figures: Mapping[str, Figure] | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -91,7 +91,7 @@ def fit(
         metrics: name to function of (outputs, targets) as arrays; must hold ``config.monitor``, unless that
             is "loss".
         config: how to train.
-        run: the folder to keep the training in, or None to keep nothing.
+        run: the folder to keep the training in, or a :class:`Run` that says more; None to keep nothing.
         figures: name to a function that draws (outputs, targets) of the validation set on an axes; each is
             kept in the run's folder.
         device: "auto", "cpu", "cuda" or "mps".
@@ -111,7 +111,9 @@ def fit(
         raise ValueError(f"monitor {config.monitor!r} is not among the metrics: {', '.join(metrics)}")
     stop = stop or Stop()
     loop = _Loop(model, train, validation, loss, metrics, config, runtime.device(device))
-    keeper = _Keeper(Run(run), loop, figures or {}) if run is not None else None
+    if run is not None and not isinstance(run, Run):
+        run = Run(run)
+    keeper = _Keeper(run, loop, figures or {}) if run is not None else None
     bar = Progress(config.epochs * len(loop.train), loop.steps_done, progress)
     with _own_random_numbers(loop.where), stop.on_interrupt():
         while loop.train_epoch(stop, bar):
@@ -148,6 +150,7 @@ class _Loop:
             train, config.batch_size, seed=config.seed, augment=config.augment, shuffle=True, device=where
         )
         self.validation = Batches(validation, 512, device=where)
+        self.faces = _described(train, self.train, self.validation)
         self.loss, self.metrics, self.config, self.where = loss, metrics, config, where
         self.learned = loss.to(where) if isinstance(loss, nn.Module) else nn.Module()  # of the loss
         self.optimizer = make_optimizer(nn.ModuleList([model, self.learned]), config)
@@ -334,8 +337,7 @@ class _Keeper:
         self.fingerprint = loop.fingerprint()
         self._resume()
         model = {"class": type(loop.model).__name__, **getattr(loop.model, "spec", {})}
-        sizes = {"train": loop.train.num_samples, "validation": loop.validation.num_samples}
-        record = {"model": model, "config": asdict(loop.config), "faces": sizes}
+        record = {"model": model, "config": asdict(loop.config), "faces": loop.faces}
         run.save_config({**record, "machine": runtime.machine()})
 
     def _resume(self) -> None:
@@ -363,6 +365,7 @@ class _Keeper:
     def keep_end(self) -> None:
         if self.loop.history.stopped:
             self._save_state()
+            self.run.pause()
         else:
             self.run.finish(self.loop.history)
 
@@ -372,6 +375,15 @@ class _Keeper:
     def _draw(self, outputs: Arrays, targets: dict[str, np.ndarray]) -> None:
         for name, draw in self.figures.items():
             self.run.save_figure(name, lambda ax, draw=draw: draw(outputs, targets, ax))
+
+
+def _described(faces: Faces, train: Batches, validation: Batches) -> dict[str, Any]:
+    """Return what must be known of the faces to show the network others: their names, size and channels."""
+    channels, _, size = train.images.shape[1:]
+    sizes = {"train": train.num_samples, "validation": validation.num_samples}
+    classes = list(getattr(faces, "classes", ()))
+    scale = {"mean": MEAN, "std": STD}
+    return {**sizes, "classes": classes, "image_size": size, "channels": channels, "normalisation": scale}
 
 
 def _in_float32(outputs: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from helpers import files, plotting
 from helpers.training.history import History
+from helpers.training.tracking import TensorBoard, Tracker, plain
 
 
 class Run:
@@ -29,10 +30,17 @@ class Run:
 
     Args:
         folder: the folder; made at the first write.
+        about: what else ``config.json`` is to say, plain types by name: the data, the command, a note.
+        trackers: who is told how it goes, beside TensorBoard.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, about: Mapping[str, Any] | None = None, trackers: Sequence[Tracker] = ()
+    ) -> None:
+        self.folder, self.about = Path(folder), dict(about or {})
+        self.trackers = (TensorBoard(self.folder / "tensorboard"), *trackers)
+        self._record: dict[str, Any] = {}
+        self._drawn: dict[str, Figure] = {}
         files.sweep(self.folder)
 
     @property
@@ -41,13 +49,14 @@ class Run:
         return self.folder / "best.safetensors"
 
     def save_config(self, record: dict[str, Any]) -> None:
-        """Write ``config.json``.
+        """Write ``config.json``: all that is needed to make the network again and to know where it is from.
 
         Args:
-            record: plain types only.
+            record: plain types only; :attr:`about` is added.
         """
+        self._record = {**record, **self.about}
         with files.replacing(self.folder / "config.json") as file:
-            file.write(json.dumps(record, indent=2).encode())
+            file.write(json.dumps(self._record, indent=2).encode())
 
     def save_history(self, history: History) -> None:
         """Write ``history.csv``, a row an epoch.
@@ -78,23 +87,20 @@ class Run:
         draw(figure.subplots())
         with files.replacing(self.folder / f"{name}.png") as file:
             figure.savefig(file, format="png")
+        self._drawn[name] = figure
 
     def log(self, record: dict[str, float]) -> None:
-        """Write one epoch for TensorBoard.
+        """Tell the trackers of an epoch, and show them what was drawn since the last one.
 
         Args:
             record: numbers by name, with "epoch" among them.
         """
-        # imported here: it takes a second, and only a kept training needs it
-        from torch.utils.tensorboard import SummaryWriter
-
-        epoch = int(record["epoch"])
-        with SummaryWriter(self.folder / "tensorboard", purge_step=epoch) as writer:
-            for name, value in record.items():
-                writer.add_scalar(name, value, epoch)
+        for tracker in self.trackers:
+            tracker.epoch(int(record["epoch"]), record, self._drawn)
+        self._drawn = {}
 
     def finish(self, history: History) -> None:
-        """Draw the curves and remove the state: there is nothing left to go on from.
+        """Draw the curves, tell the trackers what was reached, and remove the state: it is all done.
 
         Args:
             history: all epochs.
@@ -102,7 +108,15 @@ class Run:
         self.save_figure(
             "curves", lambda ax: plotting.curves(history.frame(), best=history.best_epoch, ax=ax)
         )
+        settings = {name: part for name, part in self._record.items() if name != "machine"}
+        for tracker in self.trackers:
+            tracker.end(plain(settings), history.best, (self.best, self.folder / "config.json"))
         (self.folder / "state.pt").unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Tell the trackers that it ends for now."""
+        for tracker in self.trackers:
+            tracker.pause()
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write ``state.pt``: the SHA-256 of what follows, then a file of ``torch.save``.

@@ -1,0 +1,127 @@
+"""What a training tells its trackers: read back from TensorBoard's files, and by a stand-in for W&B."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from helpers import losses, metrics, models, training
+
+
+def fit(drawn_faces, run, stop=None, **settings):
+    torch.manual_seed(0)
+    model = models.create("face-cnn", 7, widths=(4, 8), head_width=8)
+    config = training.Config(epochs=2, batch_size=32, augment=None, precision="float32", **settings)
+    faces = drawn_faces.select(slice(0, 96)), drawn_faces.select(slice(96, 128))
+    score = {"accuracy": metrics.on_labels(metrics.accuracy)}
+    draw = {"confusion": lambda outputs, targets, ax: ax.plot(outputs.argmax(1), targets["labels"])}
+    told = {"run": run, "figures": draw, "progress": False, "device": "cpu", "stop": stop}
+    return training.fit(model, *faces, losses.on_labels(), score, config, **told)
+
+
+class StandIn:
+    """What is used of the package wandb, noting every call."""
+
+    def __init__(self):
+        self.inits, self.logged, self.artefacts, self.finished = [], [], [], 0
+        self.config, self.summary = {}, {}
+        self.Image = lambda figure: ("image", figure)
+
+    def init(self, **about):
+        self.inits.append(about)
+        changing = SimpleNamespace(update=lambda values, **_options: self.config.update(values))
+        return SimpleNamespace(
+            log=lambda values, step: self.logged.append((step, values)),
+            log_artifact=lambda artefact: self.artefacts.append(artefact.files),
+            finish=self.finish,
+            config=changing,
+            summary=self.summary,
+        )
+
+    def finish(self):
+        self.finished += 1
+
+    def Artifact(self, name, type):
+        files = []
+        return SimpleNamespace(add_file=files.append, files=files)
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    stand_in = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    return stand_in
+
+
+def test_tensorboard_has_scalars_figures_and_settings(drawn_faces, tmp_path):
+    about = {"data": {"name": "synthetic", "options": {"num_faces": 210}}}
+    history = fit(drawn_faces, training.Run(tmp_path / "run", about))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    values = [(each.step, each.value) for each in events.Scalars("accuracy")]
+    assert values == [(each["epoch"], pytest.approx(each["accuracy"])) for each in history.epochs]
+    [best] = events.Scalars("best/accuracy")
+    assert (best.step, best.value) == (history.best_epoch, pytest.approx(history.best["accuracy"]))
+    assert [image.step for image in events.Images("confusion")][-1] == history.best_epoch
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    noted = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert noted["config.lr"].number_value == 1e-3
+    assert noted["model.name"].string_value == "face-cnn"
+    assert noted["data.options.num_faces"].number_value == 210
+
+
+def test_the_record_says_what_the_caller_adds(drawn_faces, tmp_path):
+    fit(drawn_faces, training.Run(tmp_path / "run", {"note": "mine"}))
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["note"] == "mine"
+    assert record["model"] | {"widths": (4, 8)} == {
+        "class": "FaceCNN",
+        "name": "face-cnn",
+        "num_classes": 7,
+        "in_channels": 1,
+        "widths": (4, 8),
+        "head_width": 8,
+    }
+    assert record["faces"]["normalisation"] == {"mean": 0.5, "std": 0.25}
+
+
+def test_wandb_gets_the_same_names(drawn_faces, tmp_path, wandb):
+    tracker = training.WandB(tmp_path / "run", "faces", tags=("a", "b"))
+    history = fit(drawn_faces, training.Run(tmp_path / "run", trackers=[tracker]))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    [about] = wandb.inits
+    assert (about["project"], about["tags"], about["mode"]) == ("faces", ["a", "b"], "offline")
+    scalars = set().union(*(values for _, values in wandb.logged)) | set(wandb.summary)
+    assert scalars == set(events.Tags()["scalars"]) | set(events.Tags()["images"])
+    assert [step for step, _ in wandb.logged] == [1, 2]
+    assert wandb.summary["best/accuracy"] == history.best["accuracy"]
+    assert wandb.config["config.lr"] == 1e-3
+    assert [path.rsplit("/")[-1] for path in wandb.artefacts[0]] == ["best.safetensors", "config.json"]
+    assert wandb.finished == 1
+
+
+def test_a_stopped_training_goes_on_under_the_same_id(drawn_faces, tmp_path, wandb):
+    stop = training.Stop()
+
+    class Stopping(training.TensorBoard):
+        def epoch(self, *_):
+            stop.request()
+
+    trackers = [training.WandB(tmp_path / "run", "faces"), Stopping(tmp_path)]
+    assert fit(drawn_faces, training.Run(tmp_path / "run", trackers=trackers), stop).stopped
+    trackers = [training.WandB(tmp_path / "run", "faces")]
+    assert not fit(drawn_faces, training.Run(tmp_path / "run", trackers=trackers)).stopped
+    assert [step for step, _ in wandb.logged] == [1, 2]
+    assert wandb.finished == 2
+    assert wandb.inits[0]["id"] == wandb.inits[1]["id"]
+
+
+def test_without_wandb_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of something missing meets
+    with pytest.raises(ImportError, match="pip install wandb"):
+        training.WandB(tmp_path, "faces")
