@@ -108,7 +108,7 @@ def test_set_up_needs_the_standard_library_alone(name):
     assert outside <= {"helpers"}
 
 
-@pytest.mark.parametrize("name", ["__init__.py", "run.py", "status.py", "testing.py"])
+@pytest.mark.parametrize("name", ["__init__.py", "run.py", "site.py", "status.py", "testing.py"])
 def test_the_command_line_answers_without_anything_installed(name):
     at_the_top = (node for node in TREES[HELPERS / "cli" / name].body)
     outside = {each.split(".")[0] for each in modules(at_the_top)} - sys.stdlib_module_names
