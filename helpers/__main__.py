@@ -30,6 +30,7 @@ MARK = "reading-faces-setup"
 """File in ``.venv`` by which it is ours: a stamp when the environment is complete, UNFINISHED before."""
 UNFINISHED = "unfinished"
 SPARE = {"run": {"jupyterlab", "nbval", "pytest", "hypothesis", "torchmetrics"}, "test": {"jupyterlab"}}
+SPARE |= dict.fromkeys(("predict", "webcam"), SPARE["run"] | {"nbclient", "nbconvert"})
 """Packages that a command does without; Colab has everything that ``run`` needs."""
 
 _OPERATORS = {

@@ -112,7 +112,10 @@ def _eight_bits(where: str, values: np.ndarray) -> Image.Image:
 
 def _square(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return _resampled(image, (image.width - side) // 2, (image.height - side) // 2, side, size)
+
+
+def _resampled(image: Image.Image, left: int, top: int, side: int, size: int) -> Image.Image:
     shrinking = Image.Resampling.HAMMING if side % size else Image.Resampling.BOX
     kind = shrinking if size < side else Image.Resampling.BILINEAR
     return image.resize((size, size), kind, box=(left, top, left + side, top + side))
@@ -137,6 +140,49 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     squares = [_array(_square(Image.fromarray(p), size)) for p in pixels]
     return np.stack(squares) if squares else np.empty((0, size, size), dtype=np.uint8)
+
+
+def cut(pixels: np.ndarray, left: int, top: int, side: int, size: int, color: bool = False) -> np.ndarray:
+    """Return a square out of a decoded picture, the same way as :func:`read` makes one of a whole file.
+
+    Args:
+        pixels: uint8 ``[H, W]``, or ``[3, H, W]`` of RGB.
+        left: column where the square begins; beyond the picture its edge is repeated.
+        top: row where the square begins.
+        side: of the square in the picture, in pixels.
+        size: side of what is returned, in pixels.
+        color: RGB instead of grey.
+
+    Returns:
+        uint8 ``[size, size]``, or ``[3, size, size]`` with ``color``.
+    """
+    rows, columns = (
+        _with_neighbours(begin, side, size, length)
+        for begin, length in ((top, pixels.shape[-2]), (left, pixels.shape[-1]))
+    )
+    part = pixels[..., rows.clip(0, pixels.shape[-2] - 1)[:, None], columns.clip(0, pixels.shape[-1] - 1)]
+    image = Image.fromarray(part if part.ndim == 2 else np.ascontiguousarray(part.transpose(1, 2, 0)))
+    flat = image.convert("RGB" if color else "L")
+    return _array(_resampled(flat, left - int(columns[0]), top - int(rows[0]), side, size))
+
+
+def _with_neighbours(begin: int, side: int, size: int, length: int) -> np.ndarray:
+    """Return rows (or columns) of a square and those beside it that its outermost new pixels are made of."""
+    reach = side // size + 2
+    first = max(begin - reach, min(begin, 0))
+    last = min(begin + side + reach, max(begin + side, length))
+    return np.arange(first, last)
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """Return a picture in grey, uint8 ``[H, W]``; luma as :func:`read` computes it.
+
+    Args:
+        pixels: uint8 ``[H, W]``, or ``[3, H, W]`` of RGB.
+    """
+    if pixels.ndim == 2:
+        return pixels
+    return np.array(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))
 
 
 def size(file: str | Path) -> tuple[int, int]:
