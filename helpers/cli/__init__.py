@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from helpers import did_you_mean
-from helpers.cli import run, testing
+from helpers.cli import predict, run, testing, webcam
 
 ABOUT = """\
 Reading Faces: notebooks on facial expression recognition.
@@ -21,6 +21,7 @@ Reading Faces: notebooks on facial expression recognition.
   python3 -m helpers run 03 -p DATASET fer2013 -p EPOCHS 20
                                          one of them, on your own FER2013 in data/, for twenty epochs
   python3 -m helpers test                every test, the notebooks included
+  python3 -m helpers predict me.jpg      what a trained network reads in a picture
 
 On a fresh machine both first make an environment in .venv (once, about 100 s). To work in the notebooks:
 .venv/bin/python -m jupyterlab           (on Windows: .venv\\Scripts\\python -m jupyterlab)
@@ -56,6 +57,16 @@ COMMANDS = {
         testing.declare,
         testing.check,
         testing.perform,
+    ),
+    "predict": Command(
+        "read the faces in pictures", predict.TEXT, predict.declare, predict.check, predict.perform
+    ),
+    "webcam": Command(
+        "read the faces before a camera, or in a video",
+        webcam.TEXT,
+        webcam.declare,
+        webcam.check,
+        webcam.perform,
     ),
 }
 
