@@ -23,7 +23,7 @@ from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_bits
 from helpers.training.config import Config, lr_factor, make_optimizer
 from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predict, targets_of
 from helpers.training.history import History
-from helpers.training.progress import Progress
+from helpers.training.progress import Progress, Watch
 from helpers.training.run import Run, load_weights, save_weights
 
 Loss = Callable[[Any, dict[str, Tensor]], Tensor]
@@ -73,7 +73,7 @@ def fit(
     run: str | Path | Run | None = None,
     figures: Mapping[str, Figure] | None = None,
     device: str = "auto",
-    progress: bool = True,
+    progress: bool | Watch = True,
     stop: Stop | None = None,
     on_epoch: Callable[[History], None] | None = None,
 ) -> History:
@@ -95,7 +95,7 @@ def fit(
         figures: name to a function that draws (outputs, targets) of the validation set on an axes; each is
             kept in the run's folder.
         device: "auto", "cpu", "cuda" or "mps".
-        progress: show a line that grows.
+        progress: show a line that grows; or a function that is told the share done, several times a second.
         stop: asks the training to end; an interrupt does so too.
         on_epoch: called with the history after each epoch.
 

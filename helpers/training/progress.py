@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
+
+Watch = Callable[[float, dict[str, float | str]], None]
+"""Is told the share of the training that is done, from 0 to 1, and what there is to show beside it."""
 
 _BAR = 20
 _EVERY = 0.2  # seconds between two updates
@@ -19,13 +23,14 @@ class Progress:
     Args:
         total: steps in all.
         done: steps done already.
-        shown: False for silence.
+        shown: False for silence; or a function that is told instead.
     """
 
-    def __init__(self, total: int, done: int = 0, shown: bool = True) -> None:
-        self.total, self.done, self.shown = total, done, shown
+    def __init__(self, total: int, done: int = 0, shown: bool | Watch = True) -> None:
+        self.total, self.done, self.shown = total, done, shown is True
+        self.watch = shown if callable(shown) else None
         self.first, self.started, self.drawn = done, time.perf_counter(), 0.0
-        self.handle = _display("") if shown and _in_notebook() else None
+        self.handle = _display("") if self.shown and _in_notebook() else None
 
     def step(self, **values: float | str) -> None:
         """Count one step.
@@ -37,6 +42,8 @@ class Progress:
         now = time.perf_counter()
         if now - self.drawn >= _EVERY:
             self.drawn = now
+            if self.watch:
+                self.watch(self.done / self.total, values)
             self._draw(self._bar(now) + _listed(values), end="")
 
     def close(self, line: str) -> None:
