@@ -1,14 +1,16 @@
 """From a set of faces to batches on the device, augmented there, with randomness that no cut can change.
 
-The whole set lies on the device as uint8; a batch is an index, a cast, one fused warp and two sums. What
-is random about a sample is a hash of (seed, epoch, sample), so that neither the batch size nor the device
-nor a stop and a resume change it.
+The whole set lies on the device as uint8; a batch is an index, a cast, one fused warp and two sums. Of a set
+that does not fit, the next batch is read from disk while the present one is worked on. What is random about
+a sample is a hash of (seed, epoch, sample), so that neither the batch size nor the device nor a stop and a
+resume change it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,6 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from helpers import files, runtime
 
 MEAN, STD = 0.5, 0.25
 """Pixels are scaled to [0, 1], centred by MEAN and divided by STD, the same for every set and picture."""
@@ -120,6 +124,8 @@ class Batches:
         augment: how to change the images, or None.
         shuffle: draw a new order for each epoch.
         device: where the set lies and the batches are made.
+        resident: keep all images on the device, or read each batch from disk; by default what there is room
+            for. Only memory-mapped images can be read from disk.
 
     Raises:
         ValueError: the set is empty, or the batch size is not positive.
@@ -134,14 +140,14 @@ class Batches:
         augment: Augment | None = None,
         shuffle: bool = False,
         device: torch.device | str = "cpu",
+        resident: bool | None = None,
     ) -> None:
         if len(faces.images) == 0:
             raise ValueError("no faces to make batches from: the set is empty")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.images = _on_device(faces.images, device)
-        if self.images.ndim == 3:
-            self.images = self.images.unsqueeze(1)
+        self.device = torch.device(device)
+        self.images = _held(faces.images, self.device, resident)
         named = {name: getattr(faces, name) for name in TARGETS}
         self.targets = {name: _on_device(a, device) for name, a in named.items() if a is not None}
         self.batch_size, self.seed, self.shuffle, self.augment = batch_size, seed, shuffle, augment
@@ -150,6 +156,12 @@ class Batches:
     def num_samples(self) -> int:
         """The number of faces in the set."""
         return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all images together, ``(N, C, H, W)``."""
+        num, *channels, height, width = self.images.shape
+        return (num, *(channels or [1]), height, width)
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -162,7 +174,7 @@ class Batches:
         Args:
             epoch: which epoch, from 0.
         """
-        samples = torch.arange(self.num_samples, device=self.images.device)
+        samples = torch.arange(self.num_samples, device=self.device)
         if not self.shuffle:
             return samples
         # a stable sort keeps the order the same on every device where two keys collide
@@ -175,9 +187,26 @@ class Batches:
             epoch: which epoch, from 0; decides order and augmentation.
             start: the batch to begin with, to go on where a pass was cut.
         """
-        order = self.order(epoch)
-        for step in range(start, len(self)):
-            yield self.batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch)
+        order, size = self.order(epoch), self.batch_size
+        cuts = [order[step * size : (step + 1) * size] for step in range(start, len(self))]
+        for index, pixels in self._ahead(cuts):
+            yield self._made(pixels, index, epoch)
+
+    def _ahead(self, cuts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each index with its pixels; what lies on disk is read while the batch before is worked on."""
+        if isinstance(self.images, Tensor):
+            yield from ((index, self.images[index]) for index in cuts)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self._read, cuts[0]) if cuts else None
+            for index, following in zip(cuts, [*cuts[1:], None], strict=True):
+                pixels = coming.result()
+                coming = None if following is None else reader.submit(self._read, following)
+                yield index, pixels.to(self.device, non_blocking=True)
+
+    def _read(self, index: Tensor) -> Tensor:
+        pixels = torch.from_numpy(self.images[index.cpu().numpy()])
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
     def batch(self, index: Tensor, epoch: int = 0) -> Batch:
         """Return the named samples as one batch.
@@ -186,10 +215,22 @@ class Batches:
             index: int64 ``[B]``, which samples.
             epoch: decides the augmentation.
         """
-        images = normalise(self.images[index])
+        [(_, pixels)] = self._ahead([index])
+        return self._made(pixels, index, epoch)
+
+    def _made(self, pixels: Tensor, index: Tensor, epoch: int) -> Batch:
+        images = normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1))
         if self.augment is not None:
             images = augmented(images, self.augment, self.seed, epoch, index)
         return Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
+
+
+def _held(images: np.ndarray | files.Rows, where: torch.device, resident: bool | None) -> Tensor | files.Rows:
+    """Return the images on the device, or as rows of their file where they are not to be, or do not fit."""
+    in_file = isinstance(images, np.memmap | files.Rows)
+    if resident or not in_file or (resident is None and images.nbytes <= runtime.free_memory(where) // 2):
+        return _on_device(np.asarray(images), where)
+    return images if isinstance(images, files.Rows) else files.Rows(images)
 
 
 def _on_device(array: np.ndarray, device: torch.device | str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, digests, and what a killed process left behind."""
+"""Files that are whole or not there: atomic writing, digests, left-overs; and arrays too large for memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 _TEMPORARY = ".unfinished-"
 
@@ -62,3 +64,63 @@ def sha256(path: str | Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Rows:
+    """Rows of an array in a file, read when they are asked for and not kept: for sets larger than memory.
+
+    A memory map would do the same, but each page that was ever touched counts as the process's own. An index
+    gives a new array; :meth:`select` gives fewer rows, still in the file.
+
+    Args:
+        array: a memory map, or a slice of one along its first axis; a copy has left the file.
+        rows: which of its rows, in which order; all by default.
+    """
+
+    def __init__(self, array: np.memmap, rows: np.ndarray | None = None) -> None:
+        whole = array
+        while isinstance(whole.base, np.memmap):
+            whole = whole.base
+        address = [a.__array_interface__["data"][0] for a in (whole, array)]
+        self.path, self.offset = whole.filename, whole.offset + address[1] - address[0]
+        self.dtype, self.step = array.dtype, array.strides[0]
+        self.rows = np.arange(len(array)) if rows is None else rows
+        self.shape = (len(self.rows), *array.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes that the rows would take in memory."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, which: Any) -> Rows:
+        """Return some of the rows, unread.
+
+        Args:
+            which: positions, a mask or a slice.
+        """
+        fewer = object.__new__(Rows)
+        fewer.__dict__.update(self.__dict__, rows=self.rows[which])
+        fewer.shape = (len(fewer.rows), *self.shape[1:])
+        return fewer
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        wanted = np.asarray(self.rows[which])
+        out = np.empty((wanted.size, *self.shape[1:]), self.dtype)
+        with open(self.path, "rb", buffering=0) as file:
+            # in the order of the file: what lies together is read together, also from a disk that turns
+            for place in np.argsort(wanted, axis=None):
+                file.seek(self.offset + int(wanted.flat[place]) * self.step)
+                if file.readinto(memoryview(out[place]).cast("B")) != out[place].nbytes:
+                    raise OSError(f"{self.path} ends before row {wanted.flat[place]}; load the set again")
+        return out.reshape(*wanted.shape, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)

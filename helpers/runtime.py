@@ -56,6 +56,22 @@ def _cpu_flag(flag: str) -> bool:
         return False
 
 
+def free_memory(where: torch.device) -> int:
+    """Return the bytes that a device has free, on CPUs those that can be had without swapping.
+
+    Args:
+        where: the device; where the system does not say, four gigabytes are assumed.
+    """
+    if where.type == "cuda":
+        return torch.cuda.mem_get_info(where)[0]
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as lines:
+            available = {name: amount for name, amount, *_ in (line.split() for line in lines)}
+        return int(available["MemAvailable:"]) * 1024
+    except (OSError, KeyError):  # not Linux
+        return 4 * 2**30
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch (every device), so that what follows is the same on each run.
 

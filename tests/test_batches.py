@@ -1,11 +1,14 @@
 """Batches: the same bits however they are cut, and warps that agree with SciPy."""
 
+import gc
+import threading
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage, stats
 
-from helpers import batches
+from helpers import batches, files
 from helpers.batches import Augment, Batches
 
 
@@ -56,6 +59,46 @@ def test_batch_size_and_start_change_no_bit():
     one, other = ([batch.images for batch in data.epoch(2)] for data in (small, large))
     assert torch.equal(torch.cat(one), torch.cat(other))
     assert torch.equal(torch.cat(list(one[3:])), torch.cat([b.images for b in small.epoch(2, start=3)]))
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_batches_from_disk_are_the_same_bits(tmp_path, channels):
+    faces = Faces(50, channels=channels)
+    np.save(tmp_path / "images.npy", faces.images)
+    settings = {"seed": 3, "augment": Augment(), "shuffle": True}
+    resident = Batches(faces, 8, **settings)
+    faces.images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    streamed = Batches(faces, 8, **settings, resident=False)
+    assert isinstance(streamed.images, files.Rows)
+    assert streamed.shape == resident.shape
+    for epoch, start in ((0, 0), (1, 4)):
+        pairs = list(zip(resident.epoch(epoch, start), streamed.epoch(epoch, start), strict=True))
+        assert len(pairs) == 6 - start
+        assert all(torch.equal(a.images, b.images) and torch.equal(a.index, b.index) for a, b in pairs)
+    index = torch.tensor([7, 7, 49])
+    assert torch.equal(streamed.batch(index, 2).images, resident.batch(index, 2).images)
+
+
+def test_a_set_that_has_no_room_is_read_from_disk(tmp_path, monkeypatch):
+    faces = Faces(50)
+    np.save(tmp_path / "images.npy", faces.images)
+    faces.images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert isinstance(Batches(faces).images, torch.Tensor)
+    monkeypatch.setattr(batches.runtime, "free_memory", lambda where: faces.images.nbytes)
+    assert isinstance(Batches(faces).images, files.Rows)
+    assert isinstance(Batches(faces, resident=True).images, torch.Tensor)
+
+
+def test_a_reader_that_stops_early_leaves_nothing_behind(tmp_path):
+    faces = Faces(50)
+    np.save(tmp_path / "images.npy", faces.images)
+    faces.images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    before = threading.active_count()
+    for _ in Batches(faces, 8, resident=False).epoch():
+        break
+    assert threading.active_count() <= before + 1  # the generator is closed when it is collected
+    gc.collect()
+    assert threading.active_count() == before
 
 
 def test_unshuffled_batches_keep_the_rest_and_shuffled_ones_leave_it():

@@ -6,11 +6,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from helpers import did_you_mean, emotions
+from helpers import did_you_mean, emotions, files
 from helpers.datasets import splitting
 
 SPLITS = ("train", "validation", "test")
 LEAKS = ("drop", "keep")
+_IN_MEMORY = 2**30  # bytes of images of which a choice is copied
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,12 @@ class FaceSet:
     def columns(self) -> dict[str, np.ndarray]:
         """Return every array that has one entry a face, by name; those the set does not have are left out."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: values for name, values in named.items() if isinstance(values, np.ndarray)}
+        return {name: values for name, values in named.items() if isinstance(values, np.ndarray | files.Rows)}
 
     def select(self, which: np.ndarray | slice | list[int]) -> FaceSet:
         """Return the faces chosen, every column indexed alike; a slice shares memory, the rest is copied.
+
+        Of memory-mapped images that take more than a gigabyte, the choice stays in the file (``files.Rows``).
 
         Args:
             which: a boolean mask ``[N]``, positions, or a slice.
@@ -115,8 +118,8 @@ class FaceSet:
         which = which if isinstance(which, slice) else np.asarray(which)
         if isinstance(which, np.ndarray) and which.size == 0:
             which = which.astype(np.int64)
-        chosen = {name: values[which] for name, values in self.columns().items()}
-        return replace(self, **chosen, rejected=())
+        chosen = {name: values[which] for name, values in self.columns().items() if name != "images"}
+        return replace(self, **chosen, images=_chosen(self.images, which), rejected=())
 
     def splits(
         self, seed: int = 0, validation: float = 0.1, test: float = 0.2, leaks: str = "drop"
@@ -188,6 +191,12 @@ class FaceSet:
             votes=_add_up(faces.votes, index, len(groups)),
             rejected=self.rejected + gone,
         )
+
+
+def _chosen(images: np.ndarray | files.Rows, which: np.ndarray | slice) -> np.ndarray | files.Rows:
+    if isinstance(images, np.memmap) and images.nbytes > _IN_MEMORY:
+        images = files.Rows(images)
+    return images.select(which) if isinstance(images, files.Rows) else images[which]
 
 
 def _check_split_options(validation: float, test: float, leaks: str) -> None:

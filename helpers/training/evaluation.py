@@ -67,7 +67,7 @@ def predict(
         raise ValueError(f"unknown tta {tta!r}{did_you_mean(tta, AVERAGED_OVER)}; known: none, flip")
     if not isinstance(faces, Batches):
         faces = Batches(faces, batch_size, device=runtime.device(device))
-    where = faces.images.device
+    where = faces.device
     was_training = model.training
     model.to(where).eval()
     with torch.inference_mode(), autocast(where, precision):

@@ -270,8 +270,8 @@ class _Loop:
         for name, tensor in (*self.model.state_dict().items(), *self.learned.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
         for batches in (self.train, self.validation):
-            some = batches.images[:: max(1, batches.num_samples // 256)]
-            digest.update(f"{tuple(batches.images.shape)}".encode() + some.cpu().numpy().tobytes())
+            some = torch.as_tensor(batches.images[:: max(1, batches.num_samples // 256)])
+            digest.update(f"{batches.shape}".encode() + some.cpu().numpy().tobytes())
             for name, values in batches.targets.items():
                 digest.update(name.encode() + values.cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -379,7 +379,7 @@ class _Keeper:
 
 def _described(faces: Faces, train: Batches, validation: Batches) -> dict[str, Any]:
     """Return what must be known of the faces to show the network others: their names, size and channels."""
-    channels, _, size = train.images.shape[1:]
+    channels, _, size = train.shape[1:]
     sizes = {"train": train.num_samples, "validation": validation.num_samples}
     classes = list(getattr(faces, "classes", ()))
     scale = {"mean": MEAN, "std": STD}
