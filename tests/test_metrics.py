@@ -296,7 +296,7 @@ def test_bootstrap_takes_the_same_rows_of_every_array():
 def test_bootstrap_cut_into_pieces_is_the_same(monkeypatch):
     values = np.random.default_rng(0).normal(size=100)
     whole = metrics.bootstrap(np.mean, values)
-    monkeypatch.setattr(metrics, "_CHUNK", 700)
+    monkeypatch.setattr(metrics.certainty, "_CHUNK", 700)
     assert metrics.bootstrap(np.mean, values) == whole
 
 
