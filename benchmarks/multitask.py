@@ -1,0 +1,319 @@
+"""What notebook 05 compares, with several seeds, and how far a longer training gets.
+
+    python -m benchmarks.multitask comparisons [--faces 4000] [--epochs 8] [--seeds 3]
+    python -m benchmarks.multitask longer [--faces 50000] [--epochs 4] [--seeds 3]
+
+The comparisons of losses, heads and augmentation share faces, steps and network, the one that the notebook
+trains. The longer training has more faces and a larger network. All are trained on drawn faces and scored on
+4,000 others, of other people; the best epoch is chosen on validation faces cut from the training ones. Writes
+data/results/multitask_comparisons.json or multitask_longer.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from scipy import stats
+from torch.nn import functional
+
+from helpers import datasets, faces, files, losses, metrics, models, runtime, training
+from helpers.batches import Augment
+
+V1 = Augment(rotation=8, translation=0.06, scale=0.08, brightness=0.1, contrast=0.2, erasing=0)
+V2 = replace(V1, erasing=0.25, perspective=0.2)
+CONFIG = training.Config(batch_size=64, lr=4e-3, weight_decay=0.05, monitor="mean score", augment=V1)
+HEADS = {"labels": 7, "valence": 1, "arousal": 1}
+SCORES = {
+    "labels": ("accuracy", metrics.on_labels(metrics.accuracy)),
+    "valence": ("CCC valence", metrics.on_dimension(metrics.ccc, "valence")),
+    "arousal": ("CCC arousal", metrics.on_dimension(metrics.ccc, "arousal")),
+}
+JUDGED_SEED = 1_000_001  # of the faces that are scored: other people than any trained on
+
+
+def terms(distance: losses.Loss, heads: Iterable[str] = HEADS) -> dict[str, losses.Loss]:
+    """Return the loss of each head.
+
+    Args:
+        distance: of the two numbers.
+        heads: which ones.
+    """
+    every = {name: losses.on_dimension(name, distance) for name in ("valence", "arousal")}
+    every["labels"] = losses.on_labels(label_smoothing=0.1)
+    return {name: every[name] for name in heads}
+
+
+def plain(distance: losses.Loss, heads: Iterable[str] = HEADS) -> losses.Loss:
+    """Return the sum of the losses of some heads.
+
+    Args:
+        distance: of the two numbers.
+        heads: which ones.
+    """
+    return losses.weighted_sum(terms(distance, heads), {})
+
+
+def learned() -> losses.Loss:
+    """Return squared errors and cross-entropy with learned weights."""
+    return losses.UncertaintyWeighted(terms(losses.mse), ("valence", "arousal"), speed=10)
+
+
+NUMBERS = ("valence", "arousal")
+
+
+class LocalContrast(torch.nn.Module):
+    """Each pixel less the mean of its surroundings, divided by their spread (Jarrett et al. 2009).
+
+    Light that changes slowly over the face cancels; edges stay, faint ones as strong as others.
+
+    Args:
+        radius: of the surroundings in pixels: a box of 2 radius + 1, applied twice.
+    """
+
+    def __init__(self, radius: int = 4) -> None:
+        super().__init__()
+        self.radius = radius
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images ``[B, C, H, W]`` of the same shape.
+
+        Args:
+            images: normalised.
+        """
+        centred = images - self._blurred(images)
+        spread = self._blurred(centred.square()).sqrt()
+        return centred / (spread + 0.125)  # eight levels of grey: less is noise
+
+    def _blurred(self, images: torch.Tensor) -> torch.Tensor:
+        for size in 2 * [(1, 2 * self.radius + 1), (2 * self.radius + 1, 1)]:
+            edge = (size[1] // 2, size[1] // 2, size[0] // 2, size[0] // 2)
+            images = functional.avg_pool2d(functional.pad(images, edge, mode="reflect"), size, stride=1)
+        return images
+
+
+def small(heads: Mapping[str, int]) -> torch.nn.Module:
+    """Return the network of the notebook.
+
+    Args:
+        heads: name to outputs.
+    """
+    return models.create("face-cnn", heads, stem="unshuffle", dropout=0.2)
+
+
+def large(heads: Mapping[str, int]) -> torch.nn.Module:
+    """Return one with twice as many layers, behind local contrast.
+
+    Args:
+        heads: name to outputs.
+    """
+    options = {"stem": "unshuffle", "dropout": 0.0, "convs": 2, "widths": (24, 48, 96, 192)}
+    return torch.nn.Sequential(LocalContrast(), models.create("face-cnn", heads, **options))
+
+
+RUNS = {
+    "CE + MSE": (lambda: plain(losses.mse), HEADS, V1),
+    "CE + CCC": (lambda: plain(losses.ccc_loss), HEADS, V1),
+    "learned weights": (learned, HEADS, V1),
+    "word alone": (lambda: plain(losses.mse, ["labels"]), {"labels": 7}, V1),
+    "numbers alone": (lambda: plain(losses.ccc_loss, NUMBERS), dict.fromkeys(NUMBERS, 1), V1),
+    "no augmentation": (lambda: plain(losses.ccc_loss), HEADS, None),
+    "v2": (lambda: plain(losses.ccc_loss), HEADS, V2),
+}
+"""Name to (loss, heads, augmentation)."""
+LONGER = {"CE + CCC": (lambda: plain(losses.ccc_loss), HEADS, V1.scaled(0.5))}
+PARTS = {"comparisons": (RUNS, small, 4000, 8), "longer": (LONGER, large, 50_000, 4)}
+"""Name to (runs, network, faces, epochs)."""
+
+
+def scores_of(heads: Iterable[str]) -> dict[str, training.evaluation.Metric]:
+    """Return the scores of some heads, and their mean.
+
+    Args:
+        heads: their names.
+    """
+    named = dict(SCORES[head] for head in heads)
+    return named | {
+        "mean score": lambda outputs, targets: np.mean([f(outputs, targets) for f in named.values()])
+    }
+
+
+def train(
+    parts: tuple[datasets.FaceSet, ...], run: tuple, seed: int, epochs: int, network: Callable
+) -> tuple[torch.nn.Module, float]:
+    """Return a network trained with one seed, and the CPU seconds it took.
+
+    Args:
+        parts: training and validation faces.
+        run: loss, heads and augmentation.
+        seed: of weights, order and augmentation.
+        epochs: passes over the training faces.
+        network: makes one from its heads.
+    """
+    make_loss, heads, augment = run
+    torch.manual_seed(seed)
+    model = network(heads)
+    config, started = replace(CONFIG, epochs=epochs, augment=augment, seed=seed), time.process_time()
+    training.fit(model, *parts, make_loss(), scores_of(heads), config, progress=False)
+    return model, time.process_time() - started
+
+
+def judge(model: torch.nn.Module, judged: datasets.FaceSet, heads: Iterable[str]) -> dict[str, float]:
+    """Return what a network scores on faces of other people; it sees each and its mirror image.
+
+    Args:
+        model: the network.
+        judged: the faces.
+        heads: its heads.
+    """
+    targets = {"labels": judged.labels, "valence_arousal": judged.valence_arousal}
+    outputs = training.predict(model, judged, tta="flip")
+    found = {name: float(score(outputs, targets)) for name, score in dict(map(SCORES.get, heads)).items()}
+    for i, name in enumerate(NUMBERS):
+        if name in outputs:
+            truth, said = judged.valence_arousal[:, i], outputs[name][:, 0]
+            found[f"RMSE {name}"] = float(metrics.rmse(truth, said))
+            found[f"within-class CCC {name}"] = float(metrics.within_class_ccc(judged.labels, truth, said))
+    return found
+
+
+def over_seeds(scores: list[dict[str, float]], level: float = 0.95) -> dict[str, dict]:
+    """Return mean and half width of the interval of each score over seeds, by Student's t.
+
+    Args:
+        scores: one record a seed.
+        level: of the interval.
+    """
+    table = {name: np.array([record[name] for record in scores]) for name in scores[0]}
+    wide = stats.t.ppf((1 + level) / 2, len(scores) - 1) / len(scores) ** 0.5 if len(scores) > 1 else np.nan
+    return {
+        "mean": {name: float(values.mean()) for name, values in table.items()},
+        "half_width": {name: float(wide * values.std(ddof=1)) for name, values in table.items()},
+        "seeds": scores,
+    }
+
+
+def ceiling(judged: datasets.FaceSet) -> dict[str, float]:
+    """Return what knowing every action unit scores on these faces.
+
+    Args:
+        judged: the faces.
+    """
+    truth = faces.valence_arousal(torch.tensor(judged.action_units)).numpy()
+    found = {"accuracy": float(judged.distribution.max(axis=1).mean())}
+    for i, name in enumerate(NUMBERS):
+        annotated = judged.valence_arousal[:, i]
+        found[f"CCC {name}"] = float(metrics.ccc(annotated, truth[:, i]))
+        found[f"RMSE {name}"] = float(metrics.rmse(annotated, truth[:, i]))
+        within = metrics.within_class_ccc(judged.labels, annotated, truth[:, i])
+        found[f"within-class CCC {name}"] = float(within)
+    return found
+
+
+def floor(judged: datasets.FaceSet) -> dict[str, float]:
+    """Return what the commonest word and the mean score on these faces.
+
+    Args:
+        judged: the faces.
+    """
+    shares, spread = np.bincount(judged.labels) / len(judged), judged.valence_arousal.std(axis=0)
+    found = {f"RMSE {name}": float(spread[i]) for i, name in enumerate(NUMBERS)}
+    return found | {"accuracy": float(shares.max()), "CCC valence": 0.0, "CCC arousal": 0.0}
+
+
+def tell(name: str, values: dict[str, float], seconds: float) -> None:
+    """Print one line.
+
+    Args:
+        name: of the run.
+        values: its scores.
+        seconds: of the CPU.
+    """
+    print(f"{name:20} {seconds:5.0f} CPU-s", {k: round(v, 3) for k, v in values.items()}, flush=True)
+
+
+def repeated(
+    run: tuple,
+    parts: tuple[datasets.FaceSet, ...],
+    judged: datasets.FaceSet,
+    options: argparse.Namespace,
+    network: Callable,
+) -> dict:
+    """Train a run with each seed; return its scores over seeds and the CPU seconds of one training.
+
+    Args:
+        run: loss, heads and augmentation.
+        parts: training and validation faces.
+        judged: the faces that are scored.
+        options: of the command line.
+        network: makes one from its heads.
+    """
+    scores, seconds = [], []
+    for seed in range(options.seeds):
+        model, spent = train(parts, run, seed, options.epochs, network)
+        scores.append(judge(model, judged, run[1]))
+        seconds.append(spent)
+        tell(f"  seed {seed}", scores[-1], spent)
+    return over_seeds(scores) | {"cpu_seconds": float(np.mean(seconds)), "augment": run[2] and asdict(run[2])}
+
+
+def arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--faces", type=int, help="to draw; a tenth is for validation")
+    parser.add_argument("--epochs", type=int, help="passes over them")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", default="data", help="folder whose cache/ keeps the drawn faces")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", help="file to write")
+    options = parser.parse_args()
+    options.faces = options.faces or PARTS[options.part][2]
+    options.epochs = options.epochs or PARTS[options.part][3]
+    options.out = options.out or f"data/results/multitask_{options.part}.json"
+    return options
+
+
+def main() -> None:
+    """Train every run of a part with every seed; write what they score."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    wanted, network = PARTS[options.part][:2]
+    judged = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED)
+    started = time.process_time()
+    parts = datasets.load("synthetic", options.data, num_faces=options.faces).splits(test=0.0)[:2]
+    drawing, runs = time.process_time() - started, {}
+    for name, run in wanted.items():
+        print(name, flush=True)
+        runs[name] = repeated(run, parts, judged, options, network)
+    words = ["FOLDER" if word == options.data else word for word in sys.argv[1:]]
+    record = {
+        "set": "synthetic",
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", "-m", "benchmarks.multitask", *words]),
+        "machine": runtime.machine(),
+        "faces": {"train": len(parts[0]), "validation": len(parts[1]), "judged": len(judged)},
+        "cpu_seconds_drawing": drawing,
+        "parameters": models.num_parameters(network(HEADS)),
+        "config": asdict(replace(CONFIG, epochs=options.epochs)),
+        "runs": runs,
+        "floor": floor(judged),
+        "ceiling": ceiling(judged),
+    }
+    record["config"].pop("augment")  # each run has its own
+    with files.replacing(options.out) as file:
+        file.write(json.dumps(record, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()
