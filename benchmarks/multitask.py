@@ -166,16 +166,15 @@ def train(
     return model, time.process_time() - started
 
 
-def judge(model: torch.nn.Module, judged: datasets.FaceSet, heads: Iterable[str]) -> dict[str, float]:
-    """Return what a network scores on faces of other people; it sees each and its mirror image.
+def judge(outputs: dict[str, np.ndarray], judged: datasets.FaceSet, heads: Iterable[str]) -> dict[str, float]:
+    """Return what answers for faces of other people score.
 
     Args:
-        model: the network.
+        outputs: head to its outputs.
         judged: the faces.
-        heads: its heads.
+        heads: which heads.
     """
     targets = {"labels": judged.labels, "valence_arousal": judged.valence_arousal}
-    outputs = training.predict(model, judged, tta="flip")
     found = {name: float(score(outputs, targets)) for name, score in dict(map(SCORES.get, heads)).items()}
     for i, name in enumerate(NUMBERS):
         if name in outputs:
@@ -183,6 +182,18 @@ def judge(model: torch.nn.Module, judged: datasets.FaceSet, heads: Iterable[str]
             found[f"RMSE {name}"] = float(metrics.rmse(truth, said))
             found[f"within-class CCC {name}"] = float(metrics.within_class_ccc(judged.labels, truth, said))
     return found
+
+
+def averaged(several: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the mean of the answers of several networks, of the word its probabilities.
+
+    Args:
+        several: the outputs of each by head.
+    """
+    mean = {name: np.mean([outputs[name] for outputs in several], axis=0) for name in several[0]}
+    if "labels" in mean:
+        mean["labels"] = np.mean([metrics.softmax(outputs["labels"]) for outputs in several], axis=0)
+    return mean
 
 
 def over_seeds(scores: list[dict[str, float]], level: float = 0.95) -> dict[str, dict]:
@@ -247,7 +258,7 @@ def repeated(
     options: argparse.Namespace,
     network: Callable,
 ) -> dict:
-    """Train a run with each seed; return its scores over seeds and the CPU seconds of one training.
+    """Train a run with each seed; return the scores over seeds and of all together, and the CPU seconds.
 
     Args:
         run: loss, heads and augmentation.
@@ -256,13 +267,17 @@ def repeated(
         options: of the command line.
         network: makes one from its heads.
     """
-    scores, seconds = [], []
+    answers, scores, seconds = [], [], []
     for seed in range(options.seeds):
         model, spent = train(parts, run, seed, options.epochs, network)
-        scores.append(judge(model, judged, run[1]))
+        answers.append(training.predict(model, judged, tta="flip"))
+        scores.append(judge(answers[-1], judged, run[1]))
         seconds.append(spent)
         tell(f"  seed {seed}", scores[-1], spent)
-    return over_seeds(scores) | {"cpu_seconds": float(np.mean(seconds)), "augment": run[2] and asdict(run[2])}
+    together = judge(averaged(answers), judged, run[1])
+    tell("  together", together, sum(seconds))
+    found = {"together": together, "cpu_seconds": float(np.mean(seconds))}
+    return over_seeds(scores) | found | {"augment": run[2] and asdict(run[2])}
 
 
 def arguments() -> argparse.Namespace:
