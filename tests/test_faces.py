@@ -276,7 +276,7 @@ def test_probabilities_are_the_written_formula():
         scores[:, c] = faces.truth.BIAS[name]
         for number, weight in faces.truth.EVIDENCE[name].items():
             scores[:, c] += weight * units[:, numbers.index(number)]
-    raised = np.exp(0.75 / 2.0 * scores)
+    raised = np.exp(0.65 / 2.0 * scores)
     expected = 0.9 * raised / raised.sum(1, keepdims=True) + 0.1 / 7
     given = faces.class_probabilities(torch.tensor(units), ambiguity=2.0, label_noise=0.1)
     np.testing.assert_allclose(given.numpy(), expected, rtol=1e-4)

@@ -8,6 +8,8 @@ what varies between people and pictures is in :mod:`helpers.faces.people`; how i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -51,7 +53,7 @@ __all__ = [
     "valence_arousal",
 ]
 
-BLOCK = 64  # faces drawn at a time, fewer where they are larger than 96 pixels: what bounds the memory
+BLOCK = 256  # faces drawn at a time, fewer where they are larger than 48 pixels: what bounds the memory
 PEOPLE = 50  # so many different people follow each other before the first comes back
 
 
@@ -132,14 +134,32 @@ def sample(
     people.known(IDENTITY | VIEW, fixed or {})
     raters = _Raters(num_raters, ambiguity, label_noise, va_noise)
     weights = truth.balance_of(balance).to(device)
-    blocks = []
-    step = _block_size(size, device)
-    for start in range(0, num_faces, step):  # a last block is drawn whole and cut, so that no shape differs
+    step = min(_block_size(size, device), -(-num_faces // 64) * 64)
+
+    def drawn(start: int) -> Drawn:  # a last block is drawn whole and cut, so that no shape differs
         index = torch.arange(start, start + step, device=device)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
         block = _block(seed, index, subject, weights, raters, size, color, fixed or {})
-        blocks.append(_cut(block if masks else replace(block, masks=None), num_faces - start))
-    return _joined(blocks)
+        return _cut(block if masks else replace(block, masks=None), num_faces - start)
+
+    return _joined(_side_by_side(drawn, range(0, num_faces, step), device))
+
+
+def _side_by_side(draw: Callable[[int], Drawn], starts: Sequence[int], device: str | torch.device) -> list:
+    """Draw blocks: on a CPU each block on one thread and as many at once as PyTorch may use.
+
+    PyTorch's own threads would share out every small operation, which costs more than it saves; and a block
+    that one thread draws has the same bytes however many there are.
+    """
+    threads = torch.get_num_threads()
+    if torch.device(device).type != "cpu":
+        return [draw(start) for start in starts]
+    try:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(draw, starts))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -278,8 +298,8 @@ def _sides(action_units: Tensor | dict[str, float]) -> Tensor:
 
 
 def _block_size(size: int, device: str | torch.device) -> int:
-    many = BLOCK if torch.device(device).type == "cpu" else 64 * BLOCK  # a GPU is idle with a few
-    return max(1, min(many, many * 96**2 // size**2))
+    many = BLOCK if torch.device(device).type == "cpu" else 16 * BLOCK  # a GPU is idle with a few
+    return max(1, min(many, many * 48**2 // size**2))
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

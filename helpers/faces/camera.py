@@ -22,8 +22,9 @@ def textures(seed: int, subject: Tensor, index: Tensor, size: int) -> dict[str, 
         index: int64 ``[N]``, which picture.
         size: pixels along a side.
     """
-    shapes = {"skin": (40, 30), "hair": (3, 26), "background": (5, 5), "grain": (size, size)}
-    owner = {"skin": subject, "hair": subject, "background": index, "grain": index}
+    shapes = {"skin": (40, 30), "hair": (3, 44), "background": (5, 5), "grain": (size, size)}
+    shapes |= {"letters": (5, 36)}
+    owner = dict.fromkeys(shapes, index) | {"skin": subject, "hair": subject}
     return {
         name: chance.normal(seed, name, owner[name], rows * columns).view(-1, 1, rows, columns)
         for name, (rows, columns) in shapes.items()
@@ -44,9 +45,9 @@ def framed(view: dict[str, Tensor], units: Tensor) -> dict[str, Tensor]:
     """Return the view as a face detector would crop it: it follows the turned face and the open jaw."""
     right, down = (
         0.4 * torch.sin(view["yaw"]),
-        0.2 * torch.sin(view["pitch"]) + 0.45 * jaw_drop(units)[:, 0, 0],
+        0.2 * torch.sin(view["pitch"]) + 0.22 * jaw_drop(units)[:, 0, 0],
     )
-    scale = view["scale"] * (1 - 0.2 * jaw_drop(units)[:, 0, 0])
+    scale = view["scale"] * (1 - 0.15 * jaw_drop(units)[:, 0, 0])
     return view | {"shift_x": view["shift_x"] - right, "shift_y": view["shift_y"] - down, "scale": scale}
 
 
@@ -111,9 +112,21 @@ def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamesp
     image = image.lerp(s.ink["hair"] * light, _mane(x, y, s)[:, None])
     throat = x + 0.1 * torch.sin(v.yaw)
     neck = ((0.62 * p.face_width - throat.abs()) / edge + 0.5).clamp(0, 1) * (y > 0.3)
-    image = image.lerp(s.ink["skin"] * 0.55 * light, neck[:, None])
+    image = image.lerp(s.ink["skin"] * v.neck[:, None] * light, neck[:, None])
     shoulder = ((y - 1.15 - 0.35 * (0.5 - x.abs()).clamp(min=0) + 0.05 * x.abs()) / edge + 0.5).clamp(0, 1)
-    return image.lerp(v.clothes[:, None] * light, shoulder[:, None])
+    image = image.lerp(v.clothes[:, None] * light, shoulder[:, None])
+    return _ears(image, x, y, s, v, light)
+
+
+def _ears(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> Tensor:
+    """What stands out of the ears behind the cheeks, where hair does not hide them."""
+    p = s.person
+    w = y - tilt(y, v) + 0.02
+    side = torch.where(x < 0, -1.0, 1.0)
+    across = (x - 1.03 * p.face_width * torch.sin(1.62 * side + v.yaw)) / 0.09
+    ear = across.square() + (w / 0.18).square()
+    cover = ((1 - ear) / 0.3).clamp(0, 1) * (p.hair_length == 0)
+    return image.lerp(s.ink["skin"] * light * (0.5 + 0.35 * ear.clamp(0, 1))[:, None], cover[:, None])
 
 
 def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
@@ -142,28 +155,50 @@ def _side(image: Tensor, place: SimpleNamespace, s: paint.Sheet, light: Tensor) 
     return image.lerp(s.ink["skin"] * light * (0.55 + 0.35 * ear.clamp(0, 1))[:, None], cover[:, None])
 
 
-def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> Tensor:
-    along, across = (
-        (x - v.hand_x) * 0.5 * v.hand_x.sign() + (y - v.hand_y) * 0.85,
-        (x - v.hand_x) * 0.85 - (y - v.hand_y) * 0.5 * v.hand_x.sign(),
-    )
-    finger = across / 0.13
-    ridge = (1 - 2 * (finger - finger.floor() - 0.5).abs()).clamp(0, 1).sqrt()
-    tips = 0.06 * (finger.floor() + 0.5).abs()
-    cover = ((along - tips + 0.05 * (1 - ridge)) / s.edge + 0.5).clamp(0, 1) * (finger.abs() < 2) * v.hand
-    return image.lerp(s.ink["skin"] * light * (0.55 + 0.5 * ridge)[:, None], cover[:, None])
+def _rows(numbers: SimpleNamespace, rows: Tensor, *names: str) -> SimpleNamespace:
+    return SimpleNamespace(**{name: getattr(numbers, name)[rows] for name in names})
 
 
-def _strand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace) -> Tensor:
-    lock = bell((x - s.person.parting - 0.35 * (y + 0.9)) / 0.07) * v.strand * window(y, -2, 0.4, 0.3)
-    return image.lerp(s.ink["hair"].expand_as(image), lock[:, None])
+_FINGERS = ((-0.2, -0.3), (-0.07, -0.42), (0.07, -0.4), (0.2, -0.26))  # how far across, and where the tip is
 
 
-def _watermark(image: Tensor, v: SimpleNamespace) -> Tensor:
-    axis = torch.linspace(-1, 1, image.shape[-1], device=image.device)
-    letters = (torch.cos(axis * 43) * torch.cos(axis * 29 + 1)).clamp(min=0)[None, None, :]
-    line = bell((axis[None, :, None] - 0.3) / 0.09) * letters * v.watermark
-    return image + line[:, None] * (1 - image)
+def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> None:
+    """Four fingers laid on the face from below, in the pictures that have a hand."""
+    rows = v.hand.flatten().nonzero()[:, 0]
+    hand = _rows(v, rows, "hand_x", "hand_y")
+    aside, down, side = x[rows] - hand.hand_x, y[rows] - hand.hand_y, hand.hand_x.sign()
+    along, across = aside * 0.5 * side + down * 0.87, aside * 0.87 - down * 0.5 * side
+    palm = (across.abs() / 0.36).clamp(max=2)
+    bulge = (1 - palm.square()).clamp(min=0) * ((along - 0.15) / 0.1).clamp(0, 1)
+    for middle, tip in _FINGERS:
+        beyond = (tip - along).clamp(min=0)
+        bulge = torch.maximum(bulge, 1 - (beyond.square() + (across - middle).square()) / 0.075**2)
+    cover = (bulge / (2 * s.edge / 0.075) + 0.5).clamp(0, 1) * (bulge > -1)
+    shade = 0.45 + 0.55 * bulge.clamp(0, 1).sqrt()
+    ink = s.ink["skin"][rows] * light[rows] * shade[:, None]
+    image[rows] = image[rows].lerp(ink, cover[:, None])
+
+
+def _strand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace) -> None:
+    """A lock of hair across the face, in the pictures that have one."""
+    rows = v.strand.flatten().nonzero()[:, 0]
+    below = y[rows] + 0.9
+    lock = bell((x[rows] - s.person.parting[rows] - 0.25 * below - 0.15 * below.square()) / 0.06)
+    lock = lock * v.strand[rows] * window(y[rows], -2, 0.4, 0.3)
+    image[rows] = image[rows].lerp(s.ink["hair"][rows].expand_as(image[rows]), lock[:, None])
+
+
+def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
+    """A line of pale letters, in the pictures that have one."""
+    rows = v.watermark.flatten().nonzero()[:, 0]
+    size = image.shape[-1]
+    height = max(3, size // 7)
+    strokes = stretched((letters[rows] > 0).float(), (height, size))[:, None] * v.watermark[rows, None]
+    first = ((v.watermark_y[rows, 0, 0] + 1) / 2 * (size - height)).long()
+    place = first[:, None] + torch.arange(height, device=image.device)
+    image[rows[:, None], :, place] += (strokes * (1 - image[rows].mean((1, 2, 3))[:, None, None, None]))[
+        :, 0, :, None
+    ].expand(-1, -1, image.shape[1], -1)
 
 
 def _sensor(image: Tensor, v: SimpleNamespace, grain: Tensor) -> Tensor:
@@ -200,11 +235,11 @@ def picture(
     face = _side(_seen(paint.lit(sheet, view), place), place, sheet, light)
     image = _behind(_backdrop(x, v, texture, size).expand_as(face), x, y, sheet, v, light)
     image = image.lerp(face, (place.distance / sheet.edge + 0.5).clamp(0, 1)[:, None])
-    image = _strand(_hand(image, x, y, sheet, v, light), x, y, sheet, v)
+    _hand(image, x, y, sheet, v, light)
+    _strand(image, x, y, sheet, v)
+    _watermark(image, v, texture["letters"])
     inside = (place.distance > 0)[:, None]
-    return _sensor(_watermark(image, v), v, texture["grain"]), inside & regions(
-        place.u, place.w, sheet.person
-    )
+    return _sensor(image, v, texture["grain"]), inside & regions(place.u, place.w, sheet.person)
 
 
 def _seen(sheet: Tensor, place: SimpleNamespace) -> Tensor:

@@ -29,10 +29,11 @@ def inks(person: dict[str, Tensor], color: bool) -> dict[str, Tensor]:
     colours = {
         "skin": skin,
         "shadow": skin * torch.tensor([0.42, 0.34, 0.32]).to(skin),
-        "lip": lip,
-        "upper lip": lip * 0.8,
+        "lip": lip * 1.08,
+        "upper lip": lip * 0.82,
         "hair": _tint(person["hair_shade"], (0.85, 1.1, 1.4)),
-        "white": person["teeth"][:, None] * 0.25 + 0.5 + 0 * skin,
+        "brow": _tint(0.6 * person["hair_shade"].clamp(max=0.45), (0.85, 1.1, 1.4)),
+        "white": person["teeth"][:, None] * 0.25 + 0.45 + 0 * skin,
         "iris": _tint(person["iris_shade"], (1.0, 0.95, 0.95)),
         "teeth": person["teeth"][:, None] * torch.tensor([1.0, 0.97, 0.9]).to(skin),
         "mouth": 0.09 * torch.tensor([1.3, 0.8, 0.8]).to(skin) + 0 * skin,
@@ -96,26 +97,27 @@ class Band:
 
     def below(self, curve: Tensor, soft: float = 0.0) -> Tensor:
         """Return 1 below a curve ``[N, 1, W]``, 0 above, with a soft edge."""
-        return ((self.y - curve) / max(self.edge, soft) + 0.5).clamp(0, 1)
+        return (self.y - curve).div_(max(self.edge, soft)).add_(0.5).clamp_(0, 1)
 
     def between(self, upper: Tensor, lower: Tensor) -> Tensor:
         """Return 1 between two curves, less where they are closer than a pixel."""
-        return (self.below(upper) - self.below(lower)).clamp(min=0)
+        return self.below(upper).sub_(self.below(lower)).clamp_(min=0)
 
     def along(self, curve: Tensor, half_width: Tensor | float) -> Tensor:
         """Return a soft line along a curve ``[N, 1, W]``, never thinner than the picture can show."""
         half = torch.as_tensor(half_width).clamp(min=0.5 * self.edge)
-        return bell((self.y - curve) / half) * (torch.as_tensor(half_width) / half)
+        return bell((self.y - curve).div_(half)).mul_(torch.as_tensor(half_width) / half)
 
 
 def bell(z: Tensor) -> Tensor:
     """Return exp(-z²)."""
-    return torch.exp(-z.square())
+    return z.square().neg_().exp_()
 
 
 def window(t: Tensor, low: float, high: float, soft: float) -> Tensor:
     """Return 1 where t lies from low to high, falling to 0 over ``soft`` outside."""
-    return (((t - low) / soft + 1).clamp(0, 1)) * (((high - t) / soft + 1).clamp(0, 1))
+    rising, falling = (t - (low - soft)).div_(soft), (t - (high + soft)).div_(-soft)
+    return rising.clamp_(0, 1) * falling.clamp_(0, 1)
 
 
 def stretched(texture: Tensor, shape: torch.Size, mode: str = "bilinear") -> Tensor:
@@ -141,18 +143,18 @@ def _bumps(s: Sheet) -> list[tuple[Tensor, Tensor, float]]:
         (pair(p.eye_x, 0.17, -0.09 * p.deep_eyes), p.eye_y - 0.03, 0.11),
         (pair(0.15, 0.06, -0.05 * p.deep_eyes), p.eye_y - 0.02, 0.09),
         (pair(p.eye_x, 0.12, 0.05), p.eye_y, 0.08),
-        (pair(0.0, 0.075, 1.1 * nose), 0.5 * (tip + p.eye_y) - 0.05, 0.22),
-        (pair(0.0, 0.095, nose), tip, 0.1),
+        (pair(0.0, 0.085, 0.85 * nose), 0.5 * (tip + p.eye_y) - 0.05, 0.24),
+        (pair(0.0, 0.1, 0.8 * nose), tip, 0.1),
         (pair(wide - 0.05, 0.055, 0.45 * nose), tip + 0.035, 0.06),
         (pair(0.0, 0.16, -0.25 * nose), tip + 0.15, 0.06),
-        (pair(0.52, 0.17, 0.055 * p.cheekbones), p.eye_y + 0.25, 0.13),
+        (pair(0.5, 0.17, 0.075 * p.cheekbones), p.eye_y + 0.25, 0.14),
         (pair(0.38, 0.15, s.move("cheek up")), p.eye_y + 0.24 - 0.3 * s.mean("cheek up"), 0.1),
         (pair(0.44, 0.15, s.move("smile cheek")), tip + 0.06, 0.15),
         (pair(0.0, 0.28, 0.06 + 0 * p.age), p.mouth_y - 0.03, 0.17),
         (pair(0.0, 0.17, 0.04 + 0 * p.age), part.bottom.amax(-1, keepdim=True) - 0.035, 0.05),
         (pair(0.0, 0.2, -0.05 + 0 * p.age), part.bottom.amax(-1, keepdim=True) + 0.06, 0.045),
         (pair(0.0, 0.16, 0.07 + s.mean("chin up")), chin, 0.11),
-        (pair(0.62, 0.14, -0.045 * p.cheekbones), 0.5 * (p.mouth_y + tip), 0.2),
+        (pair(0.64, 0.17, -0.05 * p.cheekbones), 0.5 * (p.mouth_y + tip) + 0.05, 0.25),
         (pair(0.75, 0.13, -0.05 + 0 * p.age), p.brow_y, 0.22),
         (pair(0.0, 0.45, 0.05 + 0 * p.age), p.brow_y - 0.25, 0.2),
         (pair(0.26, 0.1, -0.03 * p.age), p.mouth_y + 0.16, 0.12),
@@ -175,7 +177,13 @@ def relief(s: Sheet) -> tuple[Tensor, Tensor, Tensor]:
 def _skin(s: Sheet) -> None:
     p, band = s.person, s.band(TOP, TOP + HEIGHT)
     band.pixels.mul_(1 + (p.skin_texture * stretched(s.texture["skin"], band.pixels.shape[-2:]))[:, None])
-    band = s.band(-0.2, 0.1)
+    band = s.band(-0.6, 0.1)
+    socket = bell((s.away - p.eye_x) / 0.2) * 0.26 * p.deep_eyes
+    band.paint(
+        (socket * bell((band.y - 0.6 * p.eye_y - 0.4 * p.brow_y) / 0.11)).clamp(max=0.8), s.ink["shadow"]
+    )
+    corner = bell((s.away - 0.145) / 0.06) * 0.45 * p.deep_eyes
+    band.paint((corner * bell((band.y - p.eye_y + 0.05) / 0.12)).clamp(max=0.8), s.ink["shadow"])
     bags = bell((s.away - p.eye_x) / 0.13) * (0.35 * p.eye_bags + 0.12)
     band.paint(bags * bell((band.y - p.eye_y - 0.12) / 0.05), s.ink["shadow"])
 
@@ -235,17 +243,21 @@ def _folds(s: Sheet) -> None:
 
 
 def _nose(s: Sheet) -> None:
-    p, ink, band = s.person, s.ink["shadow"], s.band(-0.05, 0.55)
+    p, ink, band = s.person, s.ink["shadow"], s.band(-0.35, 0.55)
     tip, wide = p.nose_y - s.mean("nose up"), p.nose_width * (1 + s.move("nostrils wide"))
-    holes = bell((s.away - 0.45 * wide) / (0.28 * wide)) * bell(
+    holes = bell((s.away - 0.46 * wide) / (0.26 * wide)) * bell(
         (band.y - tip - 0.085 + 0.12 * s.away) / 0.026
     )
-    band.paint(holes * 0.8, s.ink["shadow"] * 0.6)
+    band.paint(holes * 0.65, s.ink["shadow"] * 0.6)
     wings = bell((s.away - wide - 0.005 + 2.5 * (band.y - tip - 0.03) ** 2) / 0.025) * bell(
         (band.y - tip - 0.03) / 0.06
     )
-    band.paint(wings * 0.5, ink)
-    band.paint(bell(s.x / (0.9 * wide)) * bell((band.y - tip - 0.13) / 0.04) * 0.2, ink)
+    band.paint(wings * 0.65, ink)
+    flank = bell((s.away - 0.105) / 0.04) * window(band.y, p.eye_y, tip, 0.1)
+    band.paint(flank * 0.1, ink)
+    band.paint(bell(s.x / 0.05) * window(band.y, p.eye_y - 0.15, tip, 0.1) * 0.22, s.ink["skin"] * 1.4)
+    beside = bell((s.away - wide + 0.02) / 0.05) * bell((band.y - tip - 0.02) / 0.09)
+    band.paint(beside * 0.2, ink)
 
 
 def _beard(s: Sheet) -> None:
@@ -287,7 +299,7 @@ def _mouth(s: Sheet) -> None:
     band.paint(tongue * wide_open * (1 - clenched) * 0.5, s.ink["tongue"])
     seam = band.along(part.line, 0.016) * window(part.t.abs(), 0, 1.04, 0.04) * (1 - hollow)
     closed = 1 - (s.mean("lower lip down") / 0.06).clamp(0, 0.85)
-    band.paint(seam * closed * 0.8, s.ink["shadow"] * 0.6)
+    band.paint(seam * closed * 0.65, s.ink["shadow"] * 0.6)
     shine = band.along(0.4 * part.line + 0.6 * part.bottom, 0.02) * bell(s.x / 0.12) * (1 - hollow)
     band.paint(shine * (0.12 + 0.3 * p.make_up) * (1 - s.mean("lips thin")).clamp(min=0), s.ink["white"])
 
@@ -297,7 +309,7 @@ def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
     upper, lower, t = lids(s)
     near = window(t.abs(), 0, 1, 0.06)
     lid = band.between(upper - p.crease, upper) * window(t, -0.9, 1.05, 0.15)
-    band.paint(lid * (0.2 + 0.45 * p.make_up), s.ink["shadow"])
+    band.paint(lid * (0.08 + 0.45 * p.make_up), s.ink["shadow"])
     opening = band.between(upper, lower) * near
     shade = 1 - 0.45 * (1 - band.below(upper + 0.02, 0.05))
     band.paint(opening, s.ink["white"])
@@ -314,13 +326,13 @@ def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
         opening * bell((across + 0.025) / 0.022) * bell((down + 0.03) / 0.02) * 0.9, s.ink["white"] * 0 + 1
     )
     lash = band.along(upper - 0.006, 0.02 + 0.014 * p.make_up) * window(t, -0.98, 1.12, 0.06)
-    band.paint(lash * (0.8 + 0.2 * p.make_up), s.ink["black"])
+    band.paint(lash * (0.6 + 0.35 * p.make_up), s.ink["black"])
     band.paint(
         band.along(lower + 0.006, 0.012) * window(t, -0.9, 1.05, 0.1) * (0.35 + 0.4 * p.make_up),
         s.ink["shadow"],
     )
     fold = band.along(upper - p.crease - 0.01 * t, 0.016) * window(t, -0.85, 1.1, 0.15)
-    band.paint(fold * 0.45, s.ink["shadow"])
+    band.paint(fold * 0.35, s.ink["shadow"])
 
 
 def _brows(s: Sheet) -> None:
@@ -328,7 +340,7 @@ def _brows(s: Sheet) -> None:
     line, t = brow(s)
     taper = p.brow_thickness * (1.1 - 0.55 * t.clamp(0, 1) ** 2)
     ends = window(t, 0.04, 0.86, 0.1)
-    band.paint(band.along(line, taper) * ends * p.brow_density, s.ink["hair"] * 0.75)
+    band.paint(band.along(line, taper) * ends * p.brow_density, s.ink["brow"])
 
 
 def _hair(s: Sheet) -> None:
@@ -338,24 +350,28 @@ def _hair(s: Sheet) -> None:
     line = p.hairline + p.hairline_round * (s.away - 0.15).clamp(min=0) ** 2 + 4 * temple - 0.7 * p.bald
     sweep = (0.25 + 0.75 * (s.x - p.parting) * p.parting.sign()).clamp(0, 1)
     line = line + p.fringe * (1 - 0.5 * (p.parting.abs() > 0.2) * (1 - sweep)) * window(s.away, 0, 0.55, 0.2)
-    cover = 1 - band.below(line + 0.02 * strands * (1 + 2 * (p.fringe > 0)), 0.08)
+    cover = 1 - band.below(line + 0.02 * strands * (1 + 1.5 * (p.fringe > 0)), 0.11)
     edge = p.face_width * (0.99 - 0.16 * p.hair_close) - 0.02 * strands
     locks = (
         ((s.away - edge) / 0.05 + 0.5).clamp(0, 1)
         * (p.hair_length > 0)
         * (1 - band.below(p.hair_length + 0 * s.x, 0.1))
     )
-    band.paint(torch.maximum(cover, locks), s.ink["hair"] * (1 + p.hair_contrast * strands)[:, None])
+    shine = 1 + 0.5 * bell((band.y + 0.98 + 0.15 * s.away**2) / 0.1)
+    band.paint(torch.maximum(cover, locks), s.ink["hair"] * (shine + p.hair_contrast * strands)[:, None])
 
 
 def _glasses(s: Sheet) -> None:
     p, band = s.person, s.band(-0.6, 0.15)
-    across, down = (s.away - p.eye_x) / (p.eye_width * 1.75), (band.y - p.eye_y - 0.03) / 0.19
+    rows = p.glasses.flatten().nonzero()[:, 0]  # few wear any
+    eye_x, eye_y = p.eye_x[rows], p.eye_y[rows]
+    across, down = (s.away - eye_x) / (p.eye_width[rows] * 1.65), (band.y - eye_y - 0.03) / 0.19
     ring = (across**4 + down**4).clamp(min=1e-6) ** 0.25
     frame = bell((ring - 1) / 0.09)
-    bridge = bell((band.y - p.eye_y + 0.02) / 0.02) * window(s.away, 0, 0.12, 0.02)
-    arms = bell((band.y - p.eye_y + 0.05) / 0.025) * window(s.away, 0.6, 2, 0.03)
-    band.paint(torch.maximum(frame, torch.maximum(bridge, arms)) * p.glasses, s.ink["black"] * 1.5)
+    bridge = bell((band.y - eye_y + 0.02) / 0.02) * window(s.away, 0, 0.12, 0.02)
+    arms = bell((band.y - eye_y + 0.05) / 0.025) * window(s.away, 0.6, 2, 0.03)
+    cover = torch.maximum(frame, torch.maximum(bridge, arms)) * p.glasses[rows]
+    band.pixels[rows] = band.pixels[rows].lerp(s.ink["black"][rows] * 1.5, cover[:, None])
 
 
 def painted(units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool) -> Sheet:
@@ -389,15 +405,16 @@ def lit(s: Sheet, view: dict[str, Tensor]) -> Tensor:
         name: view[name][:, None, None]
         for name in ("light_x", "light_y", "relief", "ambient", "exposure", "yaw")
     }
-    out, slope_x, slope_y = (light["relief"] * field for field in relief(s))
+    out, slope_x, slope_y = relief(s)
     round_x = (s.x / s.person.face_width).clamp(-1, 1) * 0.93
-    slope_x = slope_x - round_x / (1 - round_x**2).sqrt()
-    slope_y = slope_y - 0.4 * s.y
-    to_x = light["light_x"] - torch.sin(light["yaw"])
-    to_y = light["light_y"]
-    length = (1 + slope_x.square() + slope_y.square()).rsqrt()
-    lambert = (1 - slope_x * to_x - slope_y * to_y) * length * (1 + to_x**2 + to_y**2).rsqrt()
-    hollow = (1 + 2.2 * out).clamp(0.4, 1.25)  # what lies deep gets less light from around
-    shade = light["ambient"] * hollow + (1.12 - light["ambient"]) * lambert.clamp(min=0)
-    glint = s.person.shine * lambert.clamp(min=0) ** 12
-    return (s.pixels * (shade * light["exposure"])[:, None]) + glint[:, None]
+    slope_x.mul_(light["relief"]).sub_(round_x / (1 - round_x**2).sqrt())
+    slope_y.mul_(light["relief"]).sub_(0.4 * s.y)
+    to_x, to_y = light["light_x"] - torch.sin(light["yaw"]), light["light_y"]
+    facing = (slope_x * to_x).addcmul_(slope_y, to_y).neg_().add_(1)
+    length = slope_x.square_().addcmul_(slope_y, slope_y).add_(1).rsqrt_()
+    lambert = facing.mul_(length).mul_((1 + to_x**2 + to_y**2).rsqrt()).clamp_(min=0)
+    hollow = out.mul_(2.2 * light["relief"]).add_(1).clamp_(0.4, 1.25)  # what lies deep gets less light
+    glint = (lambert**4).pow_(3).mul_(s.person.shine)
+    shade = hollow.mul_(light["ambient"] * light["exposure"])
+    shade.addcmul_(lambert, (1.12 - light["ambient"]) * light["exposure"])
+    return s.pixels.mul_(shade[:, None]).add_(glint[:, None])

@@ -38,45 +38,45 @@ class Trait(NamedTuple):
 
 IDENTITY = {
     "face_width": Trait(0.8, 0.05, 0.68, 0.93),  # half the width at the cheekbones
-    "jaw": Trait(0.77, 0.05, 0.66, 0.9),  # width at the mouth, a share of the width at the cheekbones
+    "jaw": Trait(0.79, 0.06, 0.66, 0.92),  # width at the mouth, a share of the width at the cheekbones
     "chin_y": Trait(1.0, 0.05, 0.88, 1.12),
     "eye_x": Trait(0.365, 0.02, 0.31, 0.42),  # half the distance of the pupils
     "eye_y": Trait(-0.165, 0.03, -0.25, -0.08),
-    "eye_width": Trait(0.15, 0.014, 0.11, 0.19),  # half the width of an eye
-    "eye_open": Trait(0.06, 0.012, 0.032, 0.095),  # half its opening at rest
+    "eye_width": Trait(0.165, 0.014, 0.125, 0.205),  # half the width of an eye
+    "eye_open": Trait(0.064, 0.014, 0.034, 0.105),  # half its opening at rest
     "eye_tilt": Trait(0.006, 0.014, -0.03, 0.035),  # how much higher the outer corner lies
     "eye_bags": Trait(0.25, 0.2, 0.0, 0.9),  # how dark
     "crease": Trait(0.05, 0.018, 0.015, 0.09),  # how far the fold lies above the upper lid
     "iris": Trait(0.076, 0.006, 0.06, 0.092),  # radius
     "iris_shade": Trait(0.13, 0.1, 0.04, 0.5),  # albedo
-    "brow_y": Trait(-0.36, 0.035, -0.46, -0.28),
-    "brow_inner": Trait(0.13, 0.03, 0.06, 0.2),  # x of the inner end
-    "brow_length": Trait(0.45, 0.03, 0.36, 0.52),
-    "brow_thickness": Trait(0.03, 0.012, 0.01, 0.065),  # half of it
+    "brow_y": Trait(-0.33, 0.042, -0.44, -0.25),
+    "brow_inner": Trait(0.11, 0.03, 0.04, 0.18),  # x of the inner end
+    "brow_length": Trait(0.49, 0.03, 0.4, 0.56),
+    "brow_thickness": Trait(0.036, 0.013, 0.012, 0.07),  # half of it
     "brow_arch": Trait(0.045, 0.025, -0.01, 0.1),
-    "brow_tilt": Trait(0.015, 0.03, -0.05, 0.08),  # how much higher the outer end lies
-    "brow_density": Trait(0.62, 0.2, 0.15, 1.0),
+    "brow_tilt": Trait(0.015, 0.036, -0.06, 0.09),  # how much higher the outer end lies
+    "brow_density": Trait(0.75, 0.2, 0.2, 1.0),
     "nose_y": Trait(0.215, 0.04, 0.12, 0.31),  # the tip
-    "nose_width": Trait(0.148, 0.022, 0.1, 0.22),  # half of it
+    "nose_width": Trait(0.17, 0.024, 0.12, 0.24),  # half of it
     "nose_height": Trait(1.0, 0.25, 0.45, 1.6),  # how far it stands out, relative
     "cheekbones": Trait(1.0, 0.4, 0.2, 2.0),  # how far they stand out, relative
     "deep_eyes": Trait(1.0, 0.35, 0.3, 1.9),  # how deep the sockets are, relative
     "mouth_y": Trait(0.525, 0.032, 0.45, 0.62),
     "mouth_width": Trait(0.285, 0.028, 0.22, 0.35),  # half of it
-    "mouth_curve": Trait(0.0, 0.014, -0.03, 0.03),  # how much higher the corners lie at rest
-    "lip_upper": Trait(0.055, 0.016, 0.02, 0.1),  # height
+    "mouth_curve": Trait(0.0, 0.02, -0.045, 0.045),  # how much higher the corners lie at rest
+    "lip_upper": Trait(0.06, 0.016, 0.025, 0.105),  # height
     "lip_lower": Trait(0.075, 0.018, 0.035, 0.13),  # height
-    "lip_shade": Trait(0.74, 0.1, 0.45, 0.95),  # of the skin's albedo
-    "teeth": Trait(0.66, 0.1, 0.4, 0.9),  # albedo
+    "lip_shade": Trait(0.84, 0.1, 0.5, 1.05),  # of the skin's albedo
+    "teeth": Trait(0.85, 0.12, 0.5, 1.1),  # albedo
     "skin": Trait(0.62, 0.16, 0.2, 0.9),  # albedo
     "skin_texture": Trait(0.035, 0.02, 0.0, 0.1),
     "shine": Trait(0.08, 0.08, 0.0, 0.35),
-    "hair_shade": Trait(0.2, 0.18, 0.02, 0.85),  # albedo
+    "hair_shade": Trait(0.24, 0.2, 0.02, 0.85),  # albedo
     "hair_contrast": Trait(0.22, 0.12, 0.05, 0.6),  # of the strands
     "hairline": Trait(-0.93, 0.12, -1.2, -0.68),  # y
     "hairline_round": Trait(0.9, 0.5, 0.0, 2.2),  # how fast it falls to the temples
     "hair_volume": Trait(0.14, 0.1, 0.02, 0.5),  # how far it stands out
-    "hair_length": Trait(0.9, 0.5, 0.1, 2.0, share=0.42),  # how far it hangs below the temples
+    "hair_length": Trait(0.9, 0.5, 0.1, 2.0, share=0.38),  # how far it hangs below the temples
     "fringe": Trait(0.3, 0.1, 0.1, 0.5, share=0.2),  # how far it falls over the forehead
     "hair_close": Trait(0.5, 0.4, 0.0, 1.4),  # how far long hair hides the cheeks
     "parting": Trait(0.0, 0.3, -0.6, 0.6),  # x
@@ -93,31 +93,33 @@ IDENTITY = {
 """What makes a person; the same in every picture of them."""
 
 VIEW = {
-    "yaw": Trait(0.0, 0.24, -0.7, 0.7),  # radians, positive to the right of the picture
-    "pitch": Trait(0.0, 0.14, -0.4, 0.4),  # radians, positive down
+    "yaw": Trait(0.0, 0.19, -0.7, 0.7),  # radians, positive to the right of the picture
+    "pitch": Trait(0.0, 0.12, -0.4, 0.4),  # radians, positive down
     "roll": Trait(0.0, 0.11, -0.45, 0.45),  # radians, positive clockwise
     "scale": Trait(1.06, 0.07, 0.85, 1.3),
     "shift_x": Trait(0.0, 0.035, -0.12, 0.12),
     "shift_y": Trait(0.0, 0.04, -0.12, 0.12),
     "gaze_x": Trait(0.0, 0.3, -1.0, 1.0),  # shares of the way from the middle to the corner of the eye
     "gaze_y": Trait(0.05, 0.2, -0.5, 0.7),  # positive down
-    "light_x": Trait(0.0, 0.7, -1.6, 1.6),  # where the light comes from; the viewer is at (0, 0, 1)
+    "light_x": Trait(0.0, 0.5, -1.4, 1.4),  # where the light comes from; the viewer is at (0, 0, 1)
     "light_y": Trait(-0.4, 0.4, -1.3, 0.6),
     "relief": Trait(0.9, 0.28, 0.25, 1.6),  # how strongly light and shadow show the shape
     "ambient": Trait(0.45, 0.15, 0.12, 0.8),  # share of light from everywhere
-    "exposure": Trait(1.15, 0.2, 0.6, 1.6),
+    "exposure": Trait(1.1, 0.18, 0.6, 1.5),
     "background": Trait(0.58, 0.32, 0.02, 1.0),
     "background_slope": Trait(0.0, 0.2, -0.5, 0.5),
     "background_texture": Trait(0.1, 0.12, 0.0, 0.4),
+    "neck": Trait(0.75, 0.2, 0.3, 1.1),  # brightness, relative to the face
     "clothes": Trait(0.35, 0.3, 0.03, 0.95),  # albedo
     "contrast": Trait(1.0, 0.17, 0.6, 1.5),
-    "blur": Trait(-0.35, 0.45, -1.0, 1.0),  # share of a 3 × 3 mean; below 0 it sharpens
-    "noise": Trait(0.006, 0.01, 0.0, 0.035),  # standard deviation, of white
-    "hand": Trait(1.0, 0.0, 0.0, 1.0, share=0.07),  # before the face
+    "blur": Trait(-0.15, 0.45, -1.0, 1.0),  # share of a 3 × 3 mean; below 0 it sharpens
+    "noise": Trait(0.003, 0.009, 0.0, 0.035),  # standard deviation, of white
+    "hand": Trait(1.0, 0.0, 0.0, 1.0, share=0.2),  # before the face
     "hand_x": Trait(0.0, 0.5, -0.9, 0.9),
     "hand_y": Trait(0.85, 0.2, 0.45, 1.2),
     "strand": Trait(0.8, 0.2, 0.3, 1.0, share=0.04),  # of hair, across the face
-    "watermark": Trait(0.35, 0.12, 0.12, 0.6, share=0.04),
+    "watermark": Trait(0.4, 0.12, 0.15, 0.65, share=0.07),
+    "watermark_y": Trait(0.3, 0.35, -0.8, 0.9),
 }
 """What makes a picture of them; new for each face."""
 
@@ -187,8 +189,10 @@ def views(seed: int, index: Tensor) -> dict[str, Tensor]:
 
 
 def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -> tuple[dict, dict]:
-    """Return view and person as a mood makes them: who pulls the corners of the mouth down looks down as
-    well.
+    """Return view and person as a mood makes them.
+
+    Who pulls the corners of the mouth down, or the brows up and together, looks down as well; lids follow
+    the gaze down; hands go to faces with raised inner brows more often than to others.
 
     Labels depend on the action units alone, so this adds nothing that a label could be told from.
 
@@ -197,9 +201,12 @@ def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -
         person: the numbers of ``IDENTITY``, float ``[N]`` each.
         units: float ``[N, 17]``, action units.
     """
-    low = units[:, au_column("AU15")]
-    view = view | {"pitch": view["pitch"] + 0.12 * low, "gaze_y": view["gaze_y"] + 0.5 * low}
-    return view, person | {"lids_down": person["lids_down"] + 0.3 * low}
+    pull, frown = units[:, au_column("AU15")], units[:, au_column("AU1")] * units[:, au_column("AU4")]
+    low = (0.6 * pull + 0.9 * frown * (1 - units[:, au_column("AU5")])).clamp(max=1)
+    gaze = view["gaze_y"] + 0.5 * low
+    moved = (units[:, au_column("AU1")] > 0.3) | (view["gaze_x"] > 0.25)
+    view = view | {"pitch": view["pitch"] + 0.2 * low, "gaze_y": gaze, "hand": view["hand"] * moved}
+    return view, person | {"lids_down": person["lids_down"] + 0.15 * low + (gaze - 0.3).clamp(0, 0.8)}
 
 
 def known(table: dict[str, Trait], names: Iterable[str]) -> None:

@@ -18,15 +18,15 @@ from helpers.faces.truth import ACTION_UNITS, au_column
 
 MOVES = {
     "brow": {
-        "inner brow up": {1: 0.11, 4: -0.09, 9: -0.04},  # face units, as are all lengths
-        "middle brow up": {1: 0.04, 2: 0.075, 4: -0.06, 5: 0.015},
-        "outer brow up": {2: 0.09, 4: -0.035},
+        "inner brow up": {1: 0.13, 4: -0.075, 9: -0.04},  # face units, as are all lengths
+        "middle brow up": {1: 0.04, 2: 0.08, 4: -0.06, 5: 0.015},
+        "outer brow up": {1: -0.02, 2: 0.1, 4: -0.04},
         "brows together": {4: 0.06, 9: 0.02},
-        "forehead lines": {1: 0.45, 2: 0.45},  # how dark a line is, 0 to 1
+        "forehead lines": {1: 0.22, 2: 0.22},  # how dark a line is, 0 to 1
         "frown lines": {4: 0.8},
     },
     "eye": {
-        "upper lid up": {5: 0.8, 7: -0.22, 6: -0.15},  # share of the opening at rest
+        "upper lid up": {5: 1.0, 7: -0.22, 6: -0.15},  # share of the opening at rest
         "lower lid up": {6: 0.5, 7: 0.55, 9: 0.2, 5: -0.2},  # the same
         "cheek up": {6: 0.11},  # how far a bulge stands out
         "crow's feet": {6: 0.7},  # how dark
@@ -38,10 +38,10 @@ MOVES = {
         "nose wrinkles": {9: 0.9},  # how dark
     },
     "mouth": {
-        "corner out": {12: 0.1, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.075, 24: -0.03, 10: 0.02, 23: -0.015},
-        "corner up": {12: 0.17, 14: 0.03, 15: -0.09, 20: -0.03},
-        "upper lip up": {10: 0.065, 9: 0.035, 12: 0.02, 25: 0.03, 26: 0.03},
-        "lower lip down": {25: 0.07, 20: 0.025, 12: 0.012, 17: -0.03, 26: 0.3},
+        "corner out": {12: 0.12, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.075, 24: -0.03, 10: 0.02, 23: -0.015},
+        "corner up": {12: 0.14, 14: 0.03, 15: -0.09, 20: -0.03},
+        "upper lip up": {10: 0.065, 9: 0.035, 12: 0.03, 25: 0.03, 26: 0.055},
+        "lower lip down": {25: 0.07, 20: 0.025, 12: 0.025, 17: -0.03, 26: 0.3},
         "lips thin": {12: 0.25, 15: 0.1, 20: 0.3, 23: 0.5, 24: 0.7},  # share of their height
         "jaw down": {26: 0.22},
         "chin up": {17: 0.045, 12: 0.02},
@@ -154,7 +154,7 @@ def lips(s: Shape) -> SimpleNamespace:
     p = s.person
     t = (s.x / (p.mouth_width + s.move("corner out"))).clamp(-1.2, 1.2)
     arch = (1 - t**2).clamp(min=0)
-    smile = s.move("corner up") * (t.abs() ** 1.7 - 0.2)
+    smile = s.move("corner up") * (t.abs() ** 1.7 - 0.15)
     line = p.mouth_y - smile - s.mean("chin up") - p.mouth_curve * t**2
     open_up = s.mean("upper lip up").clamp(min=0) * (0.5 * arch + 0.5 * arch.sqrt())
     open_down = s.mean("lower lip down").clamp(min=0) * (0.3 * arch + 0.7 * arch.sqrt())
