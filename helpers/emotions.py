@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from helpers import did_you_mean
@@ -105,3 +107,49 @@ def merge_index(classes: tuple[str, ...], groups: dict[str, tuple[str, ...]] = M
     """
     owner = {name: i for i, members in enumerate(groups.values()) for name in members}
     return np.array([owner.get(name, -1) for name in classes], dtype=np.int64)
+
+
+def distances(classes: tuple[str, ...], places: Mapping[str, tuple[float, float]] = CIRCUMPLEX) -> np.ndarray:
+    """Return how far each class is from each on the plane of valence and arousal.
+
+    Args:
+        classes: K names.
+        places: name to (valence, arousal), both in [-1, 1]; see :func:`places_of` for classes that have none.
+
+    Returns:
+        float64 ``[K, K]``, from 0 to 2.8.
+
+    Raises:
+        ValueError: a class without a place.
+    """
+    lost = [name for name in classes if name not in places]
+    if lost:
+        known = ", ".join(places)
+        raise ValueError(
+            f"no place in valence and arousal for {', '.join(lost)}; known: {known}; give places"
+        )
+    at = np.array([places[name] for name in classes], dtype=np.float64)
+    return np.linalg.norm(at[:, None] - at[None], axis=2)
+
+
+def places_of(
+    classes: tuple[str, ...], distribution: np.ndarray, valence_arousal: np.ndarray
+) -> dict[str, tuple[float, float]]:
+    """Return where the faces of each class are: their mean valence and arousal, weighted by its probability.
+
+    Args:
+        classes: K names.
+        distribution: ``[N, K]``, each row sums to 1.
+        valence_arousal: ``[N, 2]``; faces of which either is NaN (unknown) are left out.
+
+    Returns:
+        name to (valence, arousal); a class that no such face has is left out.
+    """
+    known = ~np.isnan(valence_arousal).any(axis=1)
+    weight = distribution[known].astype(np.float64)
+    total, summed = weight.sum(axis=0), weight.T @ valence_arousal[known]
+    return {
+        name: (float(at[0] / share), float(at[1] / share))
+        for name, at, share in zip(classes, summed, total, strict=True)
+        if share > 0
+    }
