@@ -235,7 +235,7 @@ def floor(judged: datasets.FaceSet) -> dict[str, float]:
     Args:
         judged: the faces.
     """
-    shares, spread = np.bincount(judged.labels) / len(judged), judged.valence_arousal.std(axis=0)
+    shares, spread = np.bincount(judged.labels) / len(judged.labels), judged.valence_arousal.std(axis=0)
     found = {f"RMSE {name}": float(spread[i]) for i, name in enumerate(NUMBERS)}
     return found | {"accuracy": float(shares.max()), "CCC valence": 0.0, "CCC arousal": 0.0}
 

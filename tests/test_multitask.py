@@ -8,11 +8,12 @@ import sklearn.metrics as oracle
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import ndimage, stats
 from test_training import Faces, network, same, scores, stop_at
 from torch import nn
 from torch.nn import functional
 
+from benchmarks import multitask
 from helpers import losses, metrics, training
 
 TIGHT = {"rel": 1e-6, "abs": 1e-9}
@@ -462,6 +463,53 @@ def test_another_kind_of_loss_starts_anew(tmp_path):
     fit(TwoHeads(), learning_loss(), tmp_path, stop, 8)
     fixed = losses.weighted_sum(learning_loss().terms, {})
     assert len(fit(TwoHeads(), fixed, tmp_path).epochs) == 4
+
+
+# ---------------------------------------------------------------- what the record is made with
+
+
+def test_a_record_holds_student_s_interval_over_seeds():
+    values = [0.61, 0.64, 0.66]
+    found = multitask.over_seeds([{"accuracy": value} for value in values])
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert found["mean"]["accuracy"] - found["half_width"]["accuracy"] == pytest.approx(low, **TIGHT)
+    assert found["mean"]["accuracy"] + found["half_width"]["accuracy"] == pytest.approx(high, **TIGHT)
+
+
+def test_networks_together_average_probabilities_not_logits():
+    sure, torn = np.log([[0.98, 0.02]]), np.log([[0.3, 0.7]])
+    both = [{"labels": x, "valence": np.array([[v]])} for x, v in ((sure + 5, 0.2), (torn, 0.6))]
+    together = multitask.averaged(both)
+    np.testing.assert_allclose(together["labels"], [[0.64, 0.36]])
+    np.testing.assert_allclose(together["valence"], [[0.4]])
+
+
+def test_local_contrast_equals_scipy_s_boxes_and_forgets_the_light():
+    images = torch.randn(3, 1, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def blurred(image):
+        for _ in range(2):  # SciPy calls "mirror" what PyTorch calls "reflect"
+            image = ndimage.uniform_filter(image, 7, mode="mirror")
+        return image
+
+    for ours, image in zip(multitask.LocalContrast(3)(images), images[:, 0].numpy(), strict=True):
+        centred = image - blurred(image)
+        expected = centred / (np.sqrt(blurred(centred**2)) + 0.125)
+        np.testing.assert_allclose(ours[0].numpy(), expected, atol=1e-9)
+    light = torch.linspace(-2, 2, 48, dtype=torch.float64)  # from one side to the other
+    lit, plain = (multitask.LocalContrast(3)(100 * (images + add))[..., 14:-14] for add in (light, 0))
+    torch.testing.assert_close(lit, plain, atol=1e-6, rtol=0)
+
+
+def test_the_floor_of_a_record_is_what_a_constant_scores():
+    judged = Faces(4)
+    judged.labels, judged.valence_arousal = np.array([0, 2, 2, 1]), degrees(4)[0]
+    labels, truth, floor = judged.labels, judged.valence_arousal, multitask.floor(judged)
+    assert floor["accuracy"] == oracle.accuracy_score(labels, [2] * 4)
+    for i, name in enumerate(multitask.NUMBERS):
+        mean = np.full(4, truth[:, i].mean())
+        expected = oracle.mean_squared_error(truth[:, i], mean) ** 0.5
+        assert floor[f"RMSE {name}"] == pytest.approx(expected, **TIGHT)
 
 
 # ---------------------------------------------------------------- mistakes
