@@ -103,7 +103,7 @@ class Batch:
     """One batch on the device.
 
     Args:
-        images: float32 ``[B, C, H, W]``, normalised.
+        images: float32 ``[B, C, H, W]``, normalised; or features ``[B, D]``.
         targets: tensors ``[B, ...]`` by name; see ``TARGETS``.
         index: int64 ``[B]``, which samples of the set these are.
     """
@@ -117,7 +117,8 @@ class Batches:
     """A set of faces on a device, handed out in batches.
 
     Args:
-        faces: the set; its images are uint8 ``[N, H, W]`` or ``[N, 3, H, W]``.
+        faces: the set; its images are uint8 ``[N, H, W]`` or ``[N, 3, H, W]``. In their place features may
+            stand, float ``[N, D]``, which are handed out as they are.
         batch_size: images a batch. An unshuffled pass keeps a last, smaller batch; a shuffled one leaves
             it out, where it is not the only one.
         seed: what shuffling and augmentation are drawn from.
@@ -126,9 +127,10 @@ class Batches:
         device: where the set lies and the batches are made.
         resident: keep all images on the device, or read each batch from disk; by default what there is room
             for. Only memory-mapped images can be read from disk.
+        share: (rank, world); of each batch this process makes every ``world``-th sample from ``rank`` on.
 
     Raises:
-        ValueError: the set is empty, or the batch size is not positive.
+        ValueError: the set is empty, or the batch size is not positive or cannot be shared evenly.
     """
 
     def __init__(
@@ -141,16 +143,20 @@ class Batches:
         shuffle: bool = False,
         device: torch.device | str = "cpu",
         resident: bool | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if len(faces.images) == 0:
             raise ValueError("no faces to make batches from: the set is empty")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if batch_size % share[1]:
+            raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {share[1]} processes")
         self.device = torch.device(device)
         self.images = _held(faces.images, self.device, resident)
         named = {name: getattr(faces, name) for name in TARGETS}
         self.targets = {name: _on_device(a, device) for name, a in named.items() if a is not None}
         self.batch_size, self.seed, self.shuffle, self.augment = batch_size, seed, shuffle, augment
+        self.share = slice(share[0], None, share[1])
 
     @property
     def num_samples(self) -> int:
@@ -159,7 +165,9 @@ class Batches:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of all images together, ``(N, C, H, W)``."""
+        """The shape of all images together, ``(N, C, H, W)``, or of all features, ``(N, D)``."""
+        if len(self.images.shape) == 2:
+            return tuple(self.images.shape)
         num, *channels, height, width = self.images.shape
         return (num, *(channels or [1]), height, width)
 
@@ -188,7 +196,7 @@ class Batches:
             start: the batch to begin with, to go on where a pass was cut.
         """
         order, size = self.order(epoch), self.batch_size
-        cuts = [order[step * size : (step + 1) * size] for step in range(start, len(self))]
+        cuts = [order[step * size : (step + 1) * size][self.share] for step in range(start, len(self))]
         for index, pixels in self._ahead(cuts):
             yield self._made(pixels, index, epoch)
 
@@ -219,9 +227,11 @@ class Batches:
         return self._made(pixels, index, epoch)
 
     def _made(self, pixels: Tensor, index: Tensor, epoch: int) -> Batch:
-        images = normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1))
-        if self.augment is not None:
-            images = augmented(images, self.augment, self.seed, epoch, index)
+        images = pixels
+        if not pixels.is_floating_point():
+            images = normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1))
+            if self.augment is not None:
+                images = augmented(images, self.augment, self.seed, epoch, index)
         return Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
 
 

@@ -79,6 +79,16 @@ def test_batches_from_disk_are_the_same_bits(tmp_path, channels):
     assert torch.equal(streamed.batch(index, 2).images, resident.batch(index, 2).images)
 
 
+def test_shares_of_a_batch_make_the_batch():
+    settings = {"seed": 3, "augment": Augment(), "shuffle": True}
+    faces = Faces(40)
+    whole = Batches(faces, 8, **settings)
+    parts = [Batches(faces, 8, **settings, share=(rank, 2)) for rank in (0, 1)]
+    for batch, *shares in zip(*(each.epoch(2) for each in (whole, *parts)), strict=True):
+        assert torch.equal(torch.stack([share.index for share in shares], 1).flatten(), batch.index)
+        assert torch.equal(torch.stack([share.images for share in shares], 1).flatten(0, 1), batch.images)
+
+
 def test_a_set_that_has_no_room_is_read_from_disk(tmp_path, monkeypatch):
     faces = Faces(50)
     np.save(tmp_path / "images.npy", faces.images)
@@ -199,6 +209,7 @@ def test_erasing_takes_its_share_of_images_and_of_area():
         (lambda: Augment(scale=float("nan")), "scale"),
         (lambda: Batches(Faces(0)), "the set is empty"),
         (lambda: Batches(Faces(3), 0), "batch_size must be at least 1, not 0"),
+        (lambda: Batches(Faces(9), 3, share=(0, 2)), "batch_size 3 cannot be shared evenly by 2 processes"),
     ],
 )
 def test_bad_input_is_one_line(make, message):

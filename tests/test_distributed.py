@@ -1,0 +1,87 @@
+"""Two processes, one training: the weights, the history and the folder of a single process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+from helpers.training import distributed
+
+PROGRAM = """
+import sys
+import torch
+from helpers import datasets, losses, metrics, models, training
+from helpers.batches import Augment
+
+where = training.distributed.start()
+torch.set_num_threads(1)
+train, validation, _ = datasets.load("synthetic", sys.argv[2], num_faces=300).splits(seed=0)
+torch.manual_seed(training.distributed.share().rank)  # what differs at the start must not matter
+model = models.create("face-cnn", 7, widths=(4, 8), dropout=0.0)
+settings = {"precision": "float32", "optimizer": "sgd", "lr": 0.05, "augment": Augment(), "ema": 0.9}
+config = training.Config(epochs=2, batch_size=32, **settings)
+if len(sys.argv) > 3:
+    training.load_weights(model, sys.argv[3])
+else:
+    training.save_weights(model, sys.argv[1] + "/start.safetensors")
+history = training.fit(
+    model, train, validation, losses.on_labels(), {"accuracy": metrics.on_labels(metrics.accuracy)}, config,
+    run=sys.argv[1] + "/run", progress=False,
+)
+if training.distributed.share().rank == 0:
+    training.save_weights(model, sys.argv[1] + "/end.safetensors")
+"""
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory, root):
+    """Train once alone and once in two processes, from the same start."""
+    data, *folders = (tmp_path_factory.mktemp(name) for name in ("data", "alone", "two"))
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    for folder, launcher, start in zip(
+        folders, ([], launch), ([], [str(folders[0] / "start.safetensors")]), strict=True
+    ):
+        program = folder / "program.py"
+        program.write_text(PROGRAM, encoding="utf-8")
+        words = [sys.executable, *launcher, str(program), str(folder), str(data), *start]
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folders
+
+
+def test_the_weights_are_those_of_one_process(ends):
+    alone, two = (load_file(folder / "end.safetensors") for folder in ends)
+    assert alone.keys() == two.keys()
+    started = load_file(ends[0] / "start.safetensors")
+    moved = max(np.abs(alone[name] - started[name]).max() for name in alone if alone[name].dtype.kind == "f")
+    assert moved > 1e-2
+    for name, values in alone.items():
+        assert np.allclose(values, two[name], atol=2e-4), (name, np.abs(values - two[name]).max())
+
+
+def test_history_and_folder_are_those_of_one_process(ends):
+    alone, two = (pd.read_csv(folder / "run" / "history.csv") for folder in ends)
+    assert np.allclose(alone[["train_loss", "loss"]], two[["train_loss", "loss"]], atol=1e-3)
+    names = [{path.name for path in (folder / "run").iterdir()} for folder in ends]
+    assert names[0] == names[1]
+
+
+def test_alone_nothing_changes():
+    layer = nn.BatchNorm2d(3)
+    assert distributed.share() == distributed.Share(0, 1)
+    assert distributed.parallel(layer) is layer
+    with distributed.shared_statistics(layer):
+        assert type(layer) is nn.BatchNorm2d
+    assert distributed.anyone(True, torch.device("cpu"))
+    assert not distributed.anyone(False, torch.device("cpu"))
