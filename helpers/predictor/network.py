@@ -116,6 +116,23 @@ class Predictor:
         found = iter(self._read(squares, [box for its in boxes for box in its], heat))
         return [Reading(p, tuple(next(found) for _ in its)) for p, its in zip(pictures, boxes, strict=True)]
 
+    def squares(self, source: Source) -> np.ndarray:
+        """Return the faces of a picture as the network sees them, the largest first.
+
+        Args:
+            source: the picture.
+
+        Returns:
+            uint8 ``[F, size, size]``, or ``[F, 3, size, size]`` in colour.
+
+        Raises:
+            images.PictureError: it is no picture that can be used.
+        """
+        picture = pixels(source)
+        found = [self._square(picture, box) for box in self._boxes(picture, False)]
+        shape = (3, self.image_size, self.image_size) if self.color else (self.image_size, self.image_size)
+        return np.stack(found) if found else np.empty((0, *shape), dtype=np.uint8)
+
     def stream(self, memory: float = 0.3, *, heat: bool = False) -> streams.Stream:
         """Return what reads frame after frame; see :class:`streams.Stream`.
 

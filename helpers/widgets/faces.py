@@ -1,0 +1,181 @@
+"""The panels of notebook 01: look through a set of faces, and draw one from its action units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ipywidgets
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from helpers import did_you_mean, emotions, faces, plotting
+from helpers.datasets import FaceSet
+from helpers.faces import truth
+from helpers.widgets.panel import Panel, choice, figure, named, slider
+
+COLUMNS, ROWS = 8, 4
+ALL = "all"
+
+MOVEMENTS = {
+    "AU1": "inner brow up",
+    "AU2": "outer brow up",
+    "AU4": "brows together",
+    "AU5": "upper lid up",
+    "AU6": "cheeks up",
+    "AU7": "lids tight",
+    "AU9": "nose wrinkled",
+    "AU10": "upper lip up",
+    "AU12": "lip corners up",
+    "AU14": "dimples",
+    "AU15": "lip corners down",
+    "AU17": "chin up",
+    "AU20": "lips stretched",
+    "AU23": "lips tight",
+    "AU24": "lips pressed",
+    "AU25": "lips apart",
+    "AU26": "jaw dropped",
+}
+"""What each action unit does, in plain words."""
+
+
+def browse(
+    parts: FaceSet | Mapping[str, FaceSet],
+    split: str = "",
+    expression: str = ALL,
+    person: int = -1,
+    brightness: tuple[float, float] = (0, 255),
+    doubt: tuple[float, float] = (0, 4),
+    page: int = 1,
+) -> Figure:
+    """Draw a page of the faces that fit.
+
+    Args:
+        parts: a set, or the name of a split to its faces.
+        split: which of them; "" is the first.
+        expression: a class, or "all".
+        person: a subject's number, or -1 for anybody.
+        brightness: from and to, the mean of a face's pixels in grey levels.
+        doubt: from and to, the entropy of a face's label distribution in bits; counts where the set has one.
+        page: from 1; beyond the last it is the last.
+    """
+    chosen, rows = _fitting(parts, split, expression, person, brightness, doubt)
+    pages = max(1, -(-len(rows) // (COLUMNS * ROWS)))
+    page = min(max(page, 1), pages)
+    shown = rows[(page - 1) * COLUMNS * ROWS : page * COLUMNS * ROWS]
+    drawn = figure(7.8, 4.9)
+    ax = drawn.add_axes((0.01, 0.01, 0.98, 0.9))
+    drawn.text(0.01, 0.955, f"{len(rows):,} of {len(chosen):,} faces · page {page} of {pages}", va="center")
+    if not len(shown):
+        ax.axis("off")
+        ax.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
+        return drawn
+    titles = [chosen.classes[label] for label in chosen.labels[shown]]
+    plotting.face_grid(chosen.images[shown], titles, COLUMNS, ax=ax)
+    return drawn
+
+
+def _fitting(
+    parts: FaceSet | Mapping[str, FaceSet],
+    split: str,
+    expression: str,
+    person: int,
+    brightness: tuple[float, float],
+    doubt: tuple[float, float],
+) -> tuple[FaceSet, np.ndarray]:
+    chosen = parts if isinstance(parts, FaceSet) else parts[split or next(iter(parts))]
+    fits = np.ones(len(chosen), dtype=bool)
+    if expression != ALL:
+        fits &= chosen.labels == chosen.classes.index(expression)
+    if person >= 0 and chosen.subject is not None:
+        fits &= chosen.subject == person
+    if tuple(brightness) != (0, 255):
+        light = chosen.images.reshape(len(chosen), -1).mean(axis=1)
+        fits &= (light >= brightness[0]) & (light <= brightness[1])
+    if chosen.distribution is not None and tuple(doubt) != (0, 4):
+        p = chosen.distribution
+        bits = -np.sum(p * np.log2(np.where(p > 0, p, 1)), axis=1)
+        fits &= (bits >= doubt[0]) & (bits <= doubt[1])
+    return chosen, np.flatnonzero(fits)
+
+
+def faces_browser(parts: FaceSet | Mapping[str, FaceSet]) -> Panel:
+    """Return the panel that looks through faces by class, split, person, brightness and doubt.
+
+    Args:
+        parts: a set, or the name of a split to its faces.
+    """
+    named = {"": parts} if isinstance(parts, FaceSet) else dict(parts)
+    first = next(iter(named.values()))
+    controls = {
+        "split": choice("split", [(name or "whole set", name) for name in named]),
+        "expression": choice("expression", [ALL, *first.classes]),
+        "brightness": _range("brightness", 0, 255, 1),
+    }
+    if first.subject is not None:
+        most = max(int(part.subject.max(initial=0)) for part in named.values())
+        controls["person"] = slider("person (-1: all)", -1, -1, most, 1)
+    if first.distribution is not None:
+        controls["doubt"] = _range("doubt (bits)", 0, 4, 0.1)
+    most = max(-(-len(part) // (COLUMNS * ROWS)) for part in named.values())
+    controls["page"] = slider("page", 1, 1, most, 1)
+    return Panel(lambda **values: browse(named, **values), controls)
+
+
+def _range(label: str, low: float, high: float, step: float) -> ipywidgets.Widget:
+    kind = ipywidgets.IntRangeSlider if isinstance(step, int) else ipywidgets.FloatRangeSlider
+    return kind(value=(low, high), min=low, max=high, step=step, **named(label))
+
+
+def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0) -> Figure:
+    """Draw the face that these action units make, and its place on the circumplex.
+
+    Args:
+        action_units: name to intensity in [0, 1]; the others are 0.
+        turn: of the head to the right of the picture, in radians, from -0.7 to 0.7.
+
+    Raises:
+        ValueError: an unknown action unit, or a value out of its range.
+    """
+    units = _row(action_units or {})
+    image = faces.render(units, view={"yaw": turn}, size=144)[0].numpy()
+    [place], [p] = faces.valence_arousal(units).numpy(), faces.class_probabilities(units).numpy()
+    drawn = figure(7.4, 3.6)
+    plotting.face(image, ax=drawn.add_axes((0.01, 0.02, 0.44, 0.9)))
+    plane = drawn.add_axes((0.56, 0.17, 0.42, 0.81))
+    names = {name: emotions.CIRCUMPLEX[name] for name in emotions.FER7}
+    plotting.circumplex(place[None], np.array([p.argmax()]), emotions.FER7, names, ax=plane)
+    plane.plot(*place, marker="o", markersize=13, color="#111111", markerfacecolor="none", markeredgewidth=2)
+    first, second = np.argsort(-p)[:2]
+    words = [f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second)]
+    drawn.text(0.23, 0.955, f"{words[0]}, {words[1]}", ha="center", va="center")
+    return drawn
+
+
+def _row(action_units: Mapping[str, float]) -> torch.Tensor:
+    row = torch.zeros(1, len(faces.ACTION_UNITS))
+    for name, value in action_units.items():
+        if name not in faces.ACTION_UNITS:
+            near = did_you_mean(name, faces.ACTION_UNITS)
+            raise ValueError(f"unknown action unit {name!r}{near}; known: {', '.join(faces.ACTION_UNITS)}")
+        row[0, faces.ACTION_UNITS.index(name)] = value
+    return row
+
+
+def action_unit_mixer() -> Panel:
+    """Return the panel that draws a face live from seventeen action units, and moves its dot."""
+    units = {name: slider(f"{name[2:]} {MOVEMENTS[name]}", 0.0, 0.0, 1.0) for name in faces.ACTION_UNITS}
+    start = choice("start from", list(truth.PROTOTYPES), "neutral")
+    turn = slider("turn of the head", 0.0, -0.7, 0.7)
+
+    def draw(turn: float, **action_units: float) -> Figure:
+        return mix(action_units, turn)
+
+    panel = Panel(draw, {"turn": turn, **units}, others=(start,))
+
+    def take(_: object) -> None:
+        [(_, prototype), *_] = truth.PROTOTYPES[start.value]
+        panel.set(**{name: prototype.get(int(name[2:]), 0.0) for name in units})
+
+    start.observe(take, names="value")
+    return panel

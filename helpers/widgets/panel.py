@@ -1,0 +1,219 @@
+"""What every panel is made of: controls at the left, a figure at the right, one line of text below it."""
+
+from __future__ import annotations
+
+import html
+import io
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+DPI = 80
+
+
+def figure(width: float, height: float) -> Figure:
+    """Return an empty figure that pyplot knows nothing of, and whose parts stay where they are put.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
+    return Figure(figsize=(width, height), dpi=DPI, layout="none", facecolor="white")
+
+
+def png(drawn: Figure) -> bytes:
+    """Return a figure as a PNG file.
+
+    Args:
+        drawn: the figure.
+    """
+    buffer = io.BytesIO()
+    # whoever moves a slider waits for this: packed lightly, it takes a third of the time
+    drawn.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says in one line.
+
+    Args:
+        error: any.
+    """
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def line(text: str, wrong: bool = False) -> str:
+    """Return a line of text for an ``HTML`` widget.
+
+    Args:
+        text: as it is to be read.
+        wrong: whether something went wrong.
+    """
+    color = "#b00020" if wrong else "#444444"
+    return f'<span style="color:{color}">{html.escape(text)}</span>' if text else ""
+
+
+class Panel(ipywidgets.HBox):
+    """Controls that call a function which draws.
+
+    The first figure is drawn when the panel is made, and an error in that is raised: a mistake in a callback
+    must not wait for a browser. Later errors become the line below the figure, and the panel lives on.
+
+    Args:
+        draw: takes the controls' values by name and returns a figure.
+        controls: name of an argument to its control.
+        others: what else stands among the controls, below them.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., Figure],
+        controls: Mapping[str, ipywidgets.Widget],
+        others: tuple[ipywidgets.Widget, ...] = (),
+    ) -> None:
+        self.draw, self.controls = draw, dict(controls)
+        self.picture = ipywidgets.Image(format="png", layout={"object_fit": "contain", "max_width": "100%"})
+        self.note = ipywidgets.HTML()
+        self._held = False
+        self.show(draw(**self.values()))
+        for control in self.controls.values():
+            control.observe(self._changed, names="value")
+        left = ipywidgets.VBox([*self.controls.values(), *others], layout={"min_width": "310px"})
+        super().__init__([left, ipywidgets.VBox([self.picture, self.note])])
+
+    def values(self) -> dict[str, Any]:
+        """Return what the controls stand at, by the name of the argument."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def set(self, **values: Any) -> None:
+        """Move several controls, and draw once.
+
+        Args:
+            **values: where to, by the name of the argument.
+        """
+        self._held = True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._held = False
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw anew; what goes wrong is told below the figure that was there."""
+        try:
+            self.show(self.draw(**self.values()))
+            self.say("")
+        except Exception as error:  # whatever it is, the reader goes on with another setting
+            self.say(one_line(error), wrong=True)
+
+    def show(self, drawn: Figure) -> None:
+        """Show a figure.
+
+        Args:
+            drawn: the figure.
+        """
+        self.picture.value = png(drawn)
+
+    def say(self, text: str, wrong: bool = False) -> None:
+        """Write the line below the figure.
+
+        Args:
+            text: the line, as it is to be read.
+            wrong: whether something went wrong.
+        """
+        self.note.value = line(text, wrong)
+
+    def _changed(self, _: object) -> None:
+        if not self._held:
+            self.refresh()
+
+
+def slider(
+    label: str, value: float, low: float, high: float, step: float = 0.05, live: bool = True
+) -> ipywidgets.Widget:
+    """Return a slider of whole numbers, where start and step are whole, or of any.
+
+    Args:
+        label: what stands before it.
+        value: where it starts.
+        low: its left end.
+        high: its right end.
+        step: from one value to the next.
+        live: the figure follows while it is dragged, not only when it is let go.
+    """
+    whole = isinstance(value, int) and isinstance(step, int)
+    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+    options = {} if whole else {"readout_format": ".2f"}
+    return kind(value=value, min=low, max=high, step=step, continuous_update=live, **named(label), **options)
+
+
+def log_slider(label: str, value: float, low: float, high: float, live: bool = True) -> ipywidgets.Widget:
+    """Return a slider on a scale of powers of ten.
+
+    Args:
+        label: what stands before it.
+        value: where it starts.
+        low: exponent of its left end.
+        high: exponent of its right end.
+        live: as for :func:`slider`.
+    """
+    options = {"base": 10, "min": low, "max": high, "step": 0.1, "readout_format": ".2g"}
+    return ipywidgets.FloatLogSlider(value=value, continuous_update=live, **options, **named(label))
+
+
+def choice(label: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
+    """Return a list to choose from.
+
+    Args:
+        label: what stands before it.
+        options: values, or (text, value) pairs.
+        value: what is chosen at first; None for the first.
+    """
+    start = {} if value is None else {"value": value}
+    return ipywidgets.Dropdown(options=options, **start, **named(label))
+
+
+def named(label: str) -> dict[str, Any]:
+    """Return the options by which all controls stand in line.
+
+    Args:
+        label: what stands before the control.
+    """
+    return {"description": label, "style": {"description_width": "118px"}, "layout": {"width": "300px"}}
+
+
+class Latest:
+    """Works in a thread, on what was asked for last; what was asked for in between is left out.
+
+    Args:
+        work: is given what was asked for.
+    """
+
+    def __init__(self, work: Callable[[Any], None]) -> None:
+        self.work, self._lock, self._wanted, self._busy = work, threading.Lock(), [], False
+
+    def ask(self, wanted: Any) -> None:
+        """Ask for something; return at once.
+
+        Args:
+            wanted: handed to the work.
+        """
+        with self._lock:
+            self._wanted = [wanted]
+            if self._busy:
+                return
+            self._busy = True
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._busy = False
+                    return
+                wanted = self._wanted.pop()
+            self.work(wanted)
