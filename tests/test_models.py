@@ -166,18 +166,6 @@ def test_num_parameters_leaves_frozen_ones_out_when_asked():
     assert models.num_parameters(net, trainable_only=True) == (256 * 128 + 128) + (128 * 7 + 7)
 
 
-def test_pretrained_weights_are_read_from_the_hub_cache(tmp_path, monkeypatch):
-    """A file under the real name in the cache is what ``weights="DEFAULT"`` loads; nothing is downloaded."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    reference = torchvision.models.resnet18()
-    url = torchvision.models.ResNet18_Weights.DEFAULT.url
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(reference.state_dict(), tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1])
-    net = models.create("resnet18", 7, in_channels=3, weights="DEFAULT")
-    torch.testing.assert_close(net.conv1.weight, reference.conv1.weight)
-    torch.testing.assert_close(net.layer4[1].conv2.weight, reference.layer4[1].conv2.weight)
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -189,7 +177,11 @@ def test_pretrained_weights_are_read_from_the_hub_cache(tmp_path, monkeypatch):
         (lambda: models.FaceCNN(widths=()), "widths"),
         (lambda: models.create("resnet18", {}), "num_classes must be 1 or more"),
         (lambda: models.FaceCNN(0), "num_classes must be 1 or more"),
-        (lambda: models.create("vit_b_16", 7, weights="DEFAULT"), "image_size=224"),
+        (lambda: models.create("vit_b_16", 7, stem="stride1"), "no stem of stride 1"),
+        (lambda: models.create("vit_b_16", 7, stem="small", weights="DEFAULT"), "patches of 16 pixels"),
+        (lambda: models.create("resnet18", 7, pixels="imagenett"), "did you mean 'imagenet'"),
+        (lambda: models.create("resnet18", 7, resize=0), "resize must be 1 pixel or more"),
+        (lambda: models.create("resnet18", 7, weights="DEFAULTS"), "did you mean 'DEFAULT'"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(call, words):

@@ -1,13 +1,16 @@
 """One training loop for every notebook: any network, loss of (outputs, targets) and metrics of arrays."""
 
+from helpers.training import distributed
 from helpers.training.config import Config, lr_factor
-from helpers.training.evaluation import Evaluation, evaluate, predict
+from helpers.training.evaluation import Evaluation, evaluate, features, predict
 from helpers.training.history import History
 from helpers.training.loop import Stop, fit
+from helpers.training.recipes import RECIPES
 from helpers.training.run import Run, load_weights, save_weights
 from helpers.training.tracking import TensorBoard, Tracker, WandB
 
 __all__ = [
+    "RECIPES",
     "Config",
     "Evaluation",
     "History",
@@ -16,7 +19,9 @@ __all__ = [
     "TensorBoard",
     "Tracker",
     "WandB",
+    "distributed",
     "evaluate",
+    "features",
     "fit",
     "load_weights",
     "lr_factor",

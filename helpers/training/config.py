@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
-from helpers import did_you_mean
+from helpers import did_you_mean, models
 from helpers.batches import Augment
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -24,6 +26,8 @@ class Config:
         epochs: passes over the training set.
         batch_size: images a step.
         lr: highest learning rate; the schedule scales it.
+        lr_decay: the learning rate of each stage of the network as a share of that of the stage after it; the
+            head has the whole of ``lr``. 1 for the same everywhere (see ``models.stages``).
         optimizer: "adamw", "adam" or "sgd" (with Nesterov momentum).
         weight_decay: pull towards zero; on weights only, not on biases and batch norm.
         momentum: of SGD.
@@ -48,6 +52,7 @@ class Config:
     epochs: int = 10
     batch_size: int = 128
     lr: float = 1e-3
+    lr_decay: float = 1.0
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     momentum: float = 0.9
@@ -74,6 +79,7 @@ class Config:
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two)")
         _require(0 < self.lr < math.inf, "lr", self.lr, "above 0")
+        _require(0 < self.lr_decay <= 1, "lr_decay", self.lr_decay, "above 0 and at most 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
         _require(0 <= self.warmup < 1, "warmup", self.warmup, "from 0 to below 1")
@@ -111,22 +117,43 @@ def lr_factor(schedule: str, progress: float, warmup: float = 0.0) -> float:
     return 1.0
 
 
-def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = None) -> torch.optim.Optimizer:
     """Return the optimiser that the configuration names, with weight decay on weights only.
+
+    Each of its groups has a "share": what part of the learning rate is its own.
 
     Args:
         model: the network; parameters that ask for no gradient are left out.
         config: which optimiser, and its numbers.
+        also: what else is learned, at the head's learning rate.
+
+    Raises:
+        ValueError: nothing is left to learn.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for share, parameters in _by_depth(model, config.lr_decay, also):
+        trained = [p for p in parameters if p.requires_grad]
+        common = {"share": share, "lr": config.lr * share}
+        weights, others = ([p for p in trained if (p.ndim > 1) == high] for high in (True, False))
+        groups.append({"params": weights, "weight_decay": config.weight_decay, **common})
+        groups.append({"params": others, "weight_decay": 0.0, **common})
     groups = [group for group in groups if group["params"]]
-    fused = all(p.device.type in {"cpu", "cuda"} for p in trained)
+    if not groups:
+        raise ValueError("every part of the network is frozen: nothing is left to learn")
+    fused = all(p.device.type in {"cpu", "cuda"} for group in groups for p in group["params"])
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
         return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=nesterov, fused=fused)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return kind(groups, config.lr, fused=fused)
+
+
+def _by_depth(model: nn.Module, decay: float, also: nn.Module | None) -> Iterator[tuple[float, list]]:
+    """Yield parameters with their share of the learning rate, those of the head first."""
+    extra = [] if also is None else list(also.parameters())
+    if decay == 1:
+        yield 1.0, [*model.parameters(), *extra]
+        return
+    named = dict(model.named_parameters())
+    for depth, names in enumerate(reversed(models.stages(model))):
+        yield decay**depth, [named[name] for name in names] + (extra if depth == 0 else [])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import did_you_mean, runtime
+from helpers import did_you_mean, models, runtime
 from helpers.batches import Batches, Faces
 from helpers.metrics import Interval, bootstrap
 
@@ -74,6 +74,41 @@ def predict(
         parts = [_averaged(model, batch.images, AVERAGED_OVER[tta]) for batch in faces.epoch()]
     model.train(was_training)
     return _joined(parts)
+
+
+def features(
+    model: nn.Module,
+    faces: Faces | Batches,
+    *,
+    head: str | None = None,
+    tta: str = "none",
+    batch_size: int = 512,
+    device: str = "auto",
+    precision: str = "auto",
+) -> np.ndarray:
+    """Return what a network's body makes of each face, float32 ``[N, D]``, in the set's order.
+
+    A frozen body makes the same of a face in every epoch, so it is asked once. The head learns from what is
+    kept: ``fit(models.split(model)[1], replace(faces, images=features(model, faces)), ...)``.
+
+    Args:
+        model: the network.
+        faces: the set, or batches already on the device.
+        head: the name of the head; None where the workbook knows the network.
+        tta: "none", or "flip" for the mean of the features of a face and its mirror image.
+        batch_size: images at a time.
+        device: where to compute.
+        precision: as in ``Config``.
+
+    Raises:
+        ValueError: the set is empty, or the head is not known.
+    """
+    was_training = {module: module.training for module in model.modules()}
+    body = models.split(model, head)[0]
+    made = predict(body, faces, tta=tta, batch_size=batch_size, device=device, precision=precision)
+    for module, mode in was_training.items():
+        module.training = mode
+    return made.reshape(len(made), -1)
 
 
 def autocast(where: torch.device, precision: str) -> torch.autocast:

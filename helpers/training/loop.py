@@ -84,7 +84,8 @@ def fit(
     with are, on a CPU, the same to the bit. A training that was finished starts anew.
 
     Args:
-        model: the network, trained in place and left on the device.
+        model: the network, trained in place and left on the device. What asks for no gradient stays
+            (:func:`models.freeze`); a head can be trained alone on :func:`features` of the faces.
         train: the faces to learn from.
         validation: the faces that pick the best epoch; never the test set.
         loss: function of (outputs, targets); a module's parameters are trained in place too.
@@ -153,7 +154,7 @@ class _Loop:
         self.faces = _described(train, self.train, self.validation)
         self.loss, self.metrics, self.config, self.where = loss, metrics, config, where
         self.learned = loss.to(where) if isinstance(loss, nn.Module) else nn.Module()  # of the loss
-        self.optimizer = make_optimizer(nn.ModuleList([model, self.learned]), config)
+        self.optimizer = make_optimizer(model, config, self.learned)
         half = autocast(where, config.precision)
         self.scaler = torch.amp.GradScaler(
             where.type, enabled=half.fast_dtype is torch.float16 and where.type == "cuda"
@@ -192,7 +193,9 @@ class _Loop:
         lr = self._set_lr()
         self._seed_dropout()
         self.optimizer.zero_grad()
-        images = batch.images.contiguous(memory_format=torch.channels_last)
+        images = batch.images
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.where, self.config.precision):
             outputs = self.model(images)
         # the loss in float32: half precision loses what a confident prediction is worth
@@ -216,7 +219,7 @@ class _Loop:
         targets = targets_of(self.validation)
         record = {
             "epoch": self.epoch + 1,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "train_loss": float(self.loss_sum) / self.step,
             "loss": self._validation_loss(outputs),
             **{name: float(metric(outputs, targets)) for name, metric in self.metrics.items()},
@@ -269,6 +272,8 @@ class _Loop:
         digest = hashlib.sha256(repr(asdict(self.config)).encode())
         for name, tensor in (*self.model.state_dict().items(), *self.learned.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        frozen = [name for name, weights in self.model.named_parameters() if not weights.requires_grad]
+        digest.update(repr(frozen).encode())
         for batches in (self.train, self.validation):
             some = torch.as_tensor(batches.images[:: max(1, batches.num_samples // 256)])
             digest.update(f"{batches.shape}".encode() + some.cpu().numpy().tobytes())
@@ -280,7 +285,7 @@ class _Loop:
         progress = (self.steps_done + 0.5) / (self.config.epochs * len(self.train))
         lr = self.config.lr * self.lr_cut * lr_factor(self.config.schedule, progress, self.config.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         return lr
 
     def _seed_dropout(self) -> None:
@@ -379,7 +384,7 @@ class _Keeper:
 
 def _described(faces: Faces, train: Batches, validation: Batches) -> dict[str, Any]:
     """Return what must be known of the faces to show the network others: their names, size and channels."""
-    channels, _, size = train.shape[1:]
+    channels, size = (train.shape[1], train.shape[-1]) if len(train.shape) == 4 else (0, 0)
     sizes = {"train": train.num_samples, "validation": validation.num_samples}
     classes = list(getattr(faces, "classes", ()))
     scale = {"mean": MEAN, "std": STD}
