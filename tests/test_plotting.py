@@ -159,6 +159,9 @@ def test_style_gives_a_notebook_that_picture(monkeypatch):
     plotting.style()
     picture = Image.open(io.BytesIO(formatter(plotting.face(faces(1)[0]).figure)))
     assert (picture.format, picture.mode) == ("PNG", "P")  # a palette
+    plotting.style(colors=10)
+    picture = Image.open(io.BytesIO(formatter(plotting.face(faces(1)[0]).figure)))
+    assert 5 < len(picture.getcolors()) <= 10
 
 
 def test_neighbouring_classes_differ_in_marker_as_well_as_in_colour():
