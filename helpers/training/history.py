@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -26,9 +27,17 @@ class History:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The record of the best epoch, the earliest where several are equal; None before the first."""
+        """The record of the best epoch, the earliest where several are equal; None before the first.
+
+        An epoch whose score is not a number is worse than any other.
+        """
         sign = 1 if self.lower_is_better else -1
-        return min(self.epochs, key=lambda record: sign * record[self.monitor], default=None)
+
+        def rank(record: dict[str, float]) -> tuple[bool, float]:
+            score = sign * record[self.monitor]
+            return math.isnan(score), score
+
+        return min(self.epochs, key=rank, default=None)
 
     @property
     def best_epoch(self) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from helpers import runtime
 from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_bits
+from helpers.training import distributed, guard
 from helpers.training.config import Config, lr_factor, make_optimizer
 from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predict, targets_of
 from helpers.training.history import History
@@ -35,7 +37,6 @@ One that is a module learns along: its parameters are trained and kept with the 
 Figure = Callable[[Any, dict[str, np.ndarray], Any], Any]
 """Draws (outputs, targets) of the validation set on a Matplotlib ``Axes``."""
 
-_CHECK_EVERY = 50  # steps
 _STEP = 15  # which random number of a step seeds dropout; batches use 0 to 14 of a sample's
 
 
@@ -83,6 +84,13 @@ def fit(
     where it was when it is called again with the same network, data and configuration: the weights it ends
     with are, on a CPU, the same to the bit. A training that was finished starts anew.
 
+    Where memory does not suffice for a batch, its gradient is added up over halves, or quarters, of it, and a
+    warning says so. It is still the gradient of the batch, but batch norm sees a part of it at a time.
+
+    Where ``distributed.start`` joined processes, each batch is shared among them; the first one writes and
+    shows. The mean of the shares' losses takes the place of the batch's loss: the same for a mean over faces,
+    not for a loss of the whole batch, such as the CCC.
+
     Args:
         model: the network, trained in place and left on the device. What asks for no gradient stays
             (:func:`models.freeze`); a head can be trained alone on :func:`features` of the faces.
@@ -104,8 +112,10 @@ def fit(
         The history, an entry an epoch.
 
     Raises:
-        ValueError: ``config.monitor`` is not among the metrics, or a set is empty.
-        FloatingPointError: the loss is not finite; the message names the samples.
+        ValueError: ``config.monitor`` is not among the metrics, a set is empty, or a batch cannot be shared
+            evenly.
+        FloatingPointError: the loss, a gradient or an output is not finite; the message names the samples.
+            The network is left with the best weights so far, and what is in the folder stays.
     """
     config = config or Config()
     if config.monitor not in {"loss", *metrics}:
@@ -115,17 +125,20 @@ def fit(
     if run is not None and not isinstance(run, Run):
         run = Run(run)
     keeper = _Keeper(run, loop, figures or {}) if run is not None else None
-    bar = Progress(config.epochs * len(loop.train), loop.steps_done, progress)
-    with _own_random_numbers(loop.where), stop.on_interrupt():
+    bar = Progress(
+        config.epochs * len(loop.train), loop.steps_done, progress if loop.share.rank == 0 else False
+    )
+    shared = distributed.shared_statistics(model)
+    with _own_random_numbers(loop.where), stop.on_interrupt(), shared:
         while loop.train_epoch(stop, bar):
             outputs = loop.validate()
-            if keeper:
+            if keeper and keeper.writes:
                 keeper.keep_epoch(outputs)
             if on_epoch:
                 on_epoch(loop.history)
             if loop.finished:
                 break
-    if keeper:
+    if keeper and keeper.writes:
         keeper.keep_end()
     loop.take_best_weights()
     bar.close(loop.summary())
@@ -147,9 +160,10 @@ class _Loop:
     ) -> None:
         self.model = model.to(where, memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(model) if config.ema else model
-        self.train = Batches(
-            train, config.batch_size, seed=config.seed, augment=config.augment, shuffle=True, device=where
-        )
+        self.share = distributed.share()
+        self.parallel = distributed.parallel(self.model)
+        kind = {"seed": config.seed, "augment": config.augment, "shuffle": True, "device": where}
+        self.train = Batches(train, config.batch_size, **kind, share=(self.share.rank, self.share.world))
         self.validation = Batches(validation, 512, device=where)
         self.faces = _described(train, self.train, self.validation)
         self.loss, self.metrics, self.config, self.where = loss, metrics, config, where
@@ -165,6 +179,8 @@ class _Loop:
         self.loss_sum = torch.zeros((), device=where)
         self.best_weights: dict[str, Tensor] | None = None
         self.seconds = 0.0
+        self.parts = 1  # of a batch that go through the network one after the other, for want of memory
+        self.asked: tuple[guard.Answer, Tensor, str] | None = None  # whether a step was finite, and which one
 
     @property
     def steps_done(self) -> int:
@@ -181,7 +197,7 @@ class _Loop:
         started = time.perf_counter()
         self.model.train()
         for batch in self.train.epoch(self.epoch, start=self.step):
-            if stop.requested:
+            if distributed.anyone(stop.requested, self.where):
                 self.history.stopped = True
                 return False
             loss = self.train_step(batch)
@@ -191,32 +207,73 @@ class _Loop:
 
     def train_step(self, batch: Batch) -> Tensor:
         lr = self._set_lr()
-        self._seed_dropout()
-        self.optimizer.zero_grad()
-        images = batch.images
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(self.where, self.config.precision):
-            outputs = self.model(images)
-        # the loss in float32: half precision loses what a confident prediction is worth
-        loss = self.loss(_in_float32(outputs), batch.targets)
-        self._check(loss, batch, lr)
-        self.scaler.scale(loss).backward()
+        loss = self._gradients(batch)
         if self.config.grad_clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self._check(loss, batch, lr)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        self.loss_sum += loss.detach()
+        self.loss_sum += loss
         if self.config.ema:
             self._average()
         return self.loss_sum
 
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch and leave its gradients, in as many parts as memory asks for."""
+        while True:
+            self.optimizer.zero_grad()
+            try:
+                return self._backward(batch)
+            except (MemoryError, RuntimeError) as error:
+                enough = 4 * self.parts <= len(batch.images) and self.share.world == 1
+                if not (enough and guard.is_out_of_memory(error)):
+                    raise
+            self._halve(len(batch.images))  # here, where the error and what it holds are gone
+
+    def _backward(self, batch: Batch) -> Tensor:
+        images = batch.images
+        if images.ndim == 4:  # features have no channels
+            images = images.contiguous(memory_format=torch.channels_last)
+        if self.parts > 1:
+            scaled = guard.backward_in_parts(
+                self._forward,
+                lambda outputs: self.scaler.scale(self.loss(outputs, batch.targets)),
+                images,
+                self.parts,
+                self.model,
+            )
+            return scaled / self.scaler.get_scale()
+        loss = self.loss(self._forward(images), batch.targets)
+        self.scaler.scale(loss).backward()
+        distributed.average([p.grad for p in self.learned.parameters() if p.grad is not None])
+        return loss.detach()
+
+    def _forward(self, images: Tensor, part: int = 0) -> Any:
+        self._seed_dropout(part)
+        with autocast(self.where, self.config.precision):
+            outputs = self.parallel(images)
+        # the loss in float32: half precision loses what a confident prediction is worth
+        return _in_float32(outputs)
+
+    def _halve(self, num_images: int) -> None:
+        self.optimizer.zero_grad()
+        guard.release(self.where)
+        self.parts *= 2
+        size = -(-num_images // self.parts)
+        warnings.warn(
+            f"out of memory: batches of {num_images} go through the network in parts of {size} from here on"
+            " (the same gradient, but batch norm sees one part); a smaller batch_size would be faster",
+            stacklevel=2,
+        )
+
     def validate(self) -> Arrays:
         """Score the epoch, keep its weights if it is the best so far, and go on to the next one."""
         outputs = predict(self.averaged, self.validation, precision=self.config.precision)
+        distributed.average([self.loss_sum])
         targets = targets_of(self.validation)
+        self._check_validated(outputs)
         record = {
             "epoch": self.epoch + 1,
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
@@ -258,6 +315,7 @@ class _Loop:
             "step": self.step,
             "lr_cut": self.lr_cut,
             "loss_sum": self.loss_sum,
+            "parts": self.parts,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -266,6 +324,7 @@ class _Loop:
         self.history.epochs = state["epochs"]
         self.epoch, self.step, self.lr_cut = state["epoch"], state["step"], state["lr_cut"]
         self.loss_sum = state["loss_sum"].to(self.where)
+        self.parts = state.get("parts", 1)
 
     def fingerprint(self) -> str:
         """Return a digest of configuration, data and network: a state goes on only where it came from."""
@@ -288,19 +347,49 @@ class _Loop:
             group["lr"] = lr * group["share"]
         return lr
 
-    def _seed_dropout(self) -> None:
-        bits = random_bits(self.config.seed, self.epoch, torch.tensor([self.step]), [_STEP])
+    def _seed_dropout(self, part: int) -> None:
+        bits = random_bits(self.config.seed, self.epoch, torch.tensor([self.step]), [_STEP + part])
         torch.manual_seed(int(bits))
 
     def _check(self, loss: Tensor, batch: Batch, lr: float) -> None:
-        # reading a loss on a GPU waits for it, so there only the sum is read, now and then
-        every = 1 if self.where.type == "cpu" else _CHECK_EVERY
-        if self.step % every or torch.isfinite(loss + self.loss_sum):
+        """Raise before a step that would spoil the weights; on a GPU, where nothing waits, a step later."""
+        # the scaler of float16 looks for infinite gradients itself, and leaves out their steps
+        groups = [] if self.scaler.is_enabled() else self.optimizer.param_groups
+        finite = guard.all_finite(loss, [p for group in groups for p in group["params"]])
+        asked = (
+            guard.Answer(finite),
+            batch.index,
+            f"epoch {self.epoch + 1}, step {self.step + 1}, lr {lr:.2g}",
+        )
+        if self.where.type == "cuda":
+            self.asked, asked = asked, self.asked
+        self._expect(asked)
+
+    def _expect(self, asked: tuple[guard.Answer, Tensor, str] | None) -> None:
+        if asked is None or asked[0]:
             return
-        samples = batch.index.tolist()
+        batch = self.train.batch(asked[1], self.epoch)
+        self.model.eval()
+        with torch.no_grad():
+            like = _in_float32(self.model(batch.images[:2]))
+        samples = guard.culprits(batch, self.loss, like)
+        self._end_not_finite(f"the loss or a gradient is not finite at {asked[2]}", samples)
+
+    def _check_validated(self, outputs: Arrays) -> None:
+        self._expect(self.asked)
+        self.asked = None
+        finite = [np.isfinite(values).reshape(len(values), -1).all(1) for values in by_name(outputs).values()]
+        bad = np.flatnonzero(~np.logical_and.reduce(finite)).tolist()
+        if bad:
+            self._end_not_finite(
+                f"outputs on the validation set are not finite after epoch {self.epoch + 1}", bad
+            )
+
+    def _end_not_finite(self, what: str, samples: list[int]) -> None:
+        self.take_best_weights()
+        more = "…" if len(samples) > 8 else ""
         raise FloatingPointError(
-            f"the loss is not finite at epoch {self.epoch + 1}, step {self.step + 1}, lr {lr:.2g}"
-            f" (samples {samples[:8]}…): look at these samples, then try a lower lr or grad_clip=1"
+            f"{what} (samples {samples[:8]}{more}): look at these samples, then try a lower lr or grad_clip=1"
         )
 
     def _average(self) -> None:
@@ -341,9 +430,16 @@ class _Keeper:
         self.run, self.loop, self.figures = run, loop, figures
         self.fingerprint = loop.fingerprint()
         self._resume()
+        distributed.wait()  # no process may write while another still reads
+        self.writes = loop.share.rank == 0
+        if self.writes:
+            self._describe()
+
+    def _describe(self) -> None:
+        loop = self.loop
         model = {"class": type(loop.model).__name__, **getattr(loop.model, "spec", {})}
         record = {"model": model, "config": asdict(loop.config), "faces": loop.faces}
-        run.save_config({**record, "machine": runtime.machine()})
+        self.run.save_config({**record, "machine": runtime.machine()})
 
     def _resume(self) -> None:
         state = self.run.load_state()
