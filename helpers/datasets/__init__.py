@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from helpers import did_you_mean
-from helpers.datasets import affectnet, cache, fer2013, ferplus, folder, muxspace, synthetic
+from helpers.datasets import affectnet, affectnet_fused, cache, fer2013, ferplus, folder, muxspace, synthetic
 from helpers.datasets.audit import Audit, audit, leaked, most_alike
 from helpers.datasets.faceset import FaceSet, Refused, Rejection
 
@@ -33,6 +33,7 @@ LAYOUTS = {
     "ferplus": ferplus,
     "muxspace": muxspace,
     "affectnet": affectnet,
+    "affectnet_fused": affectnet_fused,
     "folder": folder,
 }
 """Name to module; a set of your own is one more file and one more line here."""

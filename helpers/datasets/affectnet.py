@@ -32,7 +32,7 @@ _AGAIN = "get the annotation again"
 
 def files(root: Path, **_options: object) -> list[Path]:
     """Return what is read: every picture and every annotation."""
-    below = [folder / name for folder, _ in _folders(root) for name in ("images", "annotations")]
+    below = [folder / name for folder, _ in folders(root) for name in ("images", "annotations")]
     return [file for folder in below if folder.is_dir() for file in find.visible(folder)]
 
 
@@ -58,7 +58,7 @@ def read(root: Path, image_size: int, num_classes: int = 8, color: bool = False)
     if num_classes not in (7, 8):
         raise ValueError(f"affectnet has num_classes=7 or num_classes=8, not {num_classes!r}")
     classes = emotions.AFFECTNET8[:num_classes]
-    parts = [_Part(folder, split) for folder, split in _folders(root)]
+    parts = [_Part(folder, split) for folder, split in folders(root)]
     wanted = {"exp"}.union(*(named for part in parts for named in part.annotations.values()))
     found, rejected = [], []
     for part in parts:
@@ -75,9 +75,18 @@ def read(root: Path, image_size: int, num_classes: int = 8, color: bool = False)
     return _with_values(faces, [given[source] for source in faces.source.tolist()], wanted, root, image_size)
 
 
-def _folders(root: Path) -> list[tuple[Path, str]]:
-    """Return each folder that holds ``images`` and ``annotations``, with its split."""
-    folder = find.first(root, PLACES, "affectnet").parent
+def folders(root: Path, places: tuple[str, ...] = PLACES, name: str = "affectnet") -> list[tuple[Path, str]]:
+    """Return each folder that holds ``images`` and ``annotations``, with its split.
+
+    Args:
+        root: the data folder.
+        places: where the annotations may lie, below it.
+        name: of the data set.
+
+    Raises:
+        FileNotFoundError: they lie in none of these places.
+    """
+    folder = find.first(root, places, name).parent
     if folder.name not in PARTS:
         return [(folder, "")]
     there = {split: folder.parent / name for name, split in PARTS.items()}
@@ -106,7 +115,7 @@ class _Part:
             match = _NAME.fullmatch(file.name)
             if match:
                 self.annotations[match[1]][match[2]] = file
-            else:
+            elif not file.name.endswith("_prob_rank.txt"):  # AffectNetFused, which lies in the same folders
                 self.strange.append(file)
 
     def left_over(self, root: Path) -> list[Rejection]:
@@ -135,9 +144,9 @@ def _annotation(named: dict[str, Path], wanted: set[str], classes: tuple[str, ..
             raise Refused(f"has no annotation *_{kind}.npy", "get the file, or remove the picture")
     return _Annotation(
         _expression(named["exp"], classes),
-        _degree(named["val"]) if "val" in named else math.nan,
-        _degree(named["aro"]) if "aro" in named else math.nan,
-        _points(named["lnd"]) if "lnd" in named else np.full((68, 2), np.nan),
+        degree(named["val"]) if "val" in named else math.nan,
+        degree(named["aro"]) if "aro" in named else math.nan,
+        points(named["lnd"]) if "lnd" in named else np.full((68, 2), np.nan),
     )
 
 
@@ -153,7 +162,15 @@ def _expression(file: Path, classes: tuple[str, ...]) -> int:
     return int(code)
 
 
-def _degree(file: Path) -> float:
+def degree(file: Path) -> float:
+    """Return a valence or arousal, NaN where unknown.
+
+    Args:
+        file: ``*_val.npy`` or ``*_aro.npy``.
+
+    Raises:
+        Refused: it holds something else.
+    """
     value = _number(file)
     if value == UNKNOWN:
         return math.nan
@@ -162,7 +179,15 @@ def _degree(file: Path) -> float:
     return value
 
 
-def _points(file: Path) -> np.ndarray:
+def points(file: Path) -> np.ndarray:
+    """Return 68 landmarks (x, y), float64 ``[68, 2]``, in pixels of the picture.
+
+    Args:
+        file: ``*_lnd.npy``.
+
+    Raises:
+        Refused: it holds something else.
+    """
     values = _array(file)
     if values.size != 136 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
         kind = f"{values.dtype} of shape {values.shape}"

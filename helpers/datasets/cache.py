@@ -155,8 +155,8 @@ def _read(target: Path, digests: Digests) -> FaceSet:
         arrays = {name: columns[name] for name in columns.files}
     pixels = np.load(target / "images.npy", mmap_mode="r", allow_pickle=False)
     rejected = tuple(Rejection(*fields) for fields in about["rejected"])
-    classes = tuple(about["classes"])
-    return FaceSet(about["name"], images=pixels, classes=classes, rejected=rejected, **arrays)
+    classes, notes = tuple(about["classes"]), tuple(about.get("notes", ()))
+    return FaceSet(about["name"], images=pixels, classes=classes, rejected=rejected, notes=notes, **arrays)
 
 
 def _store(faces: FaceSet, target: Path, request: str, digests: Digests) -> FaceSet:
@@ -190,6 +190,7 @@ def _fill(fresh: Path, faces: FaceSet, request: str) -> None:
         "classes": list(faces.classes),
         "files": digests,
         "rejected": [[r.file, r.row, r.reason, r.remedy] for r in faces.rejected],
+        "notes": list(faces.notes),
     }
     text = json.dumps({"about": about, "sha256": _about_digest(about)}, indent=1)
     with replacing(fresh / "manifest.json") as stream:

@@ -66,6 +66,7 @@ class FaceSet:
         action_units: float32 ``[N, 17]`` in [0, 1], in the order of ``faces.ACTION_UNITS``; drawn faces only.
         subject: int64 ``[N]``, equal for the same person, -1 where unknown; None where the set does not say.
         rejected: what was left out and why; ``len(faces) + len(rejected)`` is everything that was found.
+        notes: what was changed while it was read, in sentences; of the whole set, not of a part.
 
     Raises:
         ValueError: a column has another length than ``images``.
@@ -84,6 +85,7 @@ class FaceSet:
     action_units: np.ndarray | None = None
     subject: np.ndarray | None = None
     rejected: tuple[Rejection, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for column, values in self.columns().items():
@@ -119,7 +121,7 @@ class FaceSet:
         if isinstance(which, np.ndarray) and which.size == 0:
             which = which.astype(np.int64)
         chosen = {name: values[which] for name, values in self.columns().items() if name != "images"}
-        return replace(self, **chosen, images=_chosen(self.images, which), rejected=())
+        return replace(self, **chosen, images=_chosen(self.images, which), rejected=(), notes=())
 
     def splits(
         self, seed: int = 0, validation: float = 0.1, test: float = 0.2, leaks: str = "drop"

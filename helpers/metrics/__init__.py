@@ -14,7 +14,24 @@ from helpers.metrics.classes import (
     per_class,
 )
 from helpers.metrics.dimensions import ccc, mae, pearson, r2, rmse, sagr, within_class_ccc
-from helpers.metrics.distributions import kl_divergence
+from helpers.metrics.distributions import (
+    HIGHER_IS_BETTER,
+    canberra,
+    chebyshev,
+    clark,
+    cosine,
+    distribution_scores,
+    emd,
+    entropy,
+    intersection,
+    js_divergence,
+    kl_divergence,
+    smoothed,
+    split_half,
+    squared_error,
+    temperature,
+    total_variation,
+)
 from helpers.metrics.during_training import on_dimension, on_labels, on_probabilities
 from helpers.metrics.probabilities import (
     calibration,
@@ -28,6 +45,7 @@ from helpers.metrics.thresholds import Curve, average_precision, precision_recal
 
 __all__ = [
     "Curve",
+    "HIGHER_IS_BETTER",
     "Interval",
     "PerClass",
     "accuracy",
@@ -35,11 +53,20 @@ __all__ = [
     "balanced_accuracy",
     "bootstrap",
     "calibration",
+    "canberra",
     "ccc",
+    "chebyshev",
+    "clark",
     "cohens_kappa",
     "confusion",
+    "cosine",
+    "distribution_scores",
+    "emd",
+    "entropy",
     "expected_calibration_error",
     "fleiss_kappa",
+    "intersection",
+    "js_divergence",
     "kl_divergence",
     "krippendorff_alpha",
     "log_loss",
@@ -60,7 +87,12 @@ __all__ = [
     "roc",
     "roc_auc",
     "sagr",
+    "smoothed",
     "softmax",
+    "split_half",
+    "squared_error",
     "tally",
+    "temperature",
+    "total_variation",
     "within_class_ccc",
 ]
