@@ -30,7 +30,8 @@ MARK = "reading-faces-setup"
 """File in ``.venv`` by which it is ours: a stamp when the environment is complete, UNFINISHED before."""
 UNFINISHED = "unfinished"
 SPARE = {"run": {"jupyterlab", "nbval", "pytest", "hypothesis", "torchmetrics"}, "test": {"jupyterlab"}}
-SPARE |= dict.fromkeys(("predict", "webcam"), SPARE["run"] | {"nbclient", "nbconvert"})
+WITHOUT_NOTEBOOKS = ("predict", "webcam", "train", "evaluate", "compare", "ensemble", "data", "report")
+SPARE |= dict.fromkeys(WITHOUT_NOTEBOOKS, SPARE["run"] | {"nbclient", "nbconvert", "ipykernel", "ipywidgets"})
 """Packages that a command does without; Colab has everything that ``run`` needs."""
 
 _OPERATORS = {

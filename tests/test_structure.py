@@ -108,14 +108,18 @@ def test_set_up_needs_the_standard_library_alone(name):
     assert outside <= {"helpers"}
 
 
-@pytest.mark.parametrize("name", ["__init__.py", "run.py", "site.py", "status.py", "testing.py"])
+STANDARD_LIBRARY = ("__init__", "run", "site", "status", "testing", "settings", "configurations", "mistakes")
+STANDARD_LIBRARY += ("train", "evaluate", "compare", "ensemble", "data")
+
+
+@pytest.mark.parametrize("name", [f"{name}.py" for name in STANDARD_LIBRARY])
 def test_the_command_line_answers_without_anything_installed(name):
     at_the_top = (node for node in TREES[HELPERS / "cli" / name].body)
     outside = {each.split(".")[0] for each in modules(at_the_top)} - sys.stdlib_module_names
     assert outside <= {"helpers"}
 
 
-PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image"}
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml"}
 """Distributions that are imported by another name."""
 WITH = {"nbformat": "nbclient", "jupyter_client": "nbclient", "IPython": "ipykernel", "packaging": "pytest"}
 """Distributions that always come with another, which is declared."""

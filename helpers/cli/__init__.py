@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from helpers import did_you_mean
-from helpers.cli import predict, run, testing, webcam
+from helpers.cli import compare, data, ensemble, evaluate, predict, run, site, testing, train, webcam
 
 ABOUT = """\
 Reading Faces: notebooks on facial expression recognition.
@@ -21,6 +21,7 @@ Reading Faces: notebooks on facial expression recognition.
   python3 -m helpers run 03 -p DATASET fer2013 -p EPOCHS 20
                                          one of them, on your own FER2013 in data/, for twenty epochs
   python3 -m helpers test                every test, the notebooks included
+  python3 -m helpers train --fast        train a network, here a small one for a minute
   python3 -m helpers predict me.jpg      what a trained network reads in a picture
 
 On a fresh machine both first make an environment in .venv (once, about 100 s). To work in the notebooks:
@@ -47,27 +48,21 @@ class Command:
     perform: Callable[[argparse.Namespace], int]
 
 
+ROOMS = {
+    "run": (run, "run notebooks, as they are or with other parameters"),
+    "test": (testing, "run every test, the notebooks included"),
+    "data": (data, "which sets are there, and what is wrong with one"),
+    "train": (train, "train a network and keep it"),
+    "evaluate": (evaluate, "score a training, with intervals and pictures"),
+    "compare": (compare, "several trainings side by side"),
+    "ensemble": (ensemble, "what several trainings know together"),
+    "predict": (predict, "read the faces in pictures"),
+    "webcam": (webcam, "read the faces before a camera, or in a video"),
+    "site": (site, "make web pages of the notebooks"),
+}
 COMMANDS = {
-    "run": Command(
-        "run notebooks, as they are or with other parameters", run.TEXT, run.declare, run.check, run.perform
-    ),
-    "test": Command(
-        "run every test, the notebooks included",
-        testing.TEXT,
-        testing.declare,
-        testing.check,
-        testing.perform,
-    ),
-    "predict": Command(
-        "read the faces in pictures", predict.TEXT, predict.declare, predict.check, predict.perform
-    ),
-    "webcam": Command(
-        "read the faces before a camera, or in a video",
-        webcam.TEXT,
-        webcam.declare,
-        webcam.check,
-        webcam.perform,
-    ),
+    name: Command(summary, room.TEXT, room.declare, room.check, room.perform)
+    for name, (room, summary) in ROOMS.items()
 }
 
 
@@ -92,7 +87,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     if not name.startswith("-") and name not in COMMANDS:
         parser.error(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}; known: {', '.join(COMMANDS)}")
     arguments, rest = parser.parse_known_args(words)
-    arguments.rest = rest
+    arguments.rest, arguments.words = rest, words
     try:
         COMMANDS[name].check(arguments)
     except ValueError as error:

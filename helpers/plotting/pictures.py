@@ -135,6 +135,27 @@ def mistakes(
     return _captioned(images, said, [(f"not {name}", color(name)) for name in labels], columns, ax)
 
 
+def guesses(
+    images: np.ndarray,
+    labels: Sequence[str],
+    predictions: Sequence[str],
+    columns: int = 4,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw faces with what they were taken for above each, and below it the label where that is another.
+
+    Args:
+        images: ``[N, H, W]`` or ``[N, 3, H, W]``, values from 0 to 255.
+        labels: N names, what each face is labelled.
+        predictions: N names, what it was taken for.
+        columns: how many faces go into a row.
+        ax: where to draw.
+    """
+    pairs = list(zip(labels, predictions, strict=True))
+    lower = [("right", MUTED) if meant == said else (f"not {meant}", color(meant)) for meant, said in pairs]
+    return _captioned(images, [(said, color(said)) for said in predictions], lower, columns, ax)
+
+
 def misplaced(
     images: np.ndarray, truth: np.ndarray, predicted: np.ndarray, columns: int = 6, ax: Axes | None = None
 ) -> Axes:
