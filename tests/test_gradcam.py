@@ -427,6 +427,8 @@ def test_the_class_is_settled_on_the_whole_picture():
     assert 0 < likeliest.sum() < 6
     named = gradcam.deletion(Bright(), images, images[:, 0], likeliest)
     torch.testing.assert_close(gradcam.deletion(Bright(), images, images[:, 0]).scores, named.scores)
+    named = gradcam.insertion(Bright(), images, images[:, 0], likeliest)  # not the class of a blank picture
+    torch.testing.assert_close(gradcam.insertion(Bright(), images, images[:, 0]).scores, named.scores)
 
 
 def test_curves_of_one_head(two_heads):
