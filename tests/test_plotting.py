@@ -329,9 +329,11 @@ def test_mistakes_stand_under_what_was_said_and_what_was_right():
 
 
 def test_misplaced_faces_stand_under_what_was_said_and_what_was_annotated():
-    ax = plotting.misplaced(faces(2), np.array([[0.5, -0.25], [0, 1]]), np.array([[-0.64, 0.1], [0.2, 0.3]]))
+    ax = plotting.misplaced(
+        faces(2), np.array([[0.5, -0.25], [0, 1]]), np.array([[-0.64, -0.02], [0.2, 0.3]])
+    )
     words = [text.get_text() for text in ax.texts]
-    assert words == ["−0.6  +0.1", "not +0.5  −0.2", "+0.2  +0.3", "not +0.0  +1.0"]
+    assert words == ["−0.6  +0.0", "not +0.5  −0.2", "+0.2  +0.3", "not +0.0  +1.0"]
 
 
 def test_lr_finder_marks_the_chosen_rate():

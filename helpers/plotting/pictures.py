@@ -175,7 +175,8 @@ def misplaced(
 
 
 def _signed(*values: float) -> str:
-    return "  ".join(f"{value:+.1f}" for value in values).replace("-", "−")
+    rounded = (round(float(value), 1) + 0.0 for value in values)  # + 0.0 turns -0.0 into 0.0
+    return "  ".join(f"{value:+.1f}" for value in rounded).replace("-", "−")
 
 
 def _captioned(
