@@ -196,9 +196,8 @@ def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
     strokes = stretched((letters[rows] > 0).float(), (height, size))[:, None] * v.watermark[rows, None]
     first = ((v.watermark_y[rows, 0, 0] + 1) / 2 * (size - height)).long()
     place = first[:, None] + torch.arange(height, device=image.device)
-    image[rows[:, None], :, place] += (strokes * (1 - image[rows].mean((1, 2, 3))[:, None, None, None]))[
-        :, 0, :, None
-    ].expand(-1, -1, image.shape[1], -1)
+    pale = strokes * (1 - image[rows].mean((1, 2, 3), keepdim=True))
+    image[rows[:, None], :, place] += pale.transpose(1, 2)  # [picture, row, channel, column]
 
 
 def _sensor(image: Tensor, v: SimpleNamespace, grain: Tensor) -> Tensor:

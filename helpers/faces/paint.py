@@ -32,7 +32,7 @@ def inks(person: dict[str, Tensor], color: bool) -> dict[str, Tensor]:
         "lip": lip * 1.08,
         "upper lip": lip * 0.82,
         "hair": _tint(person["hair_shade"], (0.85, 1.1, 1.4)),
-        "brow": _tint(0.6 * person["hair_shade"].clamp(max=0.45), (0.85, 1.1, 1.4)),
+        "brow": _tint(0.5 * person["hair_shade"].clamp(max=0.4), (0.85, 1.1, 1.4)),
         "white": person["teeth"][:, None] * 0.25 + 0.45 + 0 * skin,
         "iris": _tint(person["iris_shade"], (1.0, 0.95, 0.95)),
         "teeth": person["teeth"][:, None] * torch.tensor([1.0, 0.97, 0.9]).to(skin),

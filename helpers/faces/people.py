@@ -52,9 +52,9 @@ IDENTITY = {
     "brow_y": Trait(-0.33, 0.042, -0.44, -0.25),
     "brow_inner": Trait(0.11, 0.03, 0.04, 0.18),  # x of the inner end
     "brow_length": Trait(0.49, 0.03, 0.4, 0.56),
-    "brow_thickness": Trait(0.036, 0.013, 0.012, 0.07),  # half of it
+    "brow_thickness": Trait(0.04, 0.013, 0.014, 0.075),  # half of it
     "brow_arch": Trait(0.045, 0.025, -0.01, 0.1),
-    "brow_tilt": Trait(0.015, 0.036, -0.06, 0.09),  # how much higher the outer end lies
+    "brow_tilt": Trait(0.005, 0.036, -0.06, 0.09),  # how much higher the outer end lies
     "brow_density": Trait(0.75, 0.2, 0.2, 1.0),
     "nose_y": Trait(0.215, 0.04, 0.12, 0.31),  # the tip
     "nose_width": Trait(0.17, 0.024, 0.12, 0.24),  # half of it
@@ -68,10 +68,10 @@ IDENTITY = {
     "lip_lower": Trait(0.075, 0.018, 0.035, 0.13),  # height
     "lip_shade": Trait(0.84, 0.1, 0.5, 1.05),  # of the skin's albedo
     "teeth": Trait(0.85, 0.12, 0.5, 1.1),  # albedo
-    "skin": Trait(0.62, 0.16, 0.2, 0.9),  # albedo
+    "skin": Trait(0.6, 0.16, 0.2, 0.9),  # albedo
     "skin_texture": Trait(0.035, 0.02, 0.0, 0.1),
     "shine": Trait(0.08, 0.08, 0.0, 0.35),
-    "hair_shade": Trait(0.24, 0.2, 0.02, 0.85),  # albedo
+    "hair_shade": Trait(0.28, 0.22, 0.02, 0.85),  # albedo
     "hair_contrast": Trait(0.22, 0.12, 0.05, 0.6),  # of the strands
     "hairline": Trait(-0.93, 0.12, -1.2, -0.68),  # y
     "hairline_round": Trait(0.9, 0.5, 0.0, 2.2),  # how fast it falls to the temples
@@ -96,7 +96,7 @@ VIEW = {
     "yaw": Trait(0.0, 0.19, -0.7, 0.7),  # radians, positive to the right of the picture
     "pitch": Trait(0.0, 0.12, -0.4, 0.4),  # radians, positive down
     "roll": Trait(0.0, 0.11, -0.45, 0.45),  # radians, positive clockwise
-    "scale": Trait(1.06, 0.07, 0.85, 1.3),
+    "scale": Trait(1.08, 0.07, 0.85, 1.3),
     "shift_x": Trait(0.0, 0.035, -0.12, 0.12),
     "shift_y": Trait(0.0, 0.04, -0.12, 0.12),
     "gaze_x": Trait(0.0, 0.3, -1.0, 1.0),  # shares of the way from the middle to the corner of the eye

@@ -18,9 +18,9 @@ from helpers.faces.truth import ACTION_UNITS, au_column
 
 MOVES = {
     "brow": {
-        "inner brow up": {1: 0.13, 4: -0.075, 9: -0.04},  # face units, as are all lengths
+        "inner brow up": {1: 0.155, 4: -0.09, 9: -0.04},  # face units, as are all lengths
         "middle brow up": {1: 0.04, 2: 0.08, 4: -0.06, 5: 0.015},
-        "outer brow up": {1: -0.02, 2: 0.1, 4: -0.04},
+        "outer brow up": {1: -0.045, 2: 0.11, 4: -0.03},
         "brows together": {4: 0.06, 9: 0.02},
         "forehead lines": {1: 0.22, 2: 0.22},  # how dark a line is, 0 to 1
         "frown lines": {4: 0.8},
@@ -31,6 +31,7 @@ MOVES = {
         "cheek up": {6: 0.11},  # how far a bulge stands out
         "crow's feet": {6: 0.7},  # how dark
         "lid line": {6: 0.5, 7: 0.35},
+        "outer corner down": {1: 0.03, 15: 0.015, 12: 0.008},
     },
     "nose": {
         "nose up": {9: 0.055, 10: 0.02},
@@ -39,7 +40,7 @@ MOVES = {
     },
     "mouth": {
         "corner out": {12: 0.12, 14: 0.02, 15: 0.015, 20: 0.1, 26: -0.075, 24: -0.03, 10: 0.02, 23: -0.015},
-        "corner up": {12: 0.14, 14: 0.03, 15: -0.09, 20: -0.03},
+        "corner up": {12: 0.14, 14: 0.03, 15: -0.075, 20: -0.03},
         "upper lip up": {10: 0.065, 9: 0.035, 12: 0.03, 25: 0.03, 26: 0.055},
         "lower lip down": {25: 0.07, 20: 0.025, 12: 0.025, 17: -0.03, 26: 0.3},
         "lips thin": {12: 0.25, 15: 0.1, 20: 0.3, 23: 0.5, 24: 0.7},  # share of their height
@@ -134,7 +135,7 @@ def brow(s: Shape) -> tuple[Tensor, Tensor]:
     b = t.clamp(0, 1)  # the three lifts are the control points of a Bézier curve
     lift = (1 - b) ** 2 * s.move("inner brow up") + b**2 * s.move("outer brow up")
     lift = lift + 2 * b * (1 - b) * s.move("middle brow up")
-    arch = p.brow_arch * (1 - ((t - 0.6) / 0.6) ** 2)
+    arch = p.brow_arch * (1 - ((t - 0.58) / 0.8) ** 2)
     return p.brow_y - lift - arch - p.brow_tilt * (t - 0.5), t
 
 
@@ -142,7 +143,7 @@ def lids(s: Shape) -> tuple[Tensor, Tensor, Tensor]:
     """Return the edges of the lids, and t across an eye: -1 at the inner corner, 1 at the outer."""
     p = s.person
     t = (s.away - p.eye_x) / p.eye_width
-    axis = p.eye_y - p.eye_tilt * t
+    axis = p.eye_y - (p.eye_tilt - 0.7 * s.move("outer corner down")) * t
     arch = (1 - t.abs() ** 2.2).clamp(min=0)
     upper = p.eye_open * (1 + s.move("upper lid up")) * (1 - p.lids_down)
     lower = p.eye_open * (0.75 - s.move("lower lid up")) * (1 + 0.5 * p.lids_down)
