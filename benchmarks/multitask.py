@@ -1,7 +1,7 @@
 """What notebook 05 compares, with several seeds, and how far a longer training gets.
 
-    python -m benchmarks.multitask comparisons [--faces 4000] [--epochs 8] [--seeds 3]
-    python -m benchmarks.multitask longer [--faces 50000] [--epochs 4] [--seeds 3]
+    python -m benchmarks.multitask comparisons [--faces 2500] [--epochs 6] [--seeds 3]
+    python -m benchmarks.multitask longer [--faces 30000] [--epochs 4] [--seeds 3]
 
 The comparisons of losses, heads and augmentation share faces, steps and network, the one that the notebook
 trains. The longer training has more faces and a larger network. All are trained on drawn faces and scored on
@@ -136,7 +136,7 @@ RUNS = {
 }
 """Name to (loss, heads, augmentation)."""
 LONGER = {"CE + CCC": (lambda: plain(losses.ccc_loss), HEADS, V1.scaled(0.5))}
-PARTS = {"comparisons": (RUNS, small, 4000, 8), "longer": (LONGER, large, 50_000, 4)}
+PARTS = {"comparisons": (RUNS, small, 2500, 6), "longer": (LONGER, large, 30_000, 4)}
 """Name to (runs, network, faces, epochs)."""
 
 
