@@ -55,7 +55,8 @@ class Answer:
 def culprits(batch: Batch, loss: Callable[[Any, dict[str, Tensor]], Tensor], like: Any) -> list[int]:
     """Return which samples are to blame for a loss that is not finite; all of them where none stands out.
 
-    Pixels are to blame that are not finite, and targets for which the loss of outputs of zero is not.
+    Pixels are to blame that are not finite, targets that are infinite, and those for which the loss of zeros
+    is not finite or is refused.
 
     Args:
         batch: what the loss was taken of.
@@ -63,12 +64,23 @@ def culprits(batch: Batch, loss: Callable[[Any, dict[str, Tensor]], Tensor], lik
         like: outputs of the network, for their names and shapes.
     """
     blamed = ~torch.isfinite(batch.images).flatten(1).all(dim=1)
+    for values in batch.targets.values():
+        blamed |= torch.isinf(values).reshape(len(values), -1).any(dim=1)
     zeros = {name: torch.zeros_like(values[:1]) for name, values in by_name(like).items()}
-    with torch.no_grad():
-        for row in range(len(batch.index)):
-            targets = {name: values[row : row + 1] for name, values in batch.targets.items()}
-            blamed[row] |= ~torch.isfinite(loss(zeros.get("", zeros), targets))
+    for row in range(len(batch.index)):
+        targets = {name: values[row : row + 1] for name, values in batch.targets.items()}
+        blamed[row] |= _is_bad(loss, zeros.get("", zeros), targets)
     return (batch.index[blamed] if blamed.any() else batch.index).tolist()
+
+
+def _is_bad(
+    loss: Callable[[Any, dict[str, Tensor]], Tensor], outputs: Any, targets: dict[str, Tensor]
+) -> bool:
+    try:
+        with torch.no_grad():
+            return not torch.isfinite(loss(outputs, targets))
+    except ValueError:
+        return True
 
 
 # ---------------------------------------------------------------- memory

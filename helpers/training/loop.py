@@ -122,9 +122,8 @@ def fit(
         raise ValueError(f"monitor {config.monitor!r} is not among the metrics: {', '.join(metrics)}")
     stop = stop or Stop()
     loop = _Loop(model, train, validation, loss, metrics, config, runtime.device(device))
-    if run is not None and not isinstance(run, Run):
-        run = Run(run)
-    keeper = _Keeper(run, loop, figures or {}) if run is not None else None
+    kept = run if run is None or isinstance(run, Run) else Run(run)
+    keeper = None if kept is None else _Keeper(kept, loop, figures or {})
     bar = Progress(
         config.epochs * len(loop.train), loop.steps_done, progress if loop.share.rank == 0 else False
     )
@@ -207,7 +206,11 @@ class _Loop:
 
     def train_step(self, batch: Batch) -> Tensor:
         lr = self._set_lr()
-        loss = self._gradients(batch)
+        try:
+            loss = self._gradients(batch)
+        except ValueError as error:  # a loss may refuse targets itself, but knows no names
+            self._explain(error, batch)
+            raise
         if self.config.grad_clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
@@ -369,11 +372,19 @@ class _Loop:
         if asked is None or asked[0]:
             return
         batch = self.train.batch(asked[1], self.epoch)
+        self._end_not_finite(f"the loss or a gradient is not finite at {asked[2]}", self._culprits(batch))
+
+    def _culprits(self, batch: Batch) -> list[int]:
         self.model.eval()
         with torch.no_grad():
             like = _in_float32(self.model(batch.images[:2]))
-        samples = guard.culprits(batch, self.loss, like)
-        self._end_not_finite(f"the loss or a gradient is not finite at {asked[2]}", samples)
+        return guard.culprits(batch, self.loss, like)
+
+    def _explain(self, error: ValueError, batch: Batch) -> None:
+        samples = self._culprits(batch)
+        if len(samples) < len(batch.index):
+            reason = str(error).split("\n", 1)[0]
+            self._end_not_finite(f"{reason} at epoch {self.epoch + 1}, step {self.step + 1}", samples)
 
     def _check_validated(self, outputs: Arrays) -> None:
         self._expect(self.asked)

@@ -1,0 +1,406 @@
+"""A training that runs out of memory goes on; one whose numbers are not finite stops and names the faces."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from helpers import batches, losses, training
+from helpers.training import guard
+
+NUM, CLASSES = 96, 3
+
+
+def faces(seed: int = 0, num: int = NUM) -> SimpleNamespace:
+    """Noise whose brightness tells the class, its distribution, and valence and arousal, some unknown."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, num)
+    images = (random.integers(0, 120, (num, 16, 16)) + 45 * labels[:, None, None]).astype(np.uint8)
+    distribution = np.full((num, CLASSES), 0.1, dtype=np.float32)
+    distribution[np.arange(num), labels] = 0.8
+    degrees = random.uniform(-1, 1, (num, 2)).astype(np.float32)
+    degrees[::9] = np.nan
+    return SimpleNamespace(images=images, labels=labels, distribution=distribution, valence_arousal=degrees)
+
+
+class Heads(nn.Module):
+    """Two heads on one body, which may have batch norm and dropout."""
+
+    def __init__(self, norm: bool = True, dropout: float = 0.2, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        middle = nn.BatchNorm2d(8) if norm else nn.Identity()
+        pooled = [nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(dropout)]
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=not norm), middle, *pooled)
+        self.labels, self.valence_arousal = nn.Linear(32, CLASSES), nn.Linear(32, 2)
+
+    def forward(self, images):
+        body = self.body(images)
+        return {"labels": self.labels(body), "valence_arousal": self.valence_arousal(body)}
+
+
+LOSSES = {
+    "labels": losses.on_labels,
+    "weighted labels": lambda: losses.on_labels(weight=torch.tensor([1.0, 2.0, 5.0]), label_smoothing=0.1),
+    "distribution": losses.on_distribution,
+    "CCC": lambda: losses.on_valence_arousal(losses.ccc_loss),
+    "learned weights": lambda: losses.UncertaintyWeighted(
+        {"labels": losses.on_labels(), "degrees": losses.on_valence_arousal()}, squared=["degrees"], speed=10
+    ),
+}
+
+
+def score(outputs, targets) -> float:
+    return float((outputs["labels"].argmax(1) == targets["labels"]).mean())
+
+
+def fit(model, loss, train=None, run=None, stop=None, **settings):
+    config = training.Config(
+        **{"epochs": 3, "batch_size": 24, "lr": 0.01, "precision": "float32", **settings}
+    )
+    given = {"run": run, "stop": stop, "device": "cpu", "progress": False}
+    return training.fit(model, train or faces(), faces(1, 48), loss, {"accuracy": score}, config, **given)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# --- memory
+
+
+class Limited(nn.Module):
+    """A network that says it is out of memory for more than so many images that are to be learned from."""
+
+    def __init__(self, model: nn.Module, limit: int, words: str | BaseException) -> None:
+        super().__init__()
+        self.model, self.limit, self.words, self.seen = model, limit, words, []
+
+    def forward(self, images):
+        if torch.is_grad_enabled() and len(images) > self.limit:
+            raise self.words if isinstance(self.words, BaseException) else RuntimeError(self.words)
+        if torch.is_grad_enabled():
+            self.seen.append(len(images))
+        return self.model(images)
+
+
+WORDS = {
+    "CUDA": torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "MPS": "MPS backend out of memory (MPS allocated: 1.00 GB, max allowed: 2.00 GB)",
+    "CPU": "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried",
+    "Windows": "DefaultCPUAllocator: not enough memory: you tried to allocate 1000 bytes.",
+    "cuBLAS": "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_out_of_memory_halves_until_it_fits_and_says_so_once_each(words):
+    model = Limited(Heads(), 6, WORDS[words])
+    with pytest.warns(UserWarning, match="out of memory: batches of 24 go through") as said:
+        history = fit(model, losses.on_labels(), epochs=2)
+    assert [str(w.message).split("parts of ")[1].split()[0] for w in said] == ["12", "6"]
+    assert all("\n" not in str(w.message) for w in said)
+    assert len(history.epochs) == 2
+    assert set(model.seen) == {6}
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5, 24])
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_of_the_parts_is_that_of_the_whole_batch(name, parts):
+    """In float64 to 1e-12, for losses that tie samples together as well; batch norm aside."""
+    model = Heads(norm=False, dropout=0.0).double()
+    data = faces()
+    images = torch.as_tensor(data.images[:24, None] / 64.0)
+    targets = {key: torch.as_tensor(getattr(data, key)[:24]) for key in batches.TARGETS}
+    whole, cut = LOSSES[name](), LOSSES[name]()
+    expected = copy.deepcopy(model)
+    value = whole(expected(images), targets)
+    value.backward()
+    again = guard.backward_in_parts(
+        lambda piece, part: model(piece), lambda outputs: cut(outputs, targets), images, parts, model
+    )
+    torch.testing.assert_close(again, value.detach(), rtol=1e-6, atol=0)
+    pairs = [*zip(model.parameters(), expected.parameters(), strict=True)]
+    if isinstance(whole, nn.Module):
+        pairs += [*zip(cut.parameters(), whole.parameters(), strict=True)]
+    for mine, theirs in pairs:
+        assert (mine.grad is None) == (theirs.grad is None)
+        if mine.grad is not None:
+            scale = float(theirs.grad.abs().max())
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-6 * scale)
+
+
+def test_a_training_in_parts_ends_where_the_whole_one_does_without_batch_norm():
+    limited, whole = Limited(Heads(norm=False, dropout=0.0), 6, WORDS["CPU"]), Heads(norm=False, dropout=0.0)
+    with pytest.warns(UserWarning, match="out of memory"):
+        parts = fit(limited, losses.on_labels(), optimizer="sgd")
+    history = fit(whole, losses.on_labels(), optimizer="sgd")
+    for mine, theirs in zip(limited.model.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+    lines = [[record["train_loss"] for record in each.epochs] for each in (parts, history)]
+    np.testing.assert_allclose(*lines, rtol=1e-5)
+
+
+def test_running_means_move_once_a_part_and_dropout_is_the_same_in_both_passes():
+    """The two passes over a part must agree, or the gradient is one of nothing."""
+    seen = []
+
+    class Watching(Heads):
+        def forward(self, images):
+            outputs = super().forward(images)
+            seen.append((torch.is_grad_enabled(), outputs["labels"].detach().clone()))
+            return outputs
+
+    model = Limited(Watching(dropout=0.5), 12, WORDS["CPU"])
+    with pytest.warns(UserWarning, match="out of memory"):
+        fit(model, losses.on_labels(), epochs=1, batch_size=24)
+    without, withg = ([out for graph, out in seen if graph is g and len(out) == 12] for g in (False, True))
+    assert len(without) == len(withg) == 8
+    for one, other in zip(without, withg, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not torch.equal(withg[0], withg[1])
+    assert int(model.model.body[1].num_batches_tracked) == 8
+
+
+def test_an_error_that_is_none_of_memory_or_cannot_be_helped_is_raised():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fit(Limited(Heads(), 0, "mat1 and mat2 shapes cannot be multiplied"), losses.on_labels())
+    with pytest.warns(UserWarning, match="out of memory"), pytest.raises(RuntimeError, match="CUDA out of"):
+        fit(Limited(Heads(), 1, WORDS["CUDA"]), losses.on_labels())
+
+
+@pytest.mark.parametrize("call", [3, 9])
+def test_a_training_in_parts_is_resumed_to_the_bit(tmp_path, call):
+    def limited(seed=0):
+        return Limited(Heads(seed=seed), 12, WORDS["CPU"])
+
+    calls, stop = iter(range(1000)), training.Stop()
+
+    def stopping(outputs, targets):
+        if next(calls) == call:
+            stop.request()
+        return losses.on_labels()(outputs, targets)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = limited()
+        history = fit(whole, losses.on_labels())
+        assert fit(limited(), stopping, run=tmp_path, stop=stop).stopped
+        model = limited(9)
+        resumed = fit(model, losses.on_labels(), run=tmp_path)
+    assert same(model, whole)
+    assert [e["loss"] for e in resumed.epochs] == [e["loss"] for e in history.epochs]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_real_limit_on_memory_is_lived_with(root):
+    """The whole batch needs some 700 MB more than there is when it starts, a quarter of it does not."""
+    script = f"""
+        import resource, sys, warnings
+        sys.path[:0] = [{str(root)!r}, {str(root / "tests")!r}]
+        import numpy as np, torch
+        from types import SimpleNamespace
+        from torch import nn
+        from helpers import losses, training
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.ReLU(),
+            nn.Conv2d(64, 64, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2))
+        random = np.random.default_rng(0)
+        made = lambda num: SimpleNamespace(images=random.integers(0, 256, (num, 64, 64), dtype=np.uint8),
+            labels=random.integers(0, 2, num), distribution=None, valence_arousal=None)
+        config = training.Config(epochs=1, batch_size=128, lr=0.01, precision="float32", augment=None)
+        score = lambda outputs, targets: float((outputs.argmax(1) == targets["labels"]).mean())
+        model(torch.zeros(2, 1, 64, 64)).sum().backward()  # what torch loads late is loaded now
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 420 * 2**20, resource.RLIM_INFINITY))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            history = training.fit(model, made(128), made(4), losses.on_labels(), {{"accuracy": score}},
+                config, device="cpu", progress=False)
+        lines = [str(w.message) for w in said if "out of memory" in str(w.message)]
+        print(len(history.epochs), len(lines), lines[-1] if lines else "")
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    epochs, halvings, line = ran.stdout.split(" ", 2)
+    assert epochs == "1"
+    assert int(halvings) >= 1
+    assert "batches of 128 go through the network in parts of" in line
+
+
+# --- numbers
+
+
+def broken_at(monkeypatch, sample: int, change) -> None:
+    """Change one sample of every training batch that holds it."""
+    made = batches.Batches._made
+
+    def breaking(self, pixels, index, epoch):
+        batch = made(self, pixels, index, epoch)
+        if self.shuffle:
+            for row in (index == sample).nonzero().flatten().tolist():
+                change(batch, row)
+        return batch
+
+    monkeypatch.setattr(batches.Batches, "_made", breaking)
+
+
+def set_pixel(value):
+    def change(batch, row):
+        batch.images[row, 0, 3, 4] = value
+
+    return change
+
+
+def set_target(name, value):
+    def change(batch, row):
+        batch.targets[name][row, 0] = value
+
+    return change
+
+
+BAD_SAMPLES = {
+    "a pixel is NaN": ("labels", set_pixel(float("nan"))),
+    "a pixel is infinite": ("labels", set_pixel(float("inf"))),
+    "a pixel is -infinite, CCC": ("CCC", set_pixel(float("-inf"))),
+    "a probability is NaN": ("distribution", set_target("distribution", float("nan"))),
+    "a probability is infinite": ("distribution", set_target("distribution", float("inf"))),
+    "valence is infinite": ("learned weights", set_target("valence_arousal", float("inf"))),
+    "valence is infinite, CCC": ("CCC", set_target("valence_arousal", float("-inf"))),
+}
+
+
+@pytest.mark.parametrize("limit", [24, 12])
+@pytest.mark.parametrize("case", BAD_SAMPLES)
+def test_a_bad_sample_is_named_alone_before_a_step_is_taken_on_it(monkeypatch, tmp_path, case, limit):
+    name, change = BAD_SAMPLES[case]
+    order = batches.Batches(faces(), 24, shuffle=True).order(0)
+    sample = int(order[30])  # in the second batch
+    broken_at(monkeypatch, sample, change)
+    model, steps = Limited(Heads(dropout=0.0), limit, WORDS["CPU"]), []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(1) or step(self))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        message = rf"at epoch 1, step 2.* \(samples \[{sample}\]\): look at these"
+        with pytest.raises(FloatingPointError, match=message) as caught:
+            fit(model, LOSSES[name](), run=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(steps) == 1
+    assert all(torch.isfinite(weights).all() for weights in model.parameters())
+
+
+def test_unknown_valence_is_no_mistake():
+    assert np.isnan(faces().valence_arousal).any()
+    assert len(fit(Heads(), LOSSES["CCC"]()).epochs) == 3
+
+
+class Square(torch.autograd.Function):
+    """The root, whose slope is infinite at zero: the loss is finite, its gradient is not."""
+
+    @staticmethod
+    def forward(context, values):
+        return values
+
+    @staticmethod
+    def backward(context, slope):
+        return slope * Square.factor
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_takes_no_step(tmp_path, factor, clip):
+    """The loss is finite all the time; from the second epoch on a gradient is not."""
+    model, calls = Heads(), []
+
+    def loss(outputs, targets):
+        calls.append(1)
+        Square.factor = factor if len(calls) > 5 else 1.0  # four batches and a validation
+        return losses.on_labels()({"labels": Square.apply(outputs["labels"])}, targets)
+
+    with pytest.raises(
+        FloatingPointError, match=r"a gradient is not finite at epoch 2, step 1, .*samples \["
+    ):
+        fit(model, loss, run=tmp_path, grad_clip=clip)
+    best = Heads(seed=5)
+    training.load_weights(best, tmp_path / "best.safetensors")
+    assert same(best, model)  # the best so far, not what the failed step left
+    assert all(torch.isfinite(weights).all() for weights in model.state_dict().values())
+
+
+def test_outputs_that_are_not_finite_never_become_the_best(tmp_path):
+    class Spoiled(Heads):
+        def forward(self, images):
+            outputs = super().forward(images)
+            if not self.training and len(spoil) >= 2:
+                outputs["labels"] = outputs["labels"].index_fill(0, torch.tensor([7]), float("nan"))
+            return outputs
+
+    spoil = []
+    model = Spoiled()
+    with pytest.raises(
+        FloatingPointError, match=r"outputs on the validation set .* epoch 2 \(samples \[7\]\)"
+    ):
+        training.fit(
+            model,
+            faces(),
+            faces(1, 48),
+            losses.on_labels(),
+            {"accuracy": lambda outputs, targets: spoil.extend([1, 1]) or score(outputs, targets)},
+            training.Config(epochs=3, batch_size=24),
+            run=tmp_path,
+            device="cpu",
+            progress=False,
+        )
+    best = Heads(seed=5)
+    training.load_weights(best, tmp_path / "best.safetensors")
+    assert same(best, model)
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best():
+    for minimise, values in ((False, [np.nan, 0.1, np.nan, 0.3]), (True, [np.nan, 0.3, 0.1, np.nan])):
+        history = training.History("ccc", minimise)
+        for epoch, value in enumerate(values, start=1):
+            history.epochs.append({"epoch": epoch, "ccc": value})
+        assert history.best["ccc"] == (0.1 if minimise else 0.3)
+    history.epochs = [{"epoch": 1, "ccc": np.nan}, {"epoch": 2, "ccc": np.nan}]
+    assert history.best_epoch == 1
+
+
+def test_after_the_bad_face_is_out_the_training_goes_on_from_its_folder(monkeypatch, tmp_path):
+    """The state of the last whole epoch stays, so what was learned is not lost."""
+    with monkeypatch.context() as patch:
+        made = batches.Batches._made
+
+        def breaking(self, pixels, index, epoch):
+            batch = made(self, pixels, index, epoch)
+            if self.shuffle and epoch == 2:
+                batch.images[0] = float("nan")
+            return batch
+
+        patch.setattr(batches.Batches, "_made", breaking)
+        with pytest.raises(FloatingPointError, match="epoch 3, step 1"):
+            fit(Heads(), losses.on_labels(), run=tmp_path)
+    model, whole = Heads(seed=4), Heads()
+    resumed, history = fit(model, losses.on_labels(), run=tmp_path), fit(whole, losses.on_labels())
+    assert same(model, whole)
+    assert [e["loss"] for e in resumed.epochs] == [e["loss"] for e in history.epochs]
