@@ -4,12 +4,17 @@
     python -m benchmarks.faces --size 112 --color --device cuda
 
 Drawing in blocks is compared with the loop over faces, the same renderer asked for one face at a time; they
-take turns, so that a busy machine slows both. Memory is the highest that a fresh process reaches.
+take turns, so that a busy machine slows both. Memory is the highest that a fresh process reaches. With
+``--keep`` the figures go into data/results/faces_speed.json. A turn by the clock counts whatever else the
+machine does, so the best of many turns says most about the renderer; a face a CPU second depends on it less.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -17,7 +22,7 @@ import time
 
 import torch
 
-from helpers import faces, runtime
+from helpers import faces, files, runtime
 
 
 def arguments() -> argparse.Namespace:
@@ -34,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--memory", type=int, default=10_000, help="faces whose memory is measured; 0 for none"
     )
+    parser.add_argument("--keep", action="store_true", help="write the record")
     return parser.parse_args()
 
 
@@ -82,28 +88,52 @@ def peak_memory(options: argparse.Namespace) -> tuple[float, float]:
     return before, after
 
 
-def main() -> None:
-    """Print the figures."""
-    options = arguments()
-    torch.set_num_threads(options.threads)
+def measured(options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return each turn's faces a second by the clock and in CPU time, and the ratio to the loop over faces.
+
+    Args:
+        options: the command line's.
+    """
     loop_faces = max(16, options.faces // 32)
     seconds(faces.BLOCK, options)
-    ratios, rates = [], []
+    turns: dict[str, list[float]] = {"faces/s": [], "faces/CPU-s": [], "against loop": []}
     for _ in range(options.turns):
         clock, busy = seconds(options.faces, options)
         loop_clock, _ = seconds_one_by_one(loop_faces, options)
-        rates.append((options.faces / clock, options.faces / busy))
-        ratios.append(loop_clock / loop_faces * options.faces / clock)
-    machine = runtime.machine()
+        turns["faces/s"].append(options.faces / clock)
+        turns["faces/CPU-s"].append(options.faces / busy)
+        turns["against loop"].append(loop_clock / loop_faces * options.faces / clock)
+    return turns
+
+
+def main() -> None:
+    """Print the figures, and keep them if asked to."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    machine, on_cpu = runtime.machine(), options.device == "cpu"
+    # before anything is drawn here: a new process begins with its parent's highest memory
+    memory = peak_memory(options) if options.memory and on_cpu else None
+    turns = measured(options)
     print(f"{machine['system']}, {options.threads} threads, torch {machine['torch']}, GPU {machine['gpu']}")
     print(f"{options.size} pixels, {'RGB' if options.color else 'grey'}, on {options.device}")
-    for name, several in zip(("faces/s", "faces/CPU-s"), zip(*rates, strict=True), strict=True):
-        print(f"{name:12} {statistics.median(several):8.0f}   ({min(several):.0f} to {max(several):.0f})")
-    print(f"{'against loop':12} {statistics.median(ratios):8.1f}   ({min(ratios):.1f} to {max(ratios):.1f})")
-    if options.memory and options.device == "cpu":
-        before, after = peak_memory(options)
+    for name, several in turns.items():
+        print(f"{name:12} {statistics.median(several):8.1f}   ({min(several):.1f} to {max(several):.1f})")
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", "-m", "benchmarks.faces", *sys.argv[1:]]),
+        "machine": machine,
+        "median": {name: statistics.median(several) for name, several in turns.items()},
+        "best": {name: max(several) for name, several in turns.items()},
+        "turns": turns,
+    }
+    if memory:
+        before, after = memory
+        record["peak_memory_mb"] = {"faces": options.memory, "imported": before, "drawn": after}
         drawn = f"for {options.memory} faces, {before:.0f} MB of it before the first"
         print(f"{'peak memory':12} {after:8.0f} MB {drawn}")
+    if options.keep:
+        with files.replacing("data/results/faces_speed.json") as file:
+            file.write(json.dumps(record, indent=1).encode())
 
 
 if __name__ == "__main__":
