@@ -29,9 +29,14 @@ REQUIREMENTS = ROOT / "requirements.txt"
 MARK = "reading-faces-setup"
 """File in ``.venv`` by which it is ours: a stamp when the environment is complete, UNFINISHED before."""
 UNFINISHED = "unfinished"
-SPARE = {"run": {"jupyterlab", "nbval", "pytest", "hypothesis", "torchmetrics"}, "test": {"jupyterlab"}}
+SPARE = {
+    "run": {"jupyterlab", "nbval", "pytest", "hypothesis", "torchmetrics", "pyyaml", "typst"},
+    "test": {"jupyterlab"},
+}
 WITHOUT_NOTEBOOKS = ("predict", "webcam", "train", "evaluate", "compare", "ensemble", "data", "report")
-SPARE |= dict.fromkeys(WITHOUT_NOTEBOOKS, SPARE["run"] | {"nbclient", "nbconvert", "ipykernel", "ipywidgets"})
+SPARE |= dict.fromkeys(
+    WITHOUT_NOTEBOOKS, SPARE["run"] - {"pyyaml"} | {"nbclient", "nbconvert", "ipykernel", "ipywidgets"}
+)
 """Packages that a command does without; Colab has everything that ``run`` needs."""
 
 _OPERATORS = {

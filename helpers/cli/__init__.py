@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from helpers import did_you_mean
-from helpers.cli import compare, data, ensemble, evaluate, predict, run, site, testing, train, webcam
+from helpers.cli import compare, data, ensemble, evaluate, predict, report, run, site, testing, train, webcam
 
 ABOUT = """\
 Reading Faces: notebooks on facial expression recognition.
@@ -56,6 +56,7 @@ ROOMS = {
     "evaluate": (evaluate, "score a training, with intervals and pictures"),
     "compare": (compare, "several trainings side by side"),
     "ensemble": (ensemble, "what several trainings know together"),
+    "report": (report, "a page and a PDF about trainings"),
     "predict": (predict, "read the faces in pictures"),
     "webcam": (webcam, "read the faces before a camera, or in a video"),
     "site": (site, "make web pages of the notebooks"),

@@ -194,18 +194,17 @@ def draw(rows: list[dict], everybody: list[Answers], score: str, path: Path) -> 
     named, size = {answers.name: answers for answers in everybody}, len(everybody[0].classes)
     found = {row["run"]: metrics.Interval(**_numbers(row["scores"][score])) for row in rows}
     shown = rows[:4]
-    figure = Figure(
-        figsize=(5.2 * max(2, len(shown)), 2.2 + 0.4 * len(rows) + 4.4), dpi=90, layout="constrained"
-    )
-    upper, lower = figure.subfigures(2, 1, height_ratios=[1.6 + 0.4 * len(rows), 4.8])
-    plotting.scores(found, label=f"{score} on {everybody[0].split} faces", ax=upper.subplots())
-    places = lower.subplots(1, len(shown), squeeze=False)[0]
-    for ax, row in zip(places, shown, strict=True):
-        answers = named[row["run"]]
-        table = metrics.confusion(answers.labels, answers.predictions, size)
-        plotting.confusion(table, answers.classes, ax).set_title(row["run"])
-    with files.replacing(path) as file:
-        figure.savefig(file, format="png", bbox_inches="tight")
+    wide, high = 5.2 * max(2, len(shown)), 6.6 + 0.4 * len(rows)
+    with plotting.styled(), files.replacing(path) as file:
+        figure = Figure(figsize=(wide, high), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=[1.6 + 0.4 * len(rows), 4.8])
+        plotting.scores(found, label=f"{score} on {everybody[0].split} faces", ax=upper.subplots())
+        places = lower.subplots(1, len(shown), squeeze=False)[0]
+        for ax, row in zip(places, shown, strict=False):
+            answers = named[row["run"]]
+            table = metrics.confusion(answers.labels, answers.predictions, size)
+            plotting.confusion(table, answers.classes, ax).set_title(row["run"])
+        figure.savefig(file, format="png", bbox_inches="tight", dpi=100)
 
 
 def _numbers(score: dict[str, float | None]) -> dict[str, float]:

@@ -251,6 +251,7 @@ def train(
     model = make_network(settings, faces["train"])
     scores = make_scores(settings.task, faces["validation"].labels)
     config = make_config(settings, scores, fast)
+    run.about["num_parameters"] = models.num_parameters(model)
 
     def fit(config: training.Config, run: training.Run, drawn: Mapping[str, Callable]) -> training.History:
         parts, loss = (faces["train"], faces["validation"]), make_loss(settings, faces["train"])

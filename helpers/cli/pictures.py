@@ -47,10 +47,10 @@ def write(folder: Path, name: str, size: tuple[float, float], draw: Callable[[Ax
         size: width and height in inches.
         draw: draws on an axes.
     """
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    draw(figure.subplots())
-    with files.replacing(folder / f"{name}.png") as file:
-        figure.savefig(file, format="png", bbox_inches="tight")
+    with plotting.styled(), files.replacing(folder / f"{name}.png") as file:
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(file, format="png", bbox_inches="tight", dpi=150)
 
 
 def _charts(folder: Path, answers: Answers) -> None:

@@ -8,7 +8,7 @@ that a caller can add to what is there, and leaves no other trace in pyplot.
 from helpers.plotting.gradients import arrows, directions
 from helpers.plotting.heat import heated, perturbation
 from helpers.plotting.labels import class_balance, distribution, ridges, scatter
-from helpers.plotting.look import ACCENT, FAINT, INK, MARKERS, MUTED, TILE, Scored, color, style
+from helpers.plotting.look import ACCENT, FAINT, INK, MARKERS, MUTED, TILE, Scored, color, style, styled
 from helpers.plotting.pictures import (
     LANDMARK_PARTS,
     face,
@@ -72,5 +72,6 @@ __all__ = [
     "scatter",
     "scores",
     "style",
+    "styled",
     "subgroups",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 from typing import Protocol
@@ -39,6 +41,38 @@ class Scored(Protocol):
     high: float
 
 
+LOOK = {
+    "figure.dpi": 80,
+    "savefig.dpi": 80,
+    "figure.figsize": (8.0, 3.6),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "font.size": 11.5,
+    "axes.titlesize": 12.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.labelsize": 11.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": mpl.cycler(color=[ACCENT, "#d1702a", "#7b4fa3", "#6b8e23", "#c8382e"]),
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 2.0,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 11.0,
+    "image.cmap": "gray",
+}
+"""What :func:`style` sets, as Matplotlib calls it."""
+
+
 def style(colors: int = 128) -> None:
     """Set the workbook's look: once per notebook, before the first figure.
 
@@ -47,37 +81,7 @@ def style(colors: int = 128) -> None:
     Args:
         colors: how many, at most; 48 are enough for many faces under heat, and take a quarter less.
     """
-    mpl.rcParams.update(
-        {
-            "figure.dpi": 80,
-            "savefig.dpi": 80,
-            "figure.figsize": (8.0, 3.6),
-            "figure.constrained_layout.use": True,
-            "figure.facecolor": "white",
-            "font.size": 11.5,
-            "axes.titlesize": 12.5,
-            "axes.titlelocation": "left",
-            "axes.titlepad": 8.0,
-            "axes.labelsize": 11.5,
-            "axes.labelcolor": INK,
-            "axes.edgecolor": MUTED,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.axisbelow": True,
-            "axes.prop_cycle": mpl.cycler(color=[ACCENT, "#d1702a", "#7b4fa3", "#6b8e23", "#c8382e"]),
-            "grid.color": FAINT,
-            "grid.linewidth": 0.8,
-            "lines.linewidth": 2.0,
-            "xtick.color": MUTED,
-            "ytick.color": MUTED,
-            "xtick.labelcolor": INK,
-            "ytick.labelcolor": INK,
-            "text.color": INK,
-            "legend.frameon": False,
-            "legend.fontsize": 11.0,
-            "image.cmap": "gray",
-        }
-    )
+    mpl.rcParams.update(LOOK)
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
         plt.switch_backend(mpl.get_backend())  # the notebook's backend sets its own PNG writer first
@@ -91,6 +95,13 @@ def _png(figure: Figure, colors: int = 128) -> bytes:
     palette = Image.open(full).convert("RGB").quantize(colors, kmeans=4, dither=Image.Dither.NONE)
     palette.save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Give the workbook's look to what is drawn inside, and leave Matplotlib as it was."""
+    with mpl.rc_context(LOOK):
+        yield
 
 
 def color(name: str) -> str:
