@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import ipywidgets
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from PIL import Image
 from scipy import special, stats
 
 from helpers import batches, faces, losses, metrics, models, predictor, training, widgets
+from helpers.cli import execution
 from helpers.widgets import heat, panel
 from helpers.widgets.panel import Latest, Panel, figure, png
 
@@ -164,7 +167,9 @@ def test_the_mixer_starts_from_an_expression():
     neutral = made.picture.value
     start.value = "surprise"
     assert made.controls["AU26"].value > 0.5
-    assert made.picture.value == png(widgets.mix({k: made.controls[k].value for k in faces.ACTION_UNITS}))
+    assert made.picture.value == png(
+        widgets.mix({k: made.controls[k].value for k in faces.ACTION_UNITS}, upright=True)
+    )
     start.value = "neutral"
     assert made.picture.value == neutral
 
@@ -350,7 +355,7 @@ def test_without_opacity_the_face_is_bare(reader, drawn_faces):
 
 def test_a_picture_of_ones_own_is_explained(reader, drawn_faces):
     made = widgets.heat_maps(reader, drawn_faces)
-    upload = made.children[0].children[-1]
+    upload = made.children[0].children[0]
     first = made.picture.value
     smile = faces.render({"AU6": 0.7, "AU12": 1.0}, size=160)[0].numpy()
     buffer = io.BytesIO()
@@ -421,8 +426,18 @@ def test_the_camera_asks_for_anywidget_by_name(reader, monkeypatch):
 
 
 def test_only_widgets_that_every_front_end_has_are_used():
-    from pathlib import Path
-
     text = "\n".join(path.read_text() for path in Path(widgets.__file__).parent.glob("*.py"))
     for word in ("ipywidgets.Output", "interact(", "clear_output", "pyplot"):
         assert word not in text.replace("that pyplot knows nothing of", ""), word
+
+
+def test_an_executed_notebook_keeps_a_line_in_the_place_of_a_panel(tmp_path):
+    source = "from helpers import widgets\n\nwidgets.loss_explorer()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbformat.write(notebook, tmp_path / "panel.ipynb")
+    root = Path(__file__).resolve().parents[1]
+    ran = execution.execute(tmp_path / "panel.ipynb", tmp_path / "out", {}, 120, root)
+    assert ran.status == "done"
+    kept = nbformat.read(tmp_path / "out" / "panel.ipynb", 4)
+    assert kept.cells[0].outputs[0].data == {"text/plain": panel.STILL}
+    assert "widgets" not in kept.metadata

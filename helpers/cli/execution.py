@@ -79,6 +79,7 @@ def execute(path: Path, out: Path, values: dict[str, Any], timeout: int, root: P
     outcome, began = Outcome(path.stem), time.monotonic()
     _Job(notebook, timeout, root).watch(outcome, StatusLine())
     outcome.seconds = time.monotonic() - began
+    still(notebook)
     notebook.metadata["reading_faces"] = {
         "status": outcome.status,
         "seconds": round(outcome.seconds, 1),
@@ -102,6 +103,18 @@ def inject(notebook: NotebookNode, values: dict[str, Any]) -> None:
     cell = nbformat.v4.new_code_cell("\n".join(lines), id=INJECTED, metadata={"tags": [INJECTED]})
     tagged = [i for i, each in enumerate(notebook.cells) if "parameters" in each.metadata.get("tags", ())]
     notebook.cells.insert(tagged[-1] + 1, cell)
+
+
+def still(notebook: NotebookNode) -> None:
+    """Leave of each panel only its line of text: without its kernel a slider moves nothing.
+
+    Args:
+        notebook: changed in place.
+    """
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
 
 
 class _Job:

@@ -11,7 +11,7 @@ from helpers.widgets.faces import action_unit_mixer, browse, faces_browser, mix
 from helpers.widgets.heat import explain, heat_maps
 from helpers.widgets.losses import compare_losses, loss_explorer
 from helpers.widgets.panel import Panel
-from helpers.widgets.trainer import Trainer, trainer
+from helpers.widgets.trainer import Trainer, draw_training, trainer
 from helpers.widgets.webcam import camera
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "camera",
     "compare_losses",
     "draw_edges",
+    "draw_training",
     "explain",
     "faces_browser",
     "heat_maps",

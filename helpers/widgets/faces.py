@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import ipywidgets
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers import did_you_mean, emotions, faces, plotting
@@ -47,6 +48,7 @@ def browse(
     brightness: tuple[float, float] = (0, 255),
     doubt: tuple[float, float] = (0, 4),
     page: int = 1,
+    rows: int = ROWS,
 ) -> Figure:
     """Draw a page of the faces that fit.
 
@@ -58,14 +60,17 @@ def browse(
         brightness: from and to, the mean of a face's pixels in grey levels.
         doubt: from and to, the entropy of a face's label distribution in bits; counts where the set has one.
         page: from 1; beyond the last it is the last.
+        rows: of faces on a page.
     """
-    chosen, rows = _fitting(parts, split, expression, person, brightness, doubt)
-    pages = max(1, -(-len(rows) // (COLUMNS * ROWS)))
+    chosen, fitting = _fitting(parts, split, expression, person, brightness, doubt)
+    pages = max(1, -(-len(fitting) // (COLUMNS * rows)))
     page = min(max(page, 1), pages)
-    shown = rows[(page - 1) * COLUMNS * ROWS : page * COLUMNS * ROWS]
-    drawn = figure(7.8, 4.9)
-    ax = drawn.add_axes((0.01, 0.01, 0.98, 0.9))
-    drawn.text(0.01, 0.955, f"{len(rows):,} of {len(chosen):,} faces · page {page} of {pages}", va="center")
+    shown = fitting[(page - 1) * COLUMNS * rows : page * COLUMNS * rows]
+    drawn = figure(7.8, 0.35 + 1.14 * rows)
+    top = 0.35 / (0.35 + 1.14 * rows)
+    ax = drawn.add_axes((0.01, 0.01, 0.98, 0.98 - top))
+    words = f"{len(fitting):,} of {len(chosen):,} faces · page {page} of {pages}"
+    drawn.text(0.01, 1 - top / 2, words, va="center")
     if not len(shown):
         ax.axis("off")
         ax.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
@@ -127,12 +132,13 @@ def _range(label: str, low: float, high: float, step: float) -> ipywidgets.Widge
     return kind(value=(low, high), min=low, max=high, step=step, **named(label))
 
 
-def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0) -> Figure:
+def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0, upright: bool = False) -> Figure:
     """Draw the face that these action units make, and its place on the circumplex.
 
     Args:
         action_units: name to intensity in [0, 1]; the others are 0.
         turn: of the head to the right of the picture, in radians, from -0.7 to 0.7.
+        upright: put the plane below the face, not beside it.
 
     Raises:
         ValueError: an unknown action unit, or a value out of its range.
@@ -140,16 +146,22 @@ def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0) -> F
     units = _row(action_units or {})
     image = faces.render(units, view={"yaw": turn}, size=144)[0].numpy()
     [place], [p] = faces.valence_arousal(units).numpy(), faces.class_probabilities(units).numpy()
-    drawn = figure(7.4, 3.6)
-    plotting.face(image, ax=drawn.add_axes((0.01, 0.02, 0.44, 0.9)))
-    plane = drawn.add_axes((0.56, 0.17, 0.42, 0.81))
-    names = {name: emotions.CIRCUMPLEX[name] for name in emotions.FER7}
-    plotting.circumplex(place[None], np.array([p.argmax()]), emotions.FER7, names, ax=plane)
-    plane.plot(*place, marker="o", markersize=13, color="#111111", markerfacecolor="none", markeredgewidth=2)
+    drawn, above, plane = _two_axes(upright)
     first, second = np.argsort(-p)[:2]
-    words = [f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second)]
-    drawn.text(0.23, 0.955, f"{words[0]}, {words[1]}", ha="center", va="center")
+    words = ", ".join(f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second))
+    plotting.face(image, words, ax=above)
+    names = {name: emotions.CIRCUMPLEX[name] for name in emotions.FER7}
+    plotting.circumplex(place[None], np.array([first]), emotions.FER7, names, ax=plane)
+    ring = {"markerfacecolor": "none", "markeredgewidth": 2.5, "zorder": 10}
+    plane.plot(*place, marker="o", markersize=14, color=plotting.ACCENT, **ring)
     return drawn
+
+
+def _two_axes(upright: bool) -> tuple[Figure, Axes, Axes]:
+    drawn = figure(4.6, 7.6) if upright else figure(7.4, 3.6)
+    places = ((0.16, 0.52, 0.82, 0.45), (0.16, 0.07, 0.82, 0.42))
+    beside = ((0.01, 0.02, 0.44, 0.9), (0.56, 0.17, 0.42, 0.81))
+    return drawn, *map(drawn.add_axes, places if upright else beside)
 
 
 def _row(action_units: Mapping[str, float]) -> torch.Tensor:
@@ -169,7 +181,7 @@ def action_unit_mixer() -> Panel:
     turn = slider("turn of the head", 0.0, -0.7, 0.7)
 
     def draw(turn: float, **action_units: float) -> Figure:
-        return mix(action_units, turn)
+        return mix(action_units, turn, upright=True)
 
     panel = Panel(draw, {"turn": turn, **units}, others=(start,))
 

@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 
 DPI = 80
 
+STILL = "a panel: run this cell to move its sliders"
+"""What stands in the place of a panel where there is no kernel, as in a saved notebook."""
+
 
 def figure(width: float, height: float) -> Figure:
     """Return an empty figure that pyplot knows nothing of, and whose parts stay where they are put.
@@ -65,7 +68,7 @@ class Panel(ipywidgets.HBox):
     Args:
         draw: takes the controls' values by name and returns a figure.
         controls: name of an argument to its control.
-        others: what else stands among the controls, below them.
+        others: what else stands among the controls, above them.
     """
 
     def __init__(
@@ -81,8 +84,11 @@ class Panel(ipywidgets.HBox):
         self.show(draw(**self.values()))
         for control in self.controls.values():
             control.observe(self._changed, names="value")
-        left = ipywidgets.VBox([*self.controls.values(), *others], layout={"min_width": "310px"})
+        left = ipywidgets.VBox([*others, *self.controls.values()], layout={"min_width": "320px"})
         super().__init__([left, ipywidgets.VBox([self.picture, self.note])])
+
+    def __repr__(self) -> str:
+        return STILL
 
     def values(self) -> dict[str, Any]:
         """Return what the controls stand at, by the name of the argument."""
@@ -183,7 +189,7 @@ def named(label: str) -> dict[str, Any]:
     Args:
         label: what stands before the control.
     """
-    return {"description": label, "style": {"description_width": "118px"}, "layout": {"width": "300px"}}
+    return {"description": label, "style": {"description_width": "128px"}, "layout": {"width": "310px"}}
 
 
 class Latest:

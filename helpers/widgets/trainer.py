@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from helpers import plotting, training
 from helpers.training import History
-from helpers.widgets.panel import choice, figure, line, log_slider, one_line, png, slider
+from helpers.widgets.panel import STILL, choice, figure, line, log_slider, one_line, png, slider
 
 Fit = Callable[..., History]
 """Trains: takes settings by name, and ``run``, ``stop``, ``progress``, ``on_epoch`` for ``training.fit``."""
@@ -84,8 +84,11 @@ class Trainer(ipywidgets.HBox):
         self._enable("Train")
         left = [*controls.values(), ipywidgets.HBox([*self.buttons.values()]), self.bar]
         super().__init__(
-            [ipywidgets.VBox(left, layout={"min_width": "310px"}), ipywidgets.VBox([self.picture, self.note])]
+            [ipywidgets.VBox(left, layout={"min_width": "320px"}), ipywidgets.VBox([self.picture, self.note])]
         )
+
+    def __repr__(self) -> str:
+        return STILL
 
     @property
     def settings(self) -> dict[str, Any]:
