@@ -1,4 +1,4 @@
-"""Trainings that are killed at random moments: nothing torn, and the end is the undisturbed one's, to the bit.
+"""Trainings killed at random moments: nothing is torn, and the end is the undisturbed one's, to the bit.
 
 ``pytest -m slow`` counts 50 kills for each loss and 200 while saving; every run counts a few.
 """

@@ -121,26 +121,25 @@ def fit(
     if config.monitor not in {"loss", *metrics}:
         raise ValueError(f"monitor {config.monitor!r} is not among the metrics: {', '.join(metrics)}")
     stop = stop or Stop()
-    loop = _Loop(model, train, validation, loss, metrics, config, runtime.device(device))
-    kept = run if run is None or isinstance(run, Run) else Run(run)
-    keeper = None if kept is None else _Keeper(kept, loop, figures or {})
-    bar = Progress(
-        config.epochs * len(loop.train), loop.steps_done, progress if loop.share.rank == 0 else False
-    )
-    shared = distributed.shared_statistics(model)
-    with _own_random_numbers(loop.where), stop.on_interrupt(), shared:
-        while loop.train_epoch(stop, bar):
-            outputs = loop.validate()
-            if keeper and keeper.writes:
-                keeper.keep_epoch(outputs)
-            if on_epoch:
-                on_epoch(loop.history)
-            if loop.finished:
-                break
-    if keeper and keeper.writes:
-        keeper.keep_end()
-    loop.take_best_weights()
-    bar.close(loop.summary())
+    with stop.on_interrupt():  # from here on: PyTorch imports parts of itself late, and must not be cut there
+        loop = _Loop(model, train, validation, loss, metrics, config, runtime.device(device))
+        kept = run if run is None or isinstance(run, Run) else Run(run)
+        keeper = None if kept is None else _Keeper(kept, loop, figures or {})
+        shown = progress if loop.share.rank == 0 else False
+        bar = Progress(config.epochs * len(loop.train), loop.steps_done, shown)
+        with _own_random_numbers(loop.where), distributed.shared_statistics(model):
+            while loop.train_epoch(stop, bar):
+                outputs = loop.validate()
+                if keeper and keeper.writes:
+                    keeper.keep_epoch(outputs)
+                if on_epoch:
+                    on_epoch(loop.history)
+                if loop.finished:
+                    break
+        if keeper and keeper.writes:
+            keeper.keep_end()
+        loop.take_best_weights()
+        bar.close(loop.summary())
     return loop.history
 
 
