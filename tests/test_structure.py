@@ -130,7 +130,7 @@ OPTIONAL = {"accelerate", "anywidget", "cv2", "onnx", "onnxruntime", "playwright
 def test_what_is_imported_is_declared():
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     declared = set(re.findall(r"^([\w-]+)>=", text, re.MULTILINE))
-    ours = {"helpers", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    ours = {"helpers", "benchmarks", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:
         for name in {each.split(".")[0] for each in modules(ast.walk(TREES[path]))}:
             if name not in sys.stdlib_module_names | ours | OPTIONAL:
