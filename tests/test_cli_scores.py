@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,6 +180,13 @@ def test_holms_correction_is_that_of_the_textbook():
     assert compare.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert compare.holm([0.9, 0.8]) == [1.0, 1.0]
     assert compare.holm([]) == []
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):
+    (tmp_path / "else").mkdir()
+    shutil.copytree(runs / "two", tmp_path / "else" / "one")
+    both = scoring.ask_all([runs / "one", tmp_path / "else" / "one"], "test", "none", str(runs / "data"))
+    assert [each.name for each in both] == [(runs / "one").as_posix(), (tmp_path / "else/one").as_posix()]
 
 
 # --- ensemble ---

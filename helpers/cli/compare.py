@@ -88,7 +88,7 @@ def perform(arguments: argparse.Namespace) -> int:
 
     scoring.check(arguments.runs)
     asked = (arguments.tta, arguments.root, arguments.device)
-    everybody = [scoring.ask(folder, arguments.split, *asked) for folder in arguments.runs]
+    everybody = scoring.ask_all(arguments.runs, arguments.split, *asked)
     rows = compared(everybody, arguments.score, arguments.resamples)
     path = arguments.out or arguments.runs[0].parent / "comparison.png"
     draw(rows, everybody, arguments.score, path)
@@ -99,13 +99,16 @@ def perform(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def compared(everybody: list[Answers], score: str, resamples: int = 1000) -> list[dict[str, Any]]:
+def compared(
+    everybody: list[Answers], score: str, resamples: int = 1000, only: str = ""
+) -> list[dict[str, Any]]:
     """Return a row for each run, the best first: its scores, and how it stands to the best one.
 
     Args:
         everybody: what each run said about the same faces.
         score: what to sort by.
         resamples: bootstrap samples.
+        only: the one score to return, or all of them.
 
     Raises:
         ValueError: other faces or classes, or a score that a run does not have.
@@ -120,7 +123,7 @@ def compared(everybody: list[Answers], score: str, resamples: int = 1000) -> lis
             raise ValueError(f"{answers.name} has no score {score!r}{near}")
     rows = []
     for answers in everybody:
-        scores = scoring.judge(answers, resamples)
+        scores = scoring.judge(answers, resamples, only)
         rows.append({"run": answers.name, "scores": {n: scoring.as_numbers(s) for n, s in scores.items()}})
     sign = 1 if score.startswith(experiment.LESS_IS_BETTER) else -1
     order = sorted(range(len(rows)), key=lambda i: sign * (rows[i]["scores"][score]["value"] or 0))

@@ -58,8 +58,8 @@ def perform(arguments: argparse.Namespace) -> int:
 
     scoring.check(arguments.runs)
     asked = (arguments.tta, arguments.root, arguments.device)
-    everybody = [scoring.ask(folder, arguments.split, *asked) for folder in arguments.runs]
-    choosing = [scoring.ask(folder, "validation", *asked) for folder in arguments.runs]
+    everybody = scoring.ask_all(arguments.runs, arguments.split, *asked)
+    choosing = scoring.ask_all(arguments.runs, "validation", *asked)
     found = gained(everybody, choosing, arguments.resamples)
     found |= {"split": arguments.split, "tta": arguments.tta}
     print(json.dumps(found) if arguments.json else as_text(found))

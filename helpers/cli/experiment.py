@@ -183,7 +183,17 @@ def make_config(settings: Settings, scores: Mapping[str, Any], fast: bool = Fals
             near = f"{did_you_mean(monitor, known)}; known: {', '.join(known)}"
             raise ValueError(f"the task {settings.task} has no score {monitor!r}{near}")
         minimise = monitor.startswith(LESS_IS_BETTER)
-    same = ("batch_size", "lr", "optimizer", "weight_decay", "momentum", "schedule", "warmup", "ema")
+    same = (
+        "batch_size",
+        "lr",
+        "lr_decay",
+        "optimizer",
+        "weight_decay",
+        "momentum",
+        "schedule",
+        "warmup",
+        "ema",
+    )
     same += ("patience", "grad_clip", "seed")
     return training.Config(
         epochs=1 if fast else settings.epochs,

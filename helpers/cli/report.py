@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.cli import evaluate
 from helpers.cli.mistakes import in_one_line
 from helpers.cli.status import short
+
+if TYPE_CHECKING:
+    from helpers.cli.scoring import Answers
 
 TEXT = """\
 Write a report on one training or several, as HTML in one file and as PDF: the faces and what is wrong with
@@ -59,22 +63,21 @@ def perform(arguments: argparse.Namespace) -> int:
     scoring.check(arguments.runs)
     everybody = [_evaluated(folder, arguments) for folder in arguments.runs]
     kept = [report.read(folder, arguments.split) for folder in arguments.runs]
-    shared = [compare.compared(alike, "accuracy", arguments.resamples) for alike in _alike(everybody)]
+    about = ("accuracy", arguments.resamples, "accuracy")
+    shared = [compare.compared(alike, *about) for alike in _alike(everybody)]
     blocks = report.blocks_of(kept, shared)
     out = arguments.out or arguments.runs[0].parent / "report"
-    made = {".html": report.as_html(blocks).encode()}
-    for ending, content in made.items():
-        with files.replacing(out.with_name(out.name + ending)) as file:
-            file.write(content)
-    print(f"Open {short(out.with_name(out.name + '.html'))}")
-    if not arguments.no_pdf:
-        with files.replacing(out.with_name(out.name + ".pdf")) as file:
-            file.write(report.as_pdf(blocks))
-        print(f"and  {short(out.with_name(out.name + '.pdf'))}")
+    setters = {".html": lambda: report.as_html(blocks).encode(), ".pdf": lambda: report.as_pdf(blocks)}
+    for ending, setter in setters.items():
+        path = out.with_name(out.name + ending)
+        if ending != ".pdf" or not arguments.no_pdf:
+            with files.replacing(path) as file:
+                file.write(setter())
+            print(f"Open {short(path)}")
     return 0
 
 
-def _evaluated(folder: Path, arguments: argparse.Namespace):
+def _evaluated(folder: Path, arguments: argparse.Namespace) -> Answers:
     from helpers.cli import scoring
 
     answers = scoring.ask(folder, arguments.split, arguments.tta, arguments.root, arguments.device)
@@ -86,9 +89,9 @@ def _evaluated(folder: Path, arguments: argparse.Namespace):
     return answers
 
 
-def _alike(everybody: list) -> list[list]:
+def _alike(everybody: list[Answers]) -> list[list[Answers]]:
     """Return those that were asked about the same faces together, where they are two or more."""
-    groups: dict[tuple, list] = {}
+    groups: dict[tuple, list[Answers]] = {}
     for answers in everybody:
         groups.setdefault((answers.classes, tuple(answers.source)), []).append(answers)
     return [group for group in groups.values() if len(group) > 1]

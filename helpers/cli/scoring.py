@@ -124,6 +124,22 @@ def ask(
     return _answers(folder.name, settings.task, split, record["faces"]["classes"], kept, settings.model)
 
 
+def ask_all(folders: list[Path], split: str, *how: str | None) -> list[Answers]:
+    """Return what several runs say about a part of their faces; where names clash, the paths stand for them.
+
+    Args:
+        folders: of the runs.
+        split: "validation" or "test".
+        how: ``tta``, ``root`` and ``device`` as :func:`ask` takes them.
+    """
+    names = [folder.name for folder in folders]
+    unique = len(set(names)) == len(names)
+    everybody = [ask(folder, split, *how) for folder in folders]
+    if unique:
+        return everybody
+    return [replace(each, name=folder.as_posix()) for each, folder in zip(everybody, folders, strict=True)]
+
+
 def _weights(folder: Path) -> Path:
     machine = folder / "svm.npz"
     return machine if machine.exists() else folder / "best.safetensors"

@@ -74,6 +74,7 @@ class Settings:
     frozen_lr: float = _says(1e-3, "highest learning rate in those")
     batch_size: int = _says(128, "faces a step")
     lr: float = _says(1e-3, "highest learning rate")
+    lr_decay: float = _says(1.0, "learning rate of each stage as a share of that of the stage after it")
     optimizer: str = _says("adamw", "what takes the steps")
     weight_decay: float = _says(0.01, "pull of the weights towards zero")
     momentum: float = _says(0.9, "of SGD")
