@@ -1,4 +1,4 @@
-"""Losses against PyTorch, scikit-learn and SciPy, their gradients, and what half precision does to them."""
+"""Losses of labels and numbers against PyTorch, scikit-learn and SciPy; gradients; half precision."""
 
 from __future__ import annotations
 
