@@ -57,9 +57,10 @@ def test_a_face_does_not_depend_on_the_number_of_threads():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        two = faces.sample(64, seed=3).images
+        two = faces.sample(300, seed=3).images  # two blocks, side by side
+        assert torch.get_num_threads() == 2
         torch.set_num_threads(1)
-        assert torch.equal(two, faces.sample(64, seed=3).images)
+        assert torch.equal(two, faces.sample(300, seed=3).images)
     finally:
         torch.set_num_threads(threads)
 
