@@ -17,7 +17,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -203,17 +203,17 @@ def averaged(several: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def over_seeds(scores: list[dict[str, float]], level: float = 0.95) -> dict[str, dict]:
-    """Return mean and half width of the interval of each score over seeds, by Student's t.
+    """Return mean and half width of the interval of each score over seeds, by Student's t; one seed has none.
 
     Args:
         scores: one record a seed.
         level: of the interval.
     """
-    table = {name: np.array([record[name] for record in scores]) for name in scores[0]}
-    wide = stats.t.ppf((1 + level) / 2, len(scores) - 1) / len(scores) ** 0.5 if len(scores) > 1 else np.nan
+    table, num = {name: np.array([record[name] for record in scores]) for name in scores[0]}, len(scores)
+    wide = stats.t.ppf((1 + level) / 2, num - 1) / num**0.5 if num > 1 else None
     return {
         "mean": {name: float(values.mean()) for name, values in table.items()},
-        "half_width": {name: float(wide * values.std(ddof=1)) for name, values in table.items()},
+        "half_width": {name: wide and float(wide * values.std(ddof=1)) for name, values in table.items()},
         "seeds": scores,
     }
 
@@ -263,8 +263,8 @@ def repeated(
     judged: datasets.FaceSet,
     options: argparse.Namespace,
     network: Callable,
-) -> dict:
-    """Train a run with each seed; return the scores over seeds and of all together, and the CPU seconds.
+) -> Iterator[dict]:
+    """Train a run with each seed; yield the scores over the seeds so far and together, and the CPU seconds.
 
     Args:
         run: loss, heads and augmentation.
@@ -280,10 +280,9 @@ def repeated(
         scores.append(judge(answers[-1], judged, run[1]))
         seconds.append(spent)
         tell(f"  seed {seed}", scores[-1], spent)
-    together = judge(averaged(answers), judged, run[1])
-    tell("  together", together, sum(seconds))
-    found = {"together": together, "cpu_seconds": float(np.mean(seconds))}
-    return over_seeds(scores) | found | {"augment": run[2] and asdict(run[2])}
+        together = judge(averaged(answers), judged, run[1])
+        found = {"together": together, "cpu_seconds": float(np.mean(seconds))}
+        yield over_seeds(scores) | found | {"augment": run[2] and asdict(run[2])}
 
 
 def arguments() -> argparse.Namespace:
@@ -305,6 +304,37 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def circumstances(
+    options: argparse.Namespace,
+    parts: tuple[datasets.FaceSet, ...],
+    judged: datasets.FaceSet,
+    network: Callable,
+) -> dict:
+    """Return a record without runs: command, machine, faces, settings, floor and ceiling.
+
+    Args:
+        options: of the command line.
+        parts: training and validation faces.
+        judged: the faces that are scored.
+        network: makes one from its heads.
+    """
+    words = ["FOLDER" if word == options.data else word for word in sys.argv[1:]]
+    config = asdict(replace(CONFIG, epochs=options.epochs))
+    config.pop("augment")  # each run has its own
+    return {
+        "set": "synthetic",
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", "-m", "benchmarks.multitask", *words]),
+        "machine": runtime.machine(),
+        "faces": {"train": len(parts[0]), "validation": len(parts[1]), "judged": len(judged)},
+        "parameters": models.num_parameters(network(HEADS)),
+        "config": config,
+        "floor": floor(judged),
+        "ceiling": ceiling(judged),
+        "runs": {},
+    }
+
+
 def main() -> None:
     """Train every run of a part with every seed; write what they score."""
     options = arguments()
@@ -313,27 +343,14 @@ def main() -> None:
     judged = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED)
     started = time.process_time()
     parts = datasets.load("synthetic", options.data, num_faces=options.faces).splits(test=0.0)[:2]
-    drawing, runs = time.process_time() - started, {}
+    record = circumstances(options, parts, judged, network)
+    record["cpu_seconds_drawing"] = time.process_time() - started
     for name, run in wanted.items():
         print(name, flush=True)
-        runs[name] = repeated(run, parts, judged, options, network)
-    words = ["FOLDER" if word == options.data else word for word in sys.argv[1:]]
-    record = {
-        "set": "synthetic",
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "-m", "benchmarks.multitask", *words]),
-        "machine": runtime.machine(),
-        "faces": {"train": len(parts[0]), "validation": len(parts[1]), "judged": len(judged)},
-        "cpu_seconds_drawing": drawing,
-        "parameters": models.num_parameters(network(HEADS)),
-        "config": asdict(replace(CONFIG, epochs=options.epochs)),
-        "runs": runs,
-        "floor": floor(judged),
-        "ceiling": ceiling(judged),
-    }
-    record["config"].pop("augment")  # each run has its own
-    with files.replacing(options.out) as file:
-        file.write(json.dumps(record, indent=1).encode())
+        for found in repeated(run, parts, judged, options, network):  # kept, should it be cut short
+            record["runs"][name] = found
+            with files.replacing(options.out) as file:
+                file.write(json.dumps(record, indent=1).encode())
 
 
 if __name__ == "__main__":

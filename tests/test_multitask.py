@@ -474,6 +474,7 @@ def test_a_record_holds_student_s_interval_over_seeds():
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert found["mean"]["accuracy"] - found["half_width"]["accuracy"] == pytest.approx(low, **TIGHT)
     assert found["mean"]["accuracy"] + found["half_width"]["accuracy"] == pytest.approx(high, **TIGHT)
+    assert multitask.over_seeds([{"accuracy": 0.61}])["half_width"] == {"accuracy": None}
 
 
 def test_networks_together_average_probabilities_not_logits():
