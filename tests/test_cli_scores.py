@@ -78,6 +78,7 @@ def test_the_numbers_are_those_of_scikit_learn(runs, capsys):
     train = datasets.load("synthetic", runs / "data", num_faces=210).splits()[0]
     commonest = stats.mode(train.labels).mode
     assert found["majority"]["value"] == pytest.approx((truth == commonest).mean())
+    assert found["best_possible"]["value"] == pytest.approx((faces.distribution.argmax(1) == truth).mean())
     for score in found["scores"].values():
         assert score["low"] <= score["value"] <= score["high"]
     assert json.loads((runs / "one" / "evaluation-test.json").read_text()) == found
@@ -230,6 +231,7 @@ def test_what_cannot_be_done_is_one_line(runs, capsys, tmp_path):
         capsys, "evaluate", runs / "one", "--split", "tets"
     )
     assert "unknown tta 'flop'" in refused(capsys, "ensemble", runs / "one", runs / "two", "--tta", "flop")
+    assert "unknown device 'gpu'" in refused(capsys, "evaluate", runs / "one", "--device", "gpu")
     assert "needs two runs" in refused(capsys, "compare", runs / "one")
     assert "is named twice" in refused(capsys, "ensemble", runs / "one", runs / "one")
     assert "other classes (7 and 4)" in refused(capsys, "compare", runs / "one", runs / "four")

@@ -15,7 +15,7 @@ import pytest
 
 from helpers import cli, report
 from helpers.report import content, page, sheet
-from helpers.report.blocks import Code, Heading, Picture, Table, Text
+from helpers.report.blocks import Code, Heading, Picture, Row, Table, Text
 
 QUICK = ["--option", "num_faces", "210", "--device", "cpu", "--no-amp", "--batch-size", "32", "--lr", "1e-2"]
 SMALL = ["--model-option", "widths", "(4,8)", "--model-option", "head_width", "8", "--epochs", "2"]
@@ -108,6 +108,7 @@ def test_the_pdf_is_set(made):
     found = report.as_pdf(blocks)
     assert found.startswith(b"%PDF-")
     pictures = sum(isinstance(block, Picture) for block in blocks)
+    pictures += sum(len(block.pictures) for block in blocks if isinstance(block, Row))
     assert len(re.findall(rb"/Subtype\s*/Image", found)) >= pictures
     assert len(re.findall(rb"/Type\s*/Page\b", found)) >= 4
 
@@ -164,7 +165,8 @@ def test_the_sentences_say_what_the_numbers_say():
 def test_a_difference_is_called_what_its_test_allows(chance, verdict):
     behind = {"accuracy_to_best": {"value": -0.021}, "mcnemar": chance, "mcnemar_holm": chance}
     [sentence] = content._tested([{"run": "a"}, {"run": "b", **behind}])
-    assert sentence.startswith("a has 2.1% of the faces more right than b, which chance alone " + verdict)
+    start = "a reads 2.1% more of the faces rightly than b, a difference that chance alone "
+    assert sentence.startswith(start + verdict)
 
 
 def test_copies_and_people_in_two_parts_are_told():

@@ -95,7 +95,8 @@ def perform(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"split": arguments.split, "score": arguments.score, "runs": rows}))
     else:
-        print(as_text(rows, arguments.score), f"\n\nThe picture is {short(path)}")
+        print(as_text(rows, arguments.score))
+        print(f"\nThe picture is {short(path)}")
     return 0
 
 

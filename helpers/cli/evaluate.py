@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from helpers import did_you_mean
 from helpers.cli.mistakes import in_one_line
+from helpers.cli.settings import CHOICES
 from helpers.cli.status import short
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"unknown option {arguments.rest[0]!r}; python3 -m helpers {arguments.command} --help lists them"
         )
-    for name, known in (("split", SPLITS), ("tta", ("none", "flip"))):
+    for name, known in (("split", SPLITS), ("tta", ("none", "flip")), ("device", CHOICES["device"])):
         word = getattr(arguments, name)
         if word not in known:
             raise ValueError(f"unknown {name} {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")
@@ -126,6 +127,8 @@ def as_text(folder: Path, found: dict) -> str:
     lines = [f"{short(folder)}: {found['faces']:,} {found['split']} faces", ""]
     lines += [f"{name:20}{shown(score)}" for name, score in found["scores"].items()]
     lines += [f"{'majority, accuracy':20}{shown(found['majority'])}"]
+    if "best_possible" in found:
+        lines += [f"{'best possible':20}{shown(found['best_possible'])}"]
     if "without_leaked" in found:
         lines += ["", f"without the {found['leaked']:,} faces that stand in training too:"]
         lines += [f"{name:20}{shown(score)}" for name, score in found["without_leaked"].items()]

@@ -14,7 +14,7 @@ def in_one_line(perform: Perform) -> Perform:
     """Return the command with its refusals told on stderr instead of raised.
 
     What the reader can put right (a name, a file, a package, a value) ends with status 2; a training whose
-    loss is no number ends with 1.
+    loss is no number ends with 1, Ctrl-C with 130.
 
     Args:
         perform: takes the parsed words and returns an exit status.
@@ -28,5 +28,8 @@ def in_one_line(perform: Perform) -> Perform:
             line = " ".join(str(error).split())
             print(f"python3 -m helpers {arguments.command}: error: {line}", file=sys.stderr)
             return 1 if isinstance(error, FloatingPointError) else 2
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            return 130
 
     return told

@@ -36,6 +36,7 @@ class Answers:
         leaked: bool ``[N]``, which faces stand in training too.
         majority: the class that most training faces have.
         probabilities: whether "labels" are logits.
+        best: integers ``[N]``, the likeliest class of each face, where the true probabilities are known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Answers:
     leaked: np.ndarray
     majority: int
     probabilities: bool
+    best: np.ndarray | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -67,6 +69,7 @@ class Answers:
             which: a mask or positions.
         """
         columns = {name: getattr(self, name)[which] for name in ("source", "subject", "leaked")}
+        columns["best"] = None if self.best is None else self.best[which]
         for name in ("outputs", "targets"):
             columns[name] = {key: values[which] for key, values in getattr(self, name).items()}
         return replace(self, **columns)
@@ -160,6 +163,8 @@ def _columns(faces: datasets.FaceSet, train: datasets.FaceSet) -> dict[str, np.n
     found = {f"target {n}": getattr(faces, n) for n in FROM_LABELS if getattr(faces, n) is not None}
     nobody = np.full(len(faces), -1)
     counts = np.bincount(train.labels, minlength=len(train.classes))
+    if faces.name == "synthetic":  # of other sets nobody knows the true probabilities
+        found["best"] = faces.distribution.argmax(axis=1)
     return found | {
         "source": faces.source.astype(str),
         "subject": nobody if faces.subject is None else faces.subject,
@@ -189,7 +194,7 @@ def _answers(
 
     columns = {key: kept[key] for key in ("source", "subject", "leaked")}
     majority, probable = int(kept["majority"]), model != "hog-svm"
-    about = {"majority": majority, "probabilities": probable, **columns}
+    about = {"majority": majority, "probabilities": probable, "best": kept.get("best"), **columns}
     return Answers(name, task, tuple(classes), split, named("output "), named("target "), **about)
 
 
@@ -298,8 +303,7 @@ def numbers(answers: Answers, resamples: int = 1000) -> dict[str, Any]:
         resamples: bootstrap samples.
     """
     scores = judge(answers, resamples)
-    always = (answers.labels == answers.majority).astype(float)
-    majority = metrics.bootstrap(np.mean, always, resamples=resamples, groups=groups(answers))
+    majority = _share(answers, answers.labels == answers.majority, resamples)
     size = len(answers.classes)
     by_class = metrics.per_class(answers.labels, answers.predictions, size)
     found: dict[str, Any] = {
@@ -308,12 +312,19 @@ def numbers(answers: Answers, resamples: int = 1000) -> dict[str, Any]:
         "faces": len(answers.labels),
         "classes": list(answers.classes),
         "scores": {name: as_numbers(score) for name, score in scores.items()},
-        "majority": as_numbers(majority),
+        "majority": majority,
         "per_class": {name: column.tolist() for name, column in by_class._asdict().items()},
         "confusion": metrics.confusion(answers.labels, answers.predictions, size).tolist(),
         "leaked": int(answers.leaked.sum()),
     }
+    if answers.best is not None:
+        found["best_possible"] = _share(answers, answers.labels == answers.best, resamples)
     if 0 < found["leaked"] < found["faces"] - 1:
         clean = judge(answers.select(~answers.leaked), resamples)
         found["without_leaked"] = {name: as_numbers(score) for name, score in clean.items()}
     return found
+
+
+def _share(answers: Answers, holds: np.ndarray, resamples: int) -> dict[str, float | None]:
+    drawn = {"resamples": resamples, "groups": groups(answers)}
+    return as_numbers(metrics.bootstrap(np.mean, holds.astype(float), **drawn))

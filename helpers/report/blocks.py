@@ -78,7 +78,18 @@ class Picture:
     width: float = 1.0
 
 
-Block = Heading | Text | Code | Table | Picture
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side, each as wide as the others.
+
+    Args:
+        pictures: from left to right; their own widths do not count.
+    """
+
+    pictures: Sequence[Picture]
+
+
+Block = Heading | Text | Code | Table | Picture | Row
 
 
 def drawn(size: tuple[float, float], caption: str, draw: Callable[[Axes], object], width: float) -> Picture:

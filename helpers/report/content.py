@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers import plotting
-from helpers.report.blocks import Block, Code, Heading, Picture, Table, Text, drawn, picture
-from helpers.report.reading import Kept
+from helpers.report.blocks import Block, Code, Heading, Picture, Row, Table, Text, drawn, picture
+from helpers.report.reading import CEILING, Kept
 
 TITLE = "How well do these networks read faces?"
 
@@ -67,11 +68,20 @@ def _summary(runs: Sequence[Kept], comparisons: Sequence[Sequence[dict[str, Any]
     blocks.append(Table(["", *shared, "majority"], rows, caption))
     found = {run.name: run.score("accuracy") for run in runs}
     found["majority"] = runs[0].score("majority")
+    best = runs[0].score(CEILING)
+    found |= {"best possible": best} if best else {}
+    ceiling = ["best possible"] if best else []
 
     def draw(ax: Any) -> None:
-        plotting.scores(found, baseline=["majority"], label=f"accuracy on {runs[0].split} faces", ax=ax)
+        label = f"accuracy on {runs[0].split} faces"
+        plotting.scores(found, baseline=["majority"], ceiling=ceiling, label=label, ax=ax)
 
-    blocks.append(drawn((7.4, 1.0 + 0.4 * len(found)), "Accuracy, each with its 95 % interval.", draw, 0.95))
+    caption = "Accuracy, each with its 95 % interval."
+    if best:
+        caption += (
+            " Best possible: naming the class that the drawn face most probably has; raters differ, too."
+        )
+    blocks.append(drawn((7.4, 1.0 + 0.4 * len(found)), caption, draw, 0.95))
     return blocks + [Text(sentence) for rows in comparisons for sentence in _tested(rows)]
 
 
@@ -91,11 +101,11 @@ def _tested(rows: Sequence[dict[str, Any]]) -> list[str]:
     best, said = rows[0]["run"], []
     for row in rows[1:]:
         chance = row["mcnemar_holm"]
-        verdict = "which chance alone hardly makes" if chance < 0.05 else "which chance alone may well make"
+        verdict = "hardly makes" if chance < 0.05 else "may well make"
         gap = -row["accuracy_to_best"]["value"]
-        more = f"{abs(gap):.1%} of the faces {'more' if gap >= 0 else 'less'} right than {row['run']}"
         test = f"McNemar's exact test, p = {chance:.2g} after Holm's correction"
-        said.append(f"{best} has {more}, {verdict} ({test}).")
+        more = f"{abs(gap):.1%} {'more' if gap >= 0 else 'less'} of the faces rightly than {row['run']}"
+        said.append(f"{best} reads {more}, a difference that chance alone {verdict} ({test}).")
     return said
 
 
@@ -104,15 +114,13 @@ def _tested(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _faces(runs: Sequence[Kept]) -> list[Block]:
     """Describe each set of faces once, however many runs learned from it."""
-    blocks: list[Block] = []
-    seen: list[dict[str, Any]] = []
+    names = ("data", "root", "options", "merge", "leaks", "split_seed")
+    sets: list[tuple[dict[str, Any], Kept]] = []
     for run in runs:
-        names = ("data", "root", "options", "merge", "leaks", "split_seed")
         about = {name: run.settings[name] for name in names}
-        if about not in seen:
-            seen.append(about)
-            blocks += _set_of_faces(run, titled=len(runs) > 1)
-    return blocks
+        if about not in [each for each, _ in sets]:
+            sets.append((about, run))
+    return [block for _, run in sets for block in _set_of_faces(run, titled=len(sets) > 1)]
 
 
 def _set_of_faces(run: Kept, titled: bool) -> list[Block]:
@@ -154,7 +162,8 @@ def _audited(audit: dict[str, pd.DataFrame], leaks: str) -> list[str]:
         said = ["No face stands in two parts with the same pixels."]
     if leaks == "drop":
         said.append("What stood in a later part too was left out of the earlier one.")
-    said.append(f"Within the parts {_count(within, 'face')} {'is a copy' if within == 1 else 'are copies'}.")
+    copies = f"{_count(within, 'face')} {'is a copy' if within == 1 else 'are copies'}"
+    said.append(f"Within the parts {copies if within else 'no face is a copy'}.")
     people = audit["subjects"]
     shared = int(people["subjects"].sum()) if len(people) else 0
     if len(people):
@@ -181,8 +190,10 @@ def _model(run: Kept) -> list[Block]:
     size = run.record.get("num_parameters")
     learned = f", {size / 1e6:,.2f} million numbers to learn" if size else ""
     what = f"{told['model']}{options}{learned}: {told['task']}, {len(faces['classes'])} classes."
-    rows = [[key.replace("_", " "), str(value)] for key, value in _trained(told).items()]
-    return [Text(what), Table(["setting", "value"], rows, "How it was trained.")]
+    cells = [[key.replace("_", " "), str(value)] for key, value in _trained(told).items()]
+    half = (len(cells) + 1) // 2
+    rows = [left + right for left, right in zip_longest(cells[:half], cells[half:], fillvalue=["", ""])]
+    return [Text(what), Table(["setting", "value"] * 2, rows, "How it was trained.")]
 
 
 def _trained(told: dict[str, Any]) -> dict[str, Any]:
@@ -219,13 +230,16 @@ def _results(run: Kept) -> list[Block]:
     blocks += picture(run.folder / f"confusion-{split}.png", said, 0.75)
     if "without_leaked" in found:
         blocks.append(_clean(found))
-    for name in ("valence", "arousal"):
-        said = f"{name.capitalize()} as predicted over as annotated; on the dashed line they agree."
-        blocks += picture(run.folder / f"{name}-{split}.png", said, 0.7)
-    said = "Recall over false alarms for every threshold on a class's probability, with the area under it."
-    blocks += picture(run.folder / f"roc-{split}.png", said, 0.75)
-    said = "Precision over recall, where a rare class shows what the curve above hides."
-    return blocks + picture(run.folder / f"precision-recall-{split}.png", said, 0.75)
+    curves = {
+        "roc": "Recall over false alarms for every threshold on a class, with the area under it.",
+        "precision-recall": "Precision over recall, where a rare class shows what the other hides.",
+    }
+    agree = "As predicted over as annotated; on the dashed line they agree."
+    for pair in ({"valence": agree, "arousal": agree}, curves):
+        found_there = (picture(run.folder / f"{name}-{split}.png", said) for name, said in pair.items())
+        shown = [each for there in found_there for each in there]
+        blocks += [Row(shown)] if shown else []
+    return blocks
 
 
 def _errors(run: Kept) -> str:
@@ -263,7 +277,8 @@ def _clean(found: dict[str, Any]) -> Table:
 
 
 def _looks(run: Kept) -> list[Block]:
-    said = "Its most confident mistakes: above each face what was given and how surely, below it the label."
+    surely = "with which share of the votes" if run.settings["model"] == "hog-svm" else "how surely"
+    said = f"Its most confident mistakes: above each face what was given and {surely}, below it the label."
     blocks: list[Block] = [*picture(run.folder / f"mistakes-{run.split}.png", said)]
     said = (
         "What in the picture spoke for the given class (Grad-CAM), in faces that it read rightly and in its "

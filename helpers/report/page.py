@@ -6,8 +6,9 @@ import base64
 import html
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from helpers.report.blocks import Block, Code, Heading, Picture, Table, Text
+from helpers.report.blocks import Block, Code, Heading, Picture, Row, Table, Text
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --soft: #667; --line: #d9dce0; --paper: #fff; --tint: #f4f6f8 }
@@ -20,7 +21,10 @@ h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .4rem }
 h2 { margin: 3rem 0 .6rem; padding-top: .6rem; border-top: 2px solid var(--line) }
 h3 { margin: 2rem 0 .4rem }
 nav { background: var(--tint); border-radius: .5rem; padding: .8rem 1.2rem; margin: 1.5rem 0 }
-nav a { color: inherit; margin-right: 1.2rem; white-space: nowrap }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem }
+nav a { color: inherit }
+.row { display: flex; flex-wrap: wrap; gap: 0 1rem }
+.row figure { flex: 1 1 18rem; min-width: 0 }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 .wide { overflow-x: auto; margin: 1rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0 }
@@ -73,6 +77,10 @@ def _set(block: Block) -> str:
         return f"<p>{html.escape(block.text)}</p>"
     if isinstance(block, Code):
         return f"<pre>{html.escape(block.text)}</pre>"
+    if isinstance(block, Row):
+        return (
+            f'<div class="row">{"".join(_picture(replace(each, width=1.0)) for each in block.pictures)}</div>'
+        )
     return _table(block) if isinstance(block, Table) else _picture(block)
 
 

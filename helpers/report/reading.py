@@ -13,6 +13,8 @@ from helpers.metrics import Interval
 
 SPLITS = ("test", "validation")
 """The parts of the faces that a run may have been scored on, the one to report first."""
+CEILING = "best_possible"
+"""The accuracy of naming the likeliest class, where the true probabilities are known."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,11 @@ class Kept:
         """Return a score with its interval, or None where it has none of that name.
 
         Args:
-            name: as it stands in the evaluation; "majority" for the accuracy of the commonest class.
+            name: as it stands in the evaluation; "majority" for the accuracy of the commonest class, or
+                ``CEILING``.
         """
-        found = self.evaluation["majority"] if name == "majority" else self.evaluation["scores"].get(name)
+        apart = ("majority", CEILING)
+        found = self.evaluation.get(name) if name in apart else self.evaluation["scores"].get(name)
         if found is None or found["value"] is None:
             return None
         numbers = [float("nan") if found[key] is None else found[key] for key in ("value", "low", "high")]

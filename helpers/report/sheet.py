@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from helpers.report.blocks import Block, Code, Heading, Picture, Table, Text
+from helpers.report.blocks import Block, Code, Heading, Picture, Row, Table, Text
 
 STYLE = """
 #set page(paper: "a4", margin: (x: 22mm, top: 22mm, bottom: 24mm), numbering: "1 / 1")
@@ -20,9 +21,9 @@ STYLE = """
 #show heading.where(level: 3): it => title(11.5pt, 1.3em, it)
 #show figure.caption: it => align(left, text(size: 9pt, fill: luma(90), it.body))
 #show figure: set block(breakable: false)
-#show figure.where(kind: table): set figure.caption(position: bottom)
-#show figure.where(kind: table): set align(left)
+#show figure: set align(left)
 #show raw: set text(size: 8.5pt)
+#show raw: set par(justify: false)
 """
 
 
@@ -68,7 +69,12 @@ def _set(block: Block, folder: Path, number: int) -> str:
         return f"#par({quoted(block.text)})"
     if isinstance(block, Code):
         return f"#block(fill: luma(244), inset: 7pt, radius: 3pt, width: 100%, raw({quoted(block.text)}))"
-    return _table(block) if isinstance(block, Table) else _picture(block, folder, number)
+    if isinstance(block, Row):
+        wide = [replace(each, width=1.0) for each in block.pictures]
+        cells = [_picture(each, folder, f"{number}-{i}") for i, each in enumerate(wide)]
+        inside = ", ".join(f"[{cell}]" for cell in cells)
+        return f"#grid(columns: (1fr,) * {len(cells)}, gutter: 10pt, {inside})"
+    return _table(block) if isinstance(block, Table) else _picture(block, folder, str(number))
 
 
 def _table(table: Table) -> str:
@@ -84,7 +90,7 @@ def _table(table: Table) -> str:
     return f"#[#set text(size: {size}pt)\n#set par(justify: false)\n#figure(kind: table, {inner}{caption})]"
 
 
-def _picture(picture: Picture, folder: Path, number: int) -> str:
-    (folder / f"{number}.png").write_bytes(picture.png)
-    image = f'align(left, image("{number}.png", width: {picture.width:.0%}))'
+def _picture(picture: Picture, folder: Path, name: str) -> str:
+    (folder / f"{name}.png").write_bytes(picture.png)
+    image = f'image("{name}.png", width: {picture.width:.0%})'
     return f"#figure(supplement: none, numbering: none, {image}, caption: {quoted(picture.caption)})"

@@ -83,9 +83,9 @@ class Run:
             name: the file's name without ending.
             draw: draws on an axes.
         """
-        figure = Figure(figsize=(6, 5), dpi=80, layout="constrained")
-        draw(figure.subplots())
-        with files.replacing(self.folder / f"{name}.png") as file:
+        with plotting.styled(), files.replacing(self.folder / f"{name}.png") as file:
+            figure = Figure(figsize=(6, 5), dpi=80, layout="constrained")
+            draw(figure.subplots())
             figure.savefig(file, format="png")
         self._drawn[name] = figure
 
