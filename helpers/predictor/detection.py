@@ -2,7 +2,7 @@
 
 The cascade (local binary patterns, boosted as in Viola and Jones, CVPR 2001) comes with scikit-image, so that
 nothing has to be downloaded. It finds upright faces seen from the front. In a video it searches the whole
-frame only now and then, and in between around the places where faces were: a sixth of the work.
+frame only now and then, and in between around the places where faces were: a tenth of the work.
 """
 
 from __future__ import annotations
@@ -67,15 +67,19 @@ class Detector:
             of it takes four times as long.
         agreeing: how many overlapping windows must agree that there is a face; more miss more, and are
             mistaken less often.
+        step: how far apart windows are tried, in pixels of the shrunk picture at the smallest size; 1.5 takes
+            half the time of 1, and with ``agreeing=2`` finds nearly as many.
 
     Raises:
-        ValueError: ``smallest`` is outside of 0.02 to 1.
+        ValueError: ``smallest`` is outside of 0.02 to 1, or ``step`` of 1 to 2.
     """
 
-    def __init__(self, smallest: float = 0.1, agreeing: int = 3) -> None:
+    def __init__(self, smallest: float = 0.1, agreeing: int = 3, step: float = 1.0) -> None:
         if not 0.02 <= smallest <= 1:
             raise ValueError(f"smallest is a share of the shorter side, from 0.02 to 1, not {smallest}")
-        self.smallest, self.agreeing = smallest, agreeing
+        if not 1 <= step <= 2:
+            raise ValueError(f"step is from 1 to 2, not {step}")
+        self.smallest, self.agreeing, self.step = smallest, agreeing, step
 
     def find(self, grey: np.ndarray, around: float = _AROUND) -> list[Box]:
         """Return the faces of a picture, the largest first.
@@ -89,7 +93,8 @@ class Detector:
         target = min(target, max(_LONGEST * shorter / max(grey.shape), 1.0))
         small, edge = _resized(grey, target / shorter), round(target * around)
         smallest = max(24, round(self.smallest * target))
-        windows = _windows(np.pad(small, edge, mode="edge"), smallest, min(small.shape) + edge, self.agreeing)
+        largest = min(small.shape) + edge
+        windows = self._windows(np.pad(small, edge, mode="edge"), smallest, largest, self.agreeing)
         return _apart([_box(window, -edge, -edge, shorter / target) for window in windows])
 
     def find_again(self, grey: np.ndarray, box: Box) -> Box | None:
@@ -105,10 +110,16 @@ class Detector:
         columns = np.arange(left, left + side).clip(0, grey.shape[1] - 1)
         scale = 1.3 * _WINDOW / box.side
         small = _resized(grey[rows[:, None], columns], scale)
-        windows = _windows(small, _WINDOW, round(1.6 * _WINDOW), max(1, self.agreeing - 1))
+        windows = self._windows(small, _WINDOW, round(1.6 * _WINDOW), max(1, self.agreeing - 1))
         found = [_box(window, 0, 0, 1 / scale) for window in windows]
         found = [each._replace(left=each.left + left, top=each.top + top) for each in found]
         return min(found, key=lambda each: _distance(each, box), default=None)
+
+    def _windows(self, grey: np.ndarray, smallest: int, largest: int, agreeing: int) -> list[dict[str, int]]:
+        if min(grey.shape) <= smallest:
+            return []
+        sizes = (smallest, smallest), (max(largest, smallest), max(largest, smallest))
+        return _cascade().detect_multi_scale(grey, 1.2, self.step, *sizes, min_neighbor_number=agreeing)
 
 
 @functools.cache
@@ -117,13 +128,6 @@ def _cascade() -> Any:
     from skimage import data, feature
 
     return feature.Cascade(data.lbp_frontal_face_cascade_filename())
-
-
-def _windows(grey: np.ndarray, smallest: int, largest: int, agreeing: int) -> list[dict[str, int]]:
-    if min(grey.shape) <= smallest:
-        return []
-    sizes = (smallest, smallest), (max(largest, smallest), max(largest, smallest))
-    return _cascade().detect_multi_scale(grey, 1.2, 1, *sizes, min_neighbor_number=agreeing)
 
 
 def _resized(grey: np.ndarray, scale: float) -> np.ndarray:
@@ -163,7 +167,7 @@ class Tracker:
         inertia: how much of its old place and size a box keeps, in [0, 1): boxes of a cascade tremble.
     """
 
-    detector: Detector = field(default_factory=lambda: Detector(smallest=1 / 6))
+    detector: Detector = field(default_factory=lambda: Detector(smallest=1 / 6, agreeing=2, step=1.5))
     every: int = 10
     patience: int = 10
     inertia: float = 0.6
