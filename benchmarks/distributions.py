@@ -1,6 +1,6 @@
 """Every loss against a label distribution, trained alike and judged by every score.
 
-    python -m benchmarks.distributions ferplus --data FOLDER [--faces 10000] [--epochs 4] [--seeds 3]
+    python -m benchmarks.distributions ferplus --data FOLDER [--faces 4000] [--epochs 4] [--seeds 3]
     python -m benchmarks.distributions synthetic [--faces 10000] [--epochs 8] [--seeds 3]
     python -m benchmarks.distributions longer [--faces 60000] [--epochs 10] [--seeds 1]
 
@@ -40,7 +40,7 @@ CONFIG = training.Config(
 )
 JUDGED_SEED = 1_000_001  # of the drawn faces that are scored: other people than any trained on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
-DEFAULTS = {"ferplus": (10_000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (60_000, 10, 1)}
+DEFAULTS = {"ferplus": (4000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (60_000, 10, 1)}
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
 
 

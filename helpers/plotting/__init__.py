@@ -5,6 +5,7 @@ optional ``ax`` to draw on; without one it makes a figure of a size that suits i
 that a caller can add to what is there, and leaves no other trace in pyplot.
 """
 
+from helpers.plotting.distributions import beside, beside_key, reliability, simplex
 from helpers.plotting.gradients import arrows, directions
 from helpers.plotting.heat import heated, perturbation
 from helpers.plotting.labels import class_balance, distribution, ridges, scatter
@@ -43,6 +44,8 @@ __all__ = [
     "TILE",
     "agreement",
     "arrows",
+    "beside",
+    "beside_key",
     "circumplex",
     "circumplex_confusions",
     "circumplex_errors",
@@ -67,10 +70,12 @@ __all__ = [
     "perturbation",
     "pictures",
     "precision_recall",
+    "reliability",
     "ridges",
     "roc",
     "scatter",
     "scores",
+    "simplex",
     "style",
     "styled",
     "subgroups",
