@@ -19,6 +19,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -232,24 +233,21 @@ def chosen(part: Set, rows: np.ndarray, reach: int = 0) -> Set:
     return Set(local_contrast(part.images[rows], reach), part.labels[rows])
 
 
-def transfer(options: argparse.Namespace) -> list[dict]:
+def transfer(options: argparse.Namespace) -> Iterator[dict]:
     """Train on drawn faces, test on PublicTest, once for each seed and with the mean of all networks.
 
     Args:
         options: the command line's.
     """
     _, test = real_parts(options)
-    rows, together = [], 0
+    together = 0
     for seed in range(options.seeds):
         model, took = from_drawn(options, seed, Recipe())
         said = outputs(model, test)
         together = together + said
-        rows.append({"seed": seed, "cpu_seconds": took} | scored(said, test.labels))
-        print(json.dumps(rows[-1]), flush=True)
+        yield {"seed": seed, "cpu_seconds": took} | scored(said, test.labels)
     if options.seeds > 1:
-        rows.append({"seed": "all together"} | scored(together, test.labels))
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+        yield {"seed": "all together"} | scored(together, test.labels)
 
 
 def development_rows(options: argparse.Namespace) -> Set:
@@ -264,46 +262,43 @@ def development_rows(options: argparse.Namespace) -> Set:
     return chosen(real, np.concatenate([order[:5000], rare]))
 
 
-def ablation(options: argparse.Namespace) -> list[dict]:
+def ablation(options: argparse.Namespace) -> Iterator[dict]:
     """Train with parts of the renderer or of the training off, test on Training rows.
 
     Args:
         options: the command line's.
     """
-    real, rows = development_rows(options), []
+    real = development_rows(options)
     wanted = tuple(options.only or [""])
     for name, recipe in ((name, recipe) for name, recipe in OFF.items() if name.startswith(wanted)):
         for seed in range(options.seeds):
             model, _ = from_drawn(options, seed, recipe)
-            rows.append({"off": name, "seed": seed} | scored(outputs(model, real, recipe.reach), real.labels))
-            print(f"{name:34} {seed}  {rows[-1]['macro_recall'][0]:.3f}", flush=True)
-    return rows
+            yield {"off": name, "seed": seed} | scored(outputs(model, real, recipe.reach), real.labels)
 
 
 LRS = {"drawn faces": (1e-3, 3e-3), "scratch": (3e-3, 1e-2)}
 """Learning rates that are tried in the few-labels comparison; the validation faces choose."""
 
 
-def few(options: argparse.Namespace) -> list[dict]:
+def few(options: argparse.Namespace) -> Iterator[dict]:
     """Fine-tune on a few real faces after drawn ones, and train the same network on those few alone.
+
+    Each seed is another choice of real faces; what comes before is one network, trained on drawn faces.
 
     Args:
         options: the command line's.
     """
     real, test = real_parts(options)
-    rows = []
+    pretrained = from_drawn(options, 0, Recipe())[0]
     for seed in range(options.seeds):
         order = np.random.default_rng(seed).permutation(len(real))[: options.real + 300]
         train, validation = (chosen(real, part, REACH) for part in (order[300:], order[:300]))
-        pretrained = from_drawn(options, seed, Recipe())[0]
         for start, lrs in LRS.items():
             first = pretrained if start == "drawn faces" else None
             tries = [fine_tuned(first, train, validation, lr, seed, options.real_epochs) for lr in lrs]
             right, lr, model = max(tries, key=lambda each: each[0])
             about = {"start": start, "seed": seed, "lr": lr, "validation_accuracy": right}
-            rows.append(about | scored(outputs(model, test), test.labels))
-            print(f"{start:12} {seed}  lr {lr}  {rows[-1]['accuracy']}", flush=True)
-    return rows
+            yield about | scored(outputs(model, test), test.labels)
 
 
 def fine_tuned(
@@ -344,21 +339,24 @@ def main() -> None:
     parser.add_argument(
         "--real", type=int, default=500, help="real faces to fine-tune on; 300 more choose the epoch"
     )
-    parser.add_argument("--real-epochs", type=int, default=30)
+    parser.add_argument("--real-epochs", type=int, default=20)
     parser.add_argument("--only", nargs="*", help="some of the rows of the ablation, by their first words")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     words = ["FOLDER" if word == options.data else word for word in sys.argv[1:]]
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", "-m", "benchmarks.faces_transfer", *words]),
+        "machine": runtime.machine(),
+    }
     for what in options.what:
-        record = {
-            "date": datetime.date.today().isoformat(),
-            "command": shlex.join(["python", "-m", "benchmarks.faces_transfer", *words]),
-            "machine": runtime.machine(),
-            "rows": work[what](options),
-        }
-        with files.replacing(f"data/results/faces_{what}.json") as file:
-            file.write(json.dumps(record, indent=1).encode())
+        rows = []
+        for row in work[what](options):  # kept as they come: a row takes minutes
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            with files.replacing(f"data/results/faces_{what}.json") as file:
+                file.write(json.dumps(record | {"rows": rows}, indent=1).encode())
 
 
 if __name__ == "__main__":
