@@ -395,10 +395,10 @@ def painted(units: Tensor, person: dict, view: dict, texture: dict, size: int, c
 
 
 def lit(s: Sheet, view: dict[str, Tensor]) -> Tensor:
-    """Return the sheet under a light, ``[N, C, H, W]``: Lambert, light from all around, a little shine.
+    """Light the sheet and return its pixels, ``[N, C, H, W]``: Lambert, light from around, a little shine.
 
     Args:
-        s: the painted sheet.
+        s: the painted sheet; its pixels are lit in place.
         view: the numbers of ``people.VIEW``, float ``[N]`` each.
     """
     light = {
