@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -26,9 +27,20 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         path: the file to write; its folder is made where it is missing.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: the disk is full, or the folder cannot be written; the message names the file.
     """
     path = Path(path)
+    try:
+        with _temporary(path) as file:
+            yield file
+    except OSError as error:
+        reason = error.strerror or str(error)  # NumPy gives no number
+        text = f"{reason}: what was there before stays; make room or give another folder, and go on"
+        raise OSError(error.errno or errno.EIO, text, str(path)) from error
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY + path.name, dir=path.parent)
     try:
@@ -39,7 +51,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         os.chmod(name, 0o644)  # mkstemp makes private files; a shared course folder must stay readable
         os.replace(name, path)
     except BaseException:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(name)
         raise
 

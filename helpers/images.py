@@ -118,7 +118,8 @@ def _square(image: Image.Image, size: int) -> Image.Image:
 def _resampled(image: Image.Image, left: int, top: int, side: int, size: int) -> Image.Image:
     shrinking = Image.Resampling.HAMMING if side % size else Image.Resampling.BOX
     kind = shrinking if size < side else Image.Resampling.BILINEAR
-    return image.resize((size, size), kind, box=(left, top, left + side, top + side))
+    # cut first: resize(box=...) would let what lies beside the square into its edges
+    return image.crop((left, top, left + side, top + side)).resize((size, size), kind)
 
 
 def _array(image: Image.Image) -> np.ndarray:

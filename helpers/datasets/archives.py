@@ -99,7 +99,7 @@ def _in_one_line(archive: Path) -> Iterator[None]:
     except _Refused as error:
         raise ValueError(f"{archive}: {error}") from None
     except Exception as error:  # a damaged archive can make zipfile and tarfile raise anything at all
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the archive's
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: seeks before 0
             raise
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         if isinstance(error, RuntimeError):  # zipfile's, for a password and for methods it does not know
