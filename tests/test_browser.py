@@ -7,7 +7,9 @@ the cells tagged "panel", and those tagged "callback" that define what they call
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,10 +19,12 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
-from helpers import cli
+from helpers import cli, emotions, faces
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -32,7 +36,8 @@ from dataclasses import replace
 from functools import partial
 import numpy as np, torch
 from torch import nn
-from helpers import batches, datasets, emotions, hog, losses, metrics, models, plotting, training, widgets
+from helpers import batches, datasets, emotions, hog, losses, metrics, models, plotting, predictor, training
+from helpers import widgets
 plotting.style()
 rows = slice(None)
 SEED, LR, BATCH_SIZE, DROPOUT, AUGMENT, EPOCHS, IMAGE_SIZE = 0, 3e-3, 32, 0.1, 0.5, 20, 48
@@ -41,6 +46,9 @@ train, validation, test = faces.splits(seed=SEED)
 parts = {"train": train, "validation": validation, "test": test}
 classes, num_classes, in_channels = faces.classes, len(faces.classes), 1
 config = training.Config(seed=SEED)
+torch.manual_seed(0)
+model = models.create("face-cnn", num_classes, stem="unshuffle")
+reader = predictor.Predictor(model, classes)
 SCORES = {"accuracy": metrics.on_labels(metrics.accuracy)}
 """
 
@@ -57,18 +65,33 @@ def tagged(*tags: str) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium with a new, empty profile."""
+def browser(tmp_path_factory):
+    """A headless Chromium with a new, empty profile, and a camera that shows a film."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
+    film = tmp_path_factory.mktemp("film") / "face.mjpeg"
+    film.write_bytes(b"".join(filmed()))
     camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    camera += [f"--use-file-for-fake-video-capture={film}"]
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *camera]
         )
         yield started
         started.close()
+
+
+def filmed() -> list[bytes]:
+    """Return some frames, as JPEG files, of a drawn face that smiles."""
+    frames = []
+    for smile in (0.0, 0.5, 1.0, 0.5):
+        scene = np.full((240, 320), 125, np.uint8)
+        scene[40:200, 80:240] = faces.render({"AU6": smile, "AU12": smile}, size=160)[0].numpy()
+        frame = io.BytesIO()
+        Image.fromarray(np.repeat(scene[..., None], 3, axis=2)).save(frame, "JPEG", quality=95)
+        frames.append(frame.getvalue())
+    return frames
 
 
 def free_port() -> int:
@@ -81,7 +104,9 @@ def free_port() -> int:
 def served(folder: Path, *words: str):
     """Run a server in a folder, with settings of its own, and yield its address."""
     port, home = free_port(), folder / "home"
-    home.mkdir(exist_ok=True)
+    quiet = home / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True)
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(home)}
     settings |= {"JUPYTER_CONFIG_DIR": str(home), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
     command = [sys.executable, "-m", *[word.replace("PORT", str(port)) for word in words]]
@@ -114,7 +139,6 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 
 LAB = ["jupyterlab", "--no-browser", "--expose-app-in-browser", "--port=PORT", "--allow-root"]
-LAB += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
 LAB += ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
 
 
@@ -143,8 +167,12 @@ class Page:
             }"""
         )
 
-    def panel(self, number: int):
-        """Return the panel of a number, from 0, once its figure is there."""
+    def panel(self, name: str):
+        """Return the panel that a function of ``widgets`` made, once its figure is there."""
+        lines = [line for each in tagged("panel").values() for line in each]
+        number = next((i for i, line in enumerate(lines) if f"widgets.{name}(" in line), None)
+        if number is None:
+            pytest.skip(f"no notebook has a {name}")
         found = self.page.locator(".jupyter-widgets.widget-hbox:has(> .widget-vbox img)").nth(number)
         found.wait_for()
         found.scroll_into_view_if_needed()
@@ -176,6 +204,7 @@ def lab(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     cells = [new_code_cell(SET_UP.replace("FOLDER", str(folder / "data")))]
     cells += [new_code_cell(source) for each in tagged("panel", "callback").values() for source in each]
+    cells.append(new_code_cell("widgets.camera(reader)"))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), folder / "panels.ipynb")
     with served(folder, *LAB) as address:
@@ -194,7 +223,7 @@ def shoot(lab: Page, panel, name: str) -> None:
 
 
 def test_the_faces_browser_follows(lab):
-    panel = lab.panel(0)
+    panel = lab.panel("faces_browser")
     before = lab.figure(panel)
     panel.locator("select").nth(1).select_option("happiness")
     after = lab.until_new(panel, before)
@@ -204,7 +233,7 @@ def test_the_faces_browser_follows(lab):
 
 
 def test_the_mixer_draws_while_sliders_move(lab):
-    panel = lab.panel(1)
+    panel = lab.panel("action_unit_mixer")
     before = lab.figure(panel)
     lab.move(panel, "12 lip corners up", 0.9)
     after = lab.until_new(panel, before)
@@ -214,7 +243,7 @@ def test_the_mixer_draws_while_sliders_move(lab):
 
 
 def test_the_hog_picture_and_its_score_follow(lab):
-    panel = lab.panel(2)
+    panel = lab.panel("hog_explorer")
     before = lab.figure(panel)
     lab.move(panel, "cell (pixels)", 0.6)
     lab.until_new(panel, before)
@@ -223,7 +252,7 @@ def test_the_hog_picture_and_its_score_follow(lab):
 
 
 def test_a_training_is_watched_stopped_and_gone_on_with(lab):
-    panel = lab.panel(3)
+    panel = lab.panel("trainer")
     before = lab.figure(panel)
     panel.get_by_role("button", name="Train").click()
     first = lab.until_new(panel, before)
@@ -239,6 +268,45 @@ def test_a_training_is_watched_stopped_and_gone_on_with(lab):
     panel.get_by_role("button", name="Stop").click()
     panel.get_by_text("stopped;").wait_for()
     assert second != first
+
+
+def test_heat_follows_layer_and_picture(lab, tmp_path):
+    panel = lab.panel("heat_maps")
+    before = lab.figure(panel)
+    lab.move(panel, "face", 0.5)
+    after = lab.until_new(panel, before)
+    panel.locator("select").first.select_option("blocks.1")
+    last = lab.until_new(panel, after)
+    (tmp_path / "me.jpg").write_bytes(filmed()[2])
+    with lab.page.expect_file_chooser() as asked:
+        panel.get_by_role("button", name="your own picture").click()
+    asked.value.set_files(tmp_path / "me.jpg")
+    lab.until_new(panel, last)
+    panel.get_by_text("your picture").wait_for()
+    shoot(lab, panel, "heat")
+
+
+def test_losses_follow(lab):
+    panel = lab.panel("loss_explorer")
+    before = lab.figure(panel)
+    lab.move(panel, "target: happiness", 0.3)
+    lab.until_new(panel, before)
+    shoot(lab, panel, "losses")
+
+
+def test_the_browsers_camera_is_read(lab):
+    pytest.importorskip("anywidget", reason="anywidget is not installed")
+    button = lab.page.get_by_role("button", name="Start camera")
+    button.scroll_into_view_if_needed()
+    button.click()
+    panel = lab.page.locator(".widget-vbox", has=lab.page.get_by_role("button", name="Stop camera")).last
+    first = lab.figure(panel)
+    second = lab.until_new(panel, first)
+    panel.locator(".widget-html", has_text=re.compile("|".join(emotions.FER7))).first.wait_for()
+    assert lab.until_new(panel, second) != first
+    shoot(lab, panel, "camera")
+    lab.page.get_by_role("button", name="Stop camera").click()
+    lab.page.get_by_role("button", name="Start camera").wait_for()
 
 
 def test_the_kernel_lives_and_the_console_is_clean(lab):

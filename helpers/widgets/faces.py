@@ -29,7 +29,7 @@ MOVEMENTS = {
     "AU10": "upper lip up",
     "AU12": "lip corners up",
     "AU14": "dimples",
-    "AU15": "lip corners down",
+    "AU15": "corners down",
     "AU17": "chin up",
     "AU20": "lips stretched",
     "AU23": "lips tight",
@@ -151,7 +151,8 @@ def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0, upri
     words = ", ".join(f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second))
     plotting.face(image, words, ax=above)
     names = {name: emotions.CIRCUMPLEX[name] for name in emotions.FER7}
-    plotting.circumplex(place[None], np.array([first]), emotions.FER7, names, ax=plane)
+    likeliest = (emotions.FER7[first],)  # one class, as each would cost a legend entry that is thrown away
+    plotting.circumplex(place[None], np.zeros(1, dtype=int), likeliest, names, ax=plane)
     ring = {"markerfacecolor": "none", "markeredgewidth": 2.5, "zorder": 10}
     plane.plot(*place, marker="o", markersize=14, color=plotting.ACCENT, **ring)
     return drawn
