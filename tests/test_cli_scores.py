@@ -24,12 +24,13 @@ SMALL = ["--model-option", "widths", "(4,8)", "--model-option", "head_width", "8
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """A folder with four runs on 210 drawn faces: two seeds, three heads, and a support vector machine."""
+    """A folder with runs on 210 drawn faces: two seeds, three heads, distributions, support vectors."""
     top = tmp_path_factory.mktemp("top")
     for name, words in {
         "one": SMALL,
         "two": [*SMALL, "--seed", "1"],
         "three": [*SMALL, "--task", "multitask"],
+        "shares": [*SMALL, "--task", "distribution"],
         "svm": ["--model", "hog-svm"],
         "four": [*SMALL, "--merge", "4", "--split-seed", "1"],
     }.items():
@@ -116,6 +117,14 @@ def test_what_was_said_is_kept_until_the_weights_change(runs, monkeypatch):
 def test_a_machine_without_probabilities_has_no_score_of_them(runs, capsys):
     assert do("evaluate", runs / "svm", "--json") == 0
     assert set(json.loads(capsys.readouterr().out)["scores"]) == {"accuracy", "macro F1"}
+
+
+def test_distributions_are_judged_by_their_divergence(runs, capsys):
+    assert do("evaluate", runs / "shares", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["scores"]["KL"]["value"]
+    logits, faces = outputs(runs / "shares")
+    shares = special.softmax(logits.astype(float), 1)
+    assert found == pytest.approx(stats.entropy(faces.distribution, shares, axis=1).mean(), rel=1e-4)
 
 
 def answers(right: np.ndarray, name: str = "a", **columns) -> scoring.Answers:

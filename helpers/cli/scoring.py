@@ -225,7 +225,8 @@ def judge(answers: Answers, resamples: int = 1000, only: str = "") -> dict[str, 
 
         def score(chosen: np.ndarray, statistic: Callable = statistic) -> float:
             some = answers.select(chosen)
-            return statistic(some.outputs, some.targets)
+            alone = some.outputs["labels"] if len(some.outputs) == 1 else some.outputs
+            return statistic(alone, some.targets)
 
         found[name] = metrics.bootstrap(score, rows, resamples=resamples, groups=groups(answers))
     return found
