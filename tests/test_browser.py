@@ -45,6 +45,7 @@ faces = datasets.load("synthetic", num_faces=600, root="FOLDER")
 train, validation, test = faces.splits(seed=SEED)
 parts = {"train": train, "validation": validation, "test": test}
 classes, num_classes, in_channels = faces.classes, len(faces.classes), 1
+three = ("anger", "fear", "happiness")
 config = training.Config(seed=SEED)
 torch.manual_seed(0)
 model = models.create("face-cnn", num_classes, stem="unshuffle")
@@ -322,3 +323,19 @@ def test_the_kernel_lives_and_the_console_is_clean(lab):
     )
     assert status.strip() == "42"
     assert lab.errors == []
+
+
+def test_voila_shows_a_panel_that_follows(browser, tmp_path):
+    pytest.importorskip("voila", reason="voila is not installed")
+    notebook = new_notebook(cells=[new_code_cell("from helpers import widgets\n\nwidgets.loss_explorer()")])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "panel.ipynb")
+    with served(tmp_path, "voila", "panel.ipynb", "--no-browser", "--port=PORT") as address:
+        shown = Page(browser.new_page(viewport={"width": 1250, "height": 950}))
+        shown.page.goto(address)
+        panel = shown.page.locator(".jupyter-widgets.widget-hbox:has(> .widget-vbox img)").first
+        panel.wait_for()
+        before = shown.figure(panel)
+        shown.move(panel, "target: fear", 0.8)
+        shown.until_new(panel, before)
+        shown.page.close()
