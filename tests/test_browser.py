@@ -151,7 +151,7 @@ class Page:
     """
 
     def __init__(self, page) -> None:
-        self.page, self.errors = page, []
+        self.page, self.errors, self.panels = page, [], []
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -170,8 +170,8 @@ class Page:
 
     def panel(self, name: str):
         """Return the panel that a function of ``widgets`` made, once its figure is there."""
-        lines = [line for each in tagged("panel").values() for line in each]
-        number = next((i for i, line in enumerate(lines) if f"widgets.{name}(" in line), None)
+        found = (i for i, line in enumerate(self.panels) if f"widgets.{name}(" in line)
+        number = next(found, None)
         if number is None:
             pytest.skip(f"no notebook has a {name}")
         found = self.page.locator(".jupyter-widgets.widget-hbox:has(> .widget-vbox img)").nth(number)
@@ -204,12 +204,14 @@ def lab(browser, tmp_path_factory):
     """JupyterLab with one notebook of all panels, which has run; yields the page and the order of panels."""
     folder = tmp_path_factory.mktemp("lab")
     cells = [new_code_cell(SET_UP.replace("FOLDER", str(folder / "data")))]
-    cells += [new_code_cell(source) for each in tagged("panel", "callback").values() for source in each]
+    sources = [source for each in tagged("panel", "callback").values() for source in each]
+    cells += [new_code_cell(source) for source in sources]
     cells.append(new_code_cell("widgets.camera(reader)"))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), folder / "panels.ipynb")
     with served(folder, *LAB) as address:
         opened = Page(browser.new_page(viewport={"width": 1250, "height": 950}))
+        opened.panels = [source for source in sources if source.startswith("widgets.")]
         opened.run_lab(address, "panels.ipynb")
         yield opened
         shots = os.environ.get("BROWSER_SHOTS")
