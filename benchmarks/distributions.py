@@ -2,7 +2,7 @@
 
     python -m benchmarks.distributions ferplus --data FOLDER [--faces 4000] [--epochs 4] [--seeds 3]
     python -m benchmarks.distributions synthetic [--faces 10000] [--epochs 8] [--seeds 3]
-    python -m benchmarks.distributions longer [--faces 60000] [--epochs 10] [--seeds 1]
+    python -m benchmarks.distributions longer [--faces 24000] [--epochs 6] [--seeds 1]
 
 All networks learn from the shares of ten people's votes, on the same faces, in the same order and number of
 steps; the epoch is chosen on validation faces by the loss that was trained. The first two parts compare the
@@ -40,7 +40,7 @@ CONFIG = training.Config(
 )
 JUDGED_SEED = 1_000_001  # of the drawn faces that are scored: other people than any trained on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
-DEFAULTS = {"ferplus": (4000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (60_000, 10, 1)}
+DEFAULTS = {"ferplus": (4000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (24_000, 6, 1)}
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
 
 
@@ -159,12 +159,13 @@ def _mean(records: list[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([record[name] for record in records])) for name in records[0]}
 
 
-def references(parts: tuple[datasets.FaceSet, ...], distances: np.ndarray) -> dict[str, dict]:
+def references(parts: tuple[datasets.FaceSet, ...], distances: np.ndarray, data: str) -> dict[str, dict]:
     """Return what knows nothing, what knows the class shares, and what people or the truth itself reach.
 
     Args:
         parts: training, validation and judged faces.
         distances: between the classes.
+        data: folder of the drawn faces.
     """
     learned, _, judged = parts
     truth, people = judged.distribution.astype(np.float64), judged.subject
@@ -173,7 +174,7 @@ def references(parts: tuple[datasets.FaceSet, ...], distances: np.ndarray) -> di
     rows = {"uniform": row(truth, [even], distances, people)}
     rows["class shares"] = row(truth, [np.tile(prior / prior.sum(), (len(truth), 1))], distances, people)
     if judged.name == "synthetic":
-        known = datasets.load("synthetic", "data", num_faces=4000, seed=JUDGED_SEED).distribution
+        known = datasets.load("synthetic", data, num_faces=4000, seed=JUDGED_SEED).distribution
         rows["best possible (Bayes)"] = row(truth, [known.astype(np.float64)], distances, people)
     return rows
 
@@ -207,7 +208,7 @@ def compare(options: argparse.Namespace, record: dict) -> None:
     judged, classes = parts[2], parts[0].classes
     distances, truth = emotions.distances(classes), judged.distribution.astype(np.float64)
     prior = parts[0].distribution.mean(axis=0, dtype=np.float64)
-    known, answers, spent, rows = references(parts, distances), {}, {}, {}
+    known, answers, spent, rows = references(parts, distances, options.data), {}, {}, {}
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, parts), strict=True))
     for seed in range(options.seeds):
         for name, loss in terms(classes).items():
@@ -234,7 +235,7 @@ def longer(options: argparse.Namespace, record: dict) -> None:
     parts = parts_of(options)
     judged, classes = parts[2], parts[0].classes
     distances, truth = emotions.distances(classes), judged.distribution.astype(np.float64)
-    known = references(parts, distances)
+    known = references(parts, distances, options.data)
     low, high = (known[name]["mean"]["KL"] for name in ("best possible (Bayes)", "class shares"))
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, parts), strict=True))
     answers, spent = [], []
