@@ -318,7 +318,7 @@ def test_the_loss_explorer_follows():
     made.controls["target fear"].value = 0.9
     values = [
         made.controls[f"{word} {name}"].value
-        for word in ("target", "predicted")
+        for word in ("target", "guess")
         for name in ("happiness", "fear")
     ]
     assert made.picture.value == png(widgets.compare_losses(values[:2], values[2:], ("happiness", "fear")))

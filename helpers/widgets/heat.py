@@ -121,7 +121,9 @@ def heat_maps(reader: Reader, faces: FaceSet) -> Panel:
         "expression": choice("explain", [LIKELIEST, *reader.classes]),
         "opacity": slider("opacity", 0.7, 0.0, 1.0),
     }
-    upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="your own picture")
+    upload = ipywidgets.FileUpload(
+        accept="image/*", multiple=False, description="your own picture", layout={"width": "220px"}
+    )
 
     def draw(face: int, **settings: Any) -> Figure:
         if own and own[0] != face:  # the slider was moved: back to the set's faces

@@ -94,13 +94,13 @@ def loss_explorer(
     """
     start = np.linspace(0.8, 0.1, len(classes)).round(2)
     controls = {}
-    for word, weights in (("target", start), ("predicted", start[::-1])):
+    for word, weights in (("target", start), ("guess", start[::-1])):
         for name, weight in zip(classes, weights, strict=True):
             controls[f"{word} {name}"] = slider(f"{word}: {name}", float(weight), 0.0, 1.0)
 
     def draw(**weights: float) -> Figure:
         target = [weights[f"target {name}"] for name in classes]
-        said = [weights[f"predicted {name}"] for name in classes]
+        said = [weights[f"guess {name}"] for name in classes]
         return compare_losses(target, said, classes, compared)
 
     return Panel(draw, controls)
