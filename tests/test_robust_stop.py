@@ -168,7 +168,7 @@ def interrupts(root: Path, folder: Path, num: int, num_to_a_kernel: int) -> dict
 
 
 @pytest.mark.parametrize(
-    ("num", "num_to_a_kernel"), [(5, 4), pytest.param(100, 4, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("num", "num_to_a_kernel"), [(5, 5), pytest.param(100, 5, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 def test_an_interrupt_at_any_moment_costs_a_batch_at_most(root, tmp_path, num, num_to_a_kernel):
     met = interrupts(root, tmp_path, num, num_to_a_kernel)
