@@ -186,6 +186,22 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path, settings, call):
     assert not resumed.stopped
 
 
+def test_one_killed_between_its_last_epoch_and_its_end_trains_no_more(tmp_path, monkeypatch):
+    whole, history = fit(epochs=3)
+
+    def killed(*_):
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Run, "finish", killed)
+        with pytest.raises(SystemExit):
+            fit(epochs=3, run=tmp_path)
+    model, resumed = fit(network(seed=9), epochs=3, run=tmp_path)
+    assert same(model, whole)
+    assert scores(resumed) == scores(history)
+    assert not (tmp_path / "state.pt").exists()
+
+
 def test_an_interrupt_stops_at_the_next_batch_and_raises_nothing(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     interrupt = stop_at(9, lambda: os.kill(os.getpid(), signal.SIGINT))

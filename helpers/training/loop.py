@@ -128,14 +128,13 @@ def fit(
         shown = progress if loop.share.rank == 0 else False
         bar = Progress(config.epochs * len(loop.train), loop.steps_done, shown)
         with _own_random_numbers(loop.where), distributed.shared_statistics(model):
-            while loop.train_epoch(stop, bar):
+            # asked first: one that was killed after its last epoch has none left to train
+            while not loop.finished and loop.train_epoch(stop, bar):
                 outputs = loop.validate()
                 if keeper and keeper.writes:
                     keeper.keep_epoch(outputs)
                 if on_epoch:
                     on_epoch(loop.history)
-                if loop.finished:
-                    break
         if keeper and keeper.writes:
             keeper.keep_end()
         loop.take_best_weights()
