@@ -401,7 +401,9 @@ def test_steps_by_depth_are_those_of_plain_gradient_descent(drawn_faces):
     for depth, stage in enumerate(reversed(models.stages(net))):
         for name in stage:
             moved = before[name] - dict(net.named_parameters())[name].detach()
-            torch.testing.assert_close(moved, lr * 0.5**depth * gradients[name], rtol=1e-3, atol=1e-6)
+            wanted = lr * 0.5**depth * gradients[name]
+            # a neighbour's rate would be off by half; sums in another order are off by a thousandth
+            assert (moved - wanted).norm() < 0.02 * wanted.norm(), name
 
 
 def test_stopped_and_resumed_with_rates_by_depth_is_the_same_to_the_bit(drawn_faces, tmp_path):
