@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -298,6 +299,20 @@ def test_a_configuration_builds_and_takes_a_step(name, real_layouts, tmp_path):
     history = experiment.train(told, parts, training.Run(tmp_path / "run"), progress=False)
     assert np.isfinite(history.epochs[0]["train_loss"])
     assert history.epochs[0]["epoch"] == 1
+
+
+def test_earth_is_not_moved_between_words_without_a_place(real_layouts, tmp_path):
+    told = merged(CONFIGURATIONS["fused-emd"], QUICK, {"root": str(real_layouts)})
+    train = experiment.load_faces(told)["train"]
+    with pytest.raises(
+        ValueError, match=r"emd needs the place of serene, .*take a loss without emd"
+    ) as caught:
+        experiment.places("emd", replace(train, valence_arousal=None))
+    assert "\n" not in str(caught.value)
+    seen = np.full((len(train), 2), 0.25, dtype=np.float32)
+    spots = experiment.places("emd", replace(train, valence_arousal=seen))
+    assert spots["quiet"] == pytest.approx((0.25, 0.25))
+    assert spots["fear"] == experiment.emotions.CIRCUMPLEX["fear"]
 
 
 def test_the_head_learns_first_and_the_rest_after_it(folder, tmp_path):

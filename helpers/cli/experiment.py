@@ -111,7 +111,8 @@ def make_loss(settings: Settings, train: datasets.FaceSet) -> Callable:
         train: the training faces, whose classes may be weighed.
     """
     if settings.task == "distribution":
-        return losses.on_distribution(losses.divergences(train.classes, places())[settings.loss])
+        known = losses.divergences(train.classes, places(settings.loss, train))
+        return losses.on_distribution(known[settings.loss])
     weight = None
     if settings.class_weights:
         weight = losses.class_weights(train.labels, len(train.classes), settings.class_weights)
@@ -128,13 +129,30 @@ def make_loss(settings: Settings, train: datasets.FaceSet) -> Callable:
     return losses.weighted_sum(terms, {})
 
 
-def places() -> dict[str, tuple[float, float]]:
-    """Return valence and arousal of each class, of a merged one the mean over its members."""
+def places(loss: str, train: datasets.FaceSet) -> dict[str, tuple[float, float]]:
+    """Return valence and arousal of each class: of a merged one the mean over its members, else its faces'.
+
+    Args:
+        loss: its name; one that moves no earth does not ask where a class lies, and may get any place.
+        train: the training faces.
+
+    Raises:
+        ValueError: the loss moves earth, and of a class nobody knows where it lies.
+    """
     merged = {
         name: tuple(np.mean([emotions.CIRCUMPLEX[member] for member in members], axis=0).tolist())
         for name, members in emotions.MERGED4.items()
     }
-    return {**emotions.CIRCUMPLEX, **merged}
+    known = {**emotions.CIRCUMPLEX, **merged}
+    if train.valence_arousal is not None:
+        known = emotions.places_of(train.classes, train.distribution, train.valence_arousal) | known
+    lost = [name for name in train.classes if name not in known]
+    if lost and "emd" in loss:
+        raise ValueError(
+            f"{loss} needs the place of {', '.join(lost)}: put valence and arousal beside the"
+            " distributions, or take a loss without emd"
+        )
+    return known | dict.fromkeys(lost, (0.0, 0.0))
 
 
 def make_scores(task: str, labels: np.ndarray, probabilities: bool = True) -> dict[str, Callable]:
