@@ -17,8 +17,8 @@ points, features that lie where they lie in mean faces some 4; more augmentation
 instance norm, other shares of the classes, and means of networks or of shifted pictures brought nothing that
 stands out from the seeds (data/results/faces_levers.json). Of the renderer's parts, age lines and skin
 texture are worth most (.33 falls to .26 without), then having more than one person (.28); all others are
-within two points, about two seeds' difference (6,000 faces, one seed; data/results/faces_ablation.json). After drawn faces the same 500 real ones bring 8
-to 13 points more accuracy on PublicTest than alone.
+within two points, about two seeds' difference (6,000 faces, one seed; data/results/faces_ablation.json).
+After drawn faces the same 500 real ones bring 8 to 13 points more accuracy on PublicTest than alone.
 """
 
 from __future__ import annotations
