@@ -465,5 +465,10 @@ def test_no_unsafe_reader_is_used_and_the_search_finds_them(root):
     programs = ["".join(cell["source"]) for cell in cells]
     programs += [path.read_text(encoding="utf-8") for path in (root / "helpers").rglob("*.py")]
     assert {name for program in programs for name in unsafe(program)} == set()
-    calls = ("from torchvision import io", "torchvision.io.decode_image(f)", "yaml.load(f)", "t.extractall(p)")
+    calls = (
+        "from torchvision import io",
+        "torchvision.io.decode_image(f)",
+        "yaml.load(f)",
+        "t.extractall(p)",
+    )
     assert all(unsafe(call) for call in (*calls, "torch.hub.load(r)", "torch.jit.load(f)", "os.system(c)"))
