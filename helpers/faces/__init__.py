@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,7 +146,7 @@ def sample(
     return _joined(_side_by_side(drawn, range(0, num_faces, step), device))
 
 
-def _side_by_side(draw: Callable[[int], Drawn], starts: Sequence[int], device: str | torch.device) -> list:
+def _side_by_side(draw: Callable[[int], Any], starts: Sequence[int], device: str | torch.device) -> list:
     """Draw blocks: on a CPU each block on one thread and as many at once as PyTorch may use.
 
     PyTorch's own threads would share out every small operation, which costs more than it saves; and a block
@@ -263,15 +264,16 @@ def render(
     sides = _sides(action_units).to(device)
     person = people.average(IDENTITY, identity, sides[:, :, 0])
     scene = people.average(VIEW, view, sides[:, :, 0])
-    parts = []
     step = _block_size(size, device)
-    for start in range(0, len(sides), step):
+
+    def drawn(start: int) -> Tensor:
         rows = slice(start, start + step)
         some, sight = _rows(person, rows), _rows(scene, rows)
         number = torch.arange(len(sides), device=sides.device)[rows]
         felt, texture = _felt(sides[rows], some), camera.textures(0, 0 * number, 0 * number, size)
-        parts.append(camera.picture(felt, some, sight, texture, size, color)[0])
-    images = torch.cat(parts)
+        return camera.picture(felt, some, sight, texture, size, color)[0]
+
+    images = torch.cat(_side_by_side(drawn, range(0, len(sides), step), device))
     return images if color else images[:, 0]
 
 
