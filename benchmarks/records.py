@@ -14,14 +14,16 @@ import numpy as np
 from helpers import datasets, files, metrics, runtime
 
 
-def options(doc: str) -> argparse.ArgumentParser:
+def options(doc: str, sets: tuple[str, ...] = ("fer2013", "muxspace")) -> argparse.ArgumentParser:
     """Return a parser with what these measurements have in common.
 
     Args:
         doc: the script's docstring.
+        sets: which ones it knows; where there is but one it need not be named.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("fer2013", "muxspace"))
+    named = {} if len(sets) > 1 else {"nargs": "?", "default": sets[0]}
+    parser.add_argument("name", choices=sets, **named)
     parser.add_argument("--data", required=True, help="folder that holds the set")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -90,4 +92,4 @@ def write(name: str, record: dict) -> None:
     """
     with files.replacing(f"data/results/{name}.json") as file:
         file.write(json.dumps(record, indent=1).encode())
-    print(json.dumps({key: record[key] for key in ("test", "test_without_leaked")}, indent=1))
+    print(json.dumps({key: record[key] for key in record if key.startswith("test")}, indent=1))

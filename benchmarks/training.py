@@ -1,18 +1,27 @@
 """Training throughput: this workbook's loop against the one that everybody writes, same network, same run.
 
-    python benchmarks/training.py [--data data] [--network face-cnn] [--steps 20] [--rounds 5] [--device cpu]
+    python -m benchmarks.training [--data FOLDER] [--networks face-cnn resnet18/small] [--record]
 
 The common loop is a ``Dataset`` of Pillow images, torchvision transforms, a ``DataLoader`` with two workers
-and Adam, eager, in float32. Both train on the same faces at the same batch size with augmentation of the same
-kinds; rounds alternate between the two, so that a busy neighbour hits both. Prints images a second (median
-and range over rounds), the ratio, and where the time of our loop goes.
+and Adam, eager, in float32, in a process of its own. Both train on the same faces at the same batch size with
+augmentation of the same kinds; rounds alternate between the two, so that a busy neighbour hits both. Prints
+images a second (median and range over rounds), the ratio, where the time of our loop goes, and what share of
+the machine's own speed at matrix products it reaches; the first row is data alone, without a network. With
+``--record`` writes data/results/training_speed.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import itertools
+import json
+import multiprocessing
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
@@ -21,10 +30,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from helpers import datasets, losses, models, runtime, training
+from helpers import datasets, files, losses, models, runtime, training
 from helpers.batches import Augment, Batches
 from helpers.training.config import make_optimizer
+from helpers.training.convolution import small_maps
 from helpers.training.evaluation import autocast
+
+DATA = "data alone"
+NETWORKS = ("face-cnn", "face-cnn-fast", "resnet18", "resnet18/small")
+"""Name, or name/stem."""
 
 
 class Pictures(Dataset):
@@ -50,20 +64,35 @@ class Pictures(Dataset):
         return self.transform(Image.fromarray(self.images[i])), int(self.labels[i])
 
 
-def common_loop(faces: datasets.FaceSet, args: argparse.Namespace) -> Iterator[float]:
-    """Yield the seconds of each round of the common loop; its first batches warm up."""
-    model = models.create(args.network, 7).to(args.device)
+def network(name: str) -> nn.Module:
+    """Return an untrained network.
+
+    Args:
+        name: of ``NETWORKS``, or any that ``models.create`` knows.
+    """
+    kind, _, stem = name.partition("/")
+    return models.create(kind, 7, **({"stem": stem} if stem else {}))
+
+
+def common_step(
+    name: str, faces: datasets.FaceSet, args: argparse.Namespace, model: nn.Module | None = None
+) -> Callable[[], object]:
+    """Return one step of the common loop.
+
+    Args:
+        name: the network's, or ``DATA`` for the next batch alone.
+        faces: to learn from.
+        args: of the command line.
+        model: the network to train, where it is wanted afterwards.
+    """
+    options = {"shuffle": True, "num_workers": args.workers, "drop_last": True}
+    loader = DataLoader(Pictures(faces), args.batch_size, **options)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    if name == DATA:
+        return lambda: next(batches)
+    model = (model or network(name)).to(args.device)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     criterion = nn.CrossEntropyLoss()
-    loader = DataLoader(
-        Pictures(faces), args.batch_size, shuffle=True, num_workers=args.workers, drop_last=True
-    )
-
-    def forever() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        while True:
-            yield from loader
-
-    batches = forever()
 
     def step() -> None:
         images, labels = (t.to(args.device) for t in next(batches))
@@ -73,33 +102,36 @@ def common_loop(faces: datasets.FaceSet, args: argparse.Namespace) -> Iterator[f
         optimizer.step()
         loss.item()  # as everybody does, for the progress bar
 
-    yield from rounds(step, args)
+    return step
 
 
-def our_loop(faces: datasets.FaceSet, args: argparse.Namespace) -> Iterator[float]:
-    """Yield the seconds of each round of ``training``'s step."""
-    loop = make_loop(faces, args)
+def our_step(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> Callable[[], object]:
+    """Return one step of ``training.fit``.
 
-    def forever() -> Iterator:
-        epoch = 0
-        while True:
-            yield from loop.train.epoch(epoch)
-            epoch += 1
-
-    batches = forever()
-    yield from rounds(lambda: loop.train_step(next(batches)), args)
-
-
-def make_loop(faces: datasets.FaceSet, args: argparse.Namespace):
-    """Return the loop of ``training.fit`` before its first step."""
+    Args:
+        name: the network's, or ``DATA`` for the next batch alone.
+        faces: to learn from.
+        args: of the command line.
+    """
+    runtime.keep_memory()  # as fit does
+    if name == DATA:
+        data = Batches(faces, args.batch_size, augment=Augment(), shuffle=True, device=args.device)
+        batches = itertools.chain.from_iterable(map(data.epoch, itertools.count()))
+        return lambda: next(batches)
     config = training.Config(epochs=10**6, batch_size=args.batch_size, schedule="constant")
-    model = models.create(args.network, 7)
-    few = faces.select(slice(0, 64))
-    return training.loop._Loop(model, faces, few, losses.on_labels(), {}, config, torch.device(args.device))
+    few, where = faces.select(slice(0, 64)), torch.device(args.device)
+    loop = training.loop._Loop(network(name), faces, few, losses.on_labels(), {}, config, where)
+    batches = itertools.chain.from_iterable(map(loop.train.epoch, itertools.count()))
+    return lambda: loop.train_step(next(batches))
 
 
 def rounds(step: Callable[[], object], args: argparse.Namespace) -> Iterator[float]:
-    """Yield the seconds of ``args.steps`` steps, again and again."""
+    """Yield the seconds of ``args.steps`` steps, again and again; three steps warm up.
+
+    Args:
+        step: does one.
+        args: of the command line.
+    """
     for _ in range(3):
         step()
     while True:
@@ -112,14 +144,68 @@ def rounds(step: Callable[[], object], args: argparse.Namespace) -> Iterator[flo
 
 
 def synchronize(args: argparse.Namespace) -> None:
+    """Wait until a GPU has done what it was asked.
+
+    Args:
+        args: of the command line.
+    """
     if args.device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
-def breakdown(faces: datasets.FaceSet, args: argparse.Namespace) -> dict[str, float]:
-    """Return the seconds of one step of our loop by stage, medians over steps."""
+def apart(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> Iterator[float]:
+    """Yield the rounds of the common loop, run by a process of its own.
+
+    Args:
+        name: as for :func:`common_step`.
+        faces: to learn from.
+        args: of the command line.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_answer, args=(there, name, faces, args))
+    process.start()
+    try:
+        while True:
+            here.send(True)
+            yield here.recv()
+    finally:
+        here.send(False)
+        process.join()
+
+
+def _answer(pipe: Connection, name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> None:
+    seconds = rounds(common_step(name, faces, args), args)
+    while pipe.recv():
+        pipe.send(next(seconds))
+
+
+def compare(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> dict:
+    """Return one row of the table: images a second of both loops, and their ratio.
+
+    Args:
+        name: as for :func:`common_step`.
+        faces: to learn from.
+        args: of the command line.
+    """
+    common, ours = apart(name, faces, args), rounds(our_step(name, faces, args), args)
+    seconds = np.array([(next(common), next(ours)) for _ in range(args.rounds)])
+    common.close()
+    speed = args.steps * args.batch_size / seconds
+    columns = {"common": speed[:, 0], "ours": speed[:, 1], "ratio": speed[:, 1] / speed[:, 0]}
+    return {key: [float(f(values)) for f in (np.median, np.min, np.max)] for key, values in columns.items()}
+
+
+def breakdown(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> dict[str, float]:
+    """Return the share of a step of our loop that each stage takes, medians over steps.
+
+    Args:
+        name: the network's.
+        faces: to learn from.
+        args: of the command line.
+    """
     device = torch.device(args.device)
-    model = models.create(args.network, 7).to(device, memory_format=torch.channels_last).train()
+    model = network(name).to(device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(model, training.Config())
     data = Batches(faces, args.batch_size, augment=Augment(), shuffle=True, device=device)
     times: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "optimizer": []}
@@ -133,7 +219,7 @@ def breakdown(faces: datasets.FaceSet, args: argparse.Namespace) -> dict[str, fl
 
         batch = data.batch(order[i * size : (i + 1) * size])
         mark()
-        with autocast(device, "auto"):
+        with small_maps(), autocast(device, "auto"):
             outputs = model(batch.images.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(outputs.float(), batch.targets["labels"])
         mark()
@@ -142,39 +228,89 @@ def breakdown(faces: datasets.FaceSet, args: argparse.Namespace) -> dict[str, fl
         optimizer.step()
         optimizer.zero_grad()
         mark()
-        for name, seconds in zip(times, np.diff(marks), strict=True):
-            times[name].append(seconds)
-    return {name: float(np.median(values)) for name, values in times.items()}
+        for stage, seconds in zip(times, np.diff(marks), strict=True):
+            times[stage].append(seconds)
+    medians = {stage: float(np.median(values)) for stage, values in times.items()}
+    return {stage: value / sum(medians.values()) for stage, value in medians.items()}
 
 
-def main() -> None:
+def machine_speed(args: argparse.Namespace) -> dict[str, float]:
+    """Return what the machine does at best: operations of a matrix product, and bytes copied, a second.
+
+    Args:
+        args: of the command line.
+    """
+    device = torch.device(args.device)
+    kind = runtime.autocast_dtype(device) or torch.float32
+    a = torch.randn(2048, 2048, device=device).to(kind)
+    source = torch.empty(2**27, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    work = {"products": (lambda: a @ a, 2 * 2048**3), "copies": (lambda: target.copy_(source), 2 * 2**27)}
+    best = argparse.Namespace(**vars(args) | {"steps": 3})
+    return {
+        name: 3 * amount / min(itertools.islice(rounds(f, best), 5)) for name, (f, amount) in work.items()
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="data", help="folder with fer2013.csv; without it, drawn faces")
-    parser.add_argument("--network", default="face-cnn", choices=models.NAMES)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, help="names, or name/stem")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default=str(runtime.device()))
-    args = parser.parse_args()
+    parser.add_argument("--record", action="store_true")
+    return parser.parse_args()
+
+
+def tell(name: str, row: dict) -> None:
+    """Print one row.
+
+    Args:
+        name: of the network, or ``DATA``.
+        row: from :func:`compare`, and what is known of our step.
+    """
+    median, low, high = row["ratio"]
+    print(f"{name:>15}: {row['common'][0]:7,.0f} -> {row['ours'][0]:7,.0f} images/s", end="")
+    print(f"  {median:6.2f} x ({low:.2f} to {high:.2f})", end="")
+    print("".join(f"  {stage} {share:.0%}" for stage, share in row.get("stages", {}).items()), flush=True)
+
+
+def main() -> None:
+    """Print a row for the data alone and for each network."""
+    args = arguments()
     try:
         faces = datasets.load("fer2013", args.data)
     except FileNotFoundError:
         faces = datasets.load("synthetic")
     faces = faces.select(slice(0, 8192))
-    print(f"{faces.name}, {args.network}, batch {args.batch_size}, {runtime.machine()}")
-    pairs = zip(common_loop(faces, args), our_loop(faces, args), range(args.rounds), strict=False)
-    seconds = np.array([(theirs, ours) for theirs, ours, _ in pairs])
-    speed = args.steps * args.batch_size / seconds
-    for name, column in zip(("common loop", "training.fit"), speed.T, strict=True):
-        print(f"{name:>13}: {np.median(column):8,.0f} images/s  ({column.min():,.0f} to {column.max():,.0f})")
-    ratio = speed[:, 1] / speed[:, 0]
-    print(f"        ratio: {np.median(ratio):8.2f} x         ({ratio.min():.2f} to {ratio.max():.2f})")
-    stages = breakdown(faces, args)
-    whole = sum(stages.values())
-    print("    of a step: " + ", ".join(f"{name} {value / whole:.0%}" for name, value in stages.items()))
+    speed, rows = machine_speed(args), {}
+    print(f"{faces.name}, batch {args.batch_size}, {runtime.machine()}")
+    print(f"the machine: {speed['products'] / 1e9:,.0f} GFLOP/s, copies {speed['copies'] / 1e9:.1f} GB/s")
+    for name in (DATA, *args.networks):
+        rows[name] = compare(name, faces, args)
+        if name != DATA:
+            rows[name]["stages"] = breakdown(name, faces, args)
+            work = 3 * models.flops(network(name), faces.images.shape[-1])  # backward counts twice
+            rows[name]["stages"]["of the products' speed"] = work * rows[name]["ours"][0] / speed["products"]
+        tell(name, rows[name])
+    if args.record:
+        words = ["FOLDER" if word == args.data else word for word in sys.argv[1:]]
+        circumstances = {
+            "date": datetime.date.today().isoformat(),
+            "command": shlex.join(["python", "-m", "benchmarks.training", *words]),
+            "machine": runtime.machine(),
+            "set": faces.name,
+            "batch_size": args.batch_size,
+            "median, lowest, highest of": args.rounds,
+        }
+        with files.replacing("data/results/training_speed.json") as file:
+            file.write(json.dumps({**circumstances, "speed": speed, "rows": rows}, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
 
 import numpy as np
 import torch
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 
 
 def device(name: str = "auto") -> torch.device:
@@ -70,6 +73,19 @@ def free_memory(where: torch.device) -> int:
         return int(available["MemAvailable:"]) * 1024
     except (OSError, KeyError):  # not Linux
         return 4 * 2**30
+
+
+def keep_memory() -> bool:
+    """Let the process keep blocks of memory of up to 32 MB that it frees; return whether it will.
+
+    The C library of Linux gives such blocks back at once, and the kernel then clears every page of the next
+    one: with maps of 48 by 48 pixels that was a third of a training's time. At most 512 MB are kept.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not the GNU C library
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, 32 * 2**20) and mallopt(_TRIM_THRESHOLD, 512 * 2**20))
 
 
 def seed_everything(seed: int) -> None:

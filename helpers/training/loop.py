@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from helpers import runtime
 from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_bits
 from helpers.training import distributed, guard
 from helpers.training.config import Config, lr_factor, make_optimizer
+from helpers.training.convolution import small_maps
 from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predict, targets_of
 from helpers.training.history import History
 from helpers.training.progress import Progress, Watch
@@ -118,6 +119,7 @@ def fit(
             The network is left with the best weights so far, and what is in the folder stays.
     """
     config = config or Config()
+    runtime.keep_memory()
     if config.monitor not in {"loss", *metrics}:
         raise ValueError(f"monitor {config.monitor!r} is not among the metrics: {', '.join(metrics)}")
     stop = stop or Stop()
@@ -159,6 +161,7 @@ class _Loop:
         self.averaged = copy.deepcopy(model) if config.ema else model
         self.share = distributed.share()
         self.parallel = distributed.parallel(self.model)
+        self.shortcuts = small_maps if where.type == "cpu" else nullcontext
         kind = {"seed": config.seed, "augment": config.augment, "shuffle": True, "device": where}
         self.train = Batches(train, config.batch_size, **kind, share=(self.share.rank, self.share.world))
         self.validation = Batches(validation, 512, device=where)
@@ -253,7 +256,7 @@ class _Loop:
 
     def _forward(self, images: Tensor, part: int = 0) -> Any:
         self._seed_dropout(part)
-        with autocast(self.where, self.config.precision):
+        with self.shortcuts(), autocast(self.where, self.config.precision):
             outputs = self.parallel(images)
         # the loss in float32: half precision loses what a confident prediction is worth
         return _in_float32(outputs)
