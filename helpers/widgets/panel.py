@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -15,6 +15,22 @@ DPI = 80
 
 STILL = "a panel: run this cell to move its sliders"
 """What stands in the place of a panel where there is no kernel, as in a saved notebook."""
+
+
+FITTING = {"object_fit": "contain", "max_width": "100%"}
+"""The layout of a picture that is never wider than its place."""
+
+
+def beside(controls: Sequence[ipywidgets.Widget], shown: Sequence[ipywidgets.Widget]) -> dict[str, Any]:
+    """Return a panel's children and layout: the figure beside its controls, below in a narrow window.
+
+    Args:
+        controls: from top to bottom.
+        shown: the figure and what stands below it.
+    """
+    left = ipywidgets.VBox([*controls], layout={"min_width": "320px"})
+    right = ipywidgets.VBox([*shown], layout={"flex": "1 1 400px", "min_width": "0px"})
+    return {"children": [left, right], "layout": {"flex_flow": "row wrap"}}
 
 
 def figure(width: float, height: float) -> Figure:
@@ -78,14 +94,13 @@ class Panel(ipywidgets.HBox):
         others: tuple[ipywidgets.Widget, ...] = (),
     ) -> None:
         self.draw, self.controls = draw, dict(controls)
-        self.picture = ipywidgets.Image(format="png", layout={"object_fit": "contain", "max_width": "100%"})
+        self.picture = ipywidgets.Image(format="png", layout=FITTING)
         self.note = ipywidgets.HTML()
         self._held = False
         self.show(draw(**self.values()))
         for control in self.controls.values():
             control.observe(self._changed, names="value")
-        left = ipywidgets.VBox([*others, *self.controls.values()], layout={"min_width": "320px"})
-        super().__init__([left, ipywidgets.VBox([self.picture, self.note])])
+        super().__init__(**beside([*others, *self.controls.values()], [self.picture, self.note]))
 
     def __repr__(self) -> str:
         return STILL

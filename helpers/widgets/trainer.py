@@ -15,7 +15,19 @@ from matplotlib.figure import Figure
 
 from helpers import plotting, training
 from helpers.training import History
-from helpers.widgets.panel import STILL, choice, figure, line, log_slider, one_line, png, slider, tick
+from helpers.widgets.panel import (
+    FITTING,
+    STILL,
+    beside,
+    choice,
+    figure,
+    line,
+    log_slider,
+    one_line,
+    png,
+    slider,
+    tick,
+)
 
 Fit = Callable[..., History]
 """Trains: takes settings by name, and ``run``, ``stop``, ``progress``, ``on_epoch`` for ``training.fit``."""
@@ -87,14 +99,13 @@ class Trainer(ipywidgets.HBox):
         }
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "300px"})
         self.note = ipywidgets.HTML("press Train")
-        self.picture = ipywidgets.Image(value=png(draw_training(History("loss"))), format="png")
+        empty = png(draw_training(History("loss")))
+        self.picture = ipywidgets.Image(value=empty, format="png", layout=FITTING)
         for name, action in (("Train", self.start), ("Stop", self._ask_to_stop), ("Continue", self.go_on)):
             self.buttons[name].on_click(lambda _, action=action: action())
         self._enable("Train")
         left = [*controls.values(), ipywidgets.HBox([*self.buttons.values()]), self.bar]
-        super().__init__(
-            [ipywidgets.VBox(left, layout={"min_width": "320px"}), ipywidgets.VBox([self.picture, self.note])]
-        )
+        super().__init__(**beside(left, [self.picture, self.note]))
 
     def __repr__(self) -> str:
         return STILL
