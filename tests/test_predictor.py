@@ -142,6 +142,20 @@ def test_a_network_with_heads_gives_the_place_and_a_heat_map(drawn):
     assert {"valence", "arousal"} <= set(face.record())
 
 
+def test_few_faces_are_read_on_one_thread_and_many_on_all(reader, drawn):
+    before, seen = torch.get_num_threads(), []
+    hook = reader.model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        reader.image(drawn[0], whole=True, heat=True)
+        reader.images(list(drawn), whole=True)
+        assert set(seen[:-1]) == {1}
+        assert seen[-1] == torch.get_num_threads() == 3
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+
+
 # --- finding faces ---
 
 

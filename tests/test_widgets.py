@@ -77,6 +77,22 @@ def test_an_error_is_one_line_and_the_panel_lives_on():
     assert made.picture.value == png(draw_square(14, 0.5))
 
 
+def test_a_figure_is_drawn_on_one_thread():
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+
+    def draw(size: int):
+        seen.append(torch.get_num_threads())
+        return draw_square(size)
+
+    try:
+        made = Panel(draw, {"size": panel.slider("size", 3, 1, 20, 1)})
+        made.controls["size"].value = 13  # an error
+        assert (seen, torch.get_num_threads()) == ([1, 1], 3)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_error_in_the_first_drawing_is_raised():
     with pytest.raises(ValueError, match="thirteen"):
         Panel(draw_square, {"size": panel.slider("size", 13, 1, 20, 1)})

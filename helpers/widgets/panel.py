@@ -11,6 +11,8 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
+from helpers import runtime
+
 DPI = 80
 
 STILL = "a panel: run this cell to move its sliders"
@@ -97,7 +99,7 @@ class Panel(ipywidgets.HBox):
         self.picture = ipywidgets.Image(format="png", layout=FITTING)
         self.note = ipywidgets.HTML()
         self._held = False
-        self.show(draw(**self.values()))
+        self._draw()
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         super().__init__(**beside([*others, *self.controls.values()], [self.picture, self.note]))
@@ -126,7 +128,7 @@ class Panel(ipywidgets.HBox):
     def refresh(self) -> None:
         """Draw anew; what goes wrong is told below the figure that was there."""
         try:
-            self.show(self.draw(**self.values()))
+            self._draw()
             self.say("")
         except Exception as error:  # whatever it is, the reader goes on with another setting
             self.say(one_line(error), wrong=True)
@@ -147,6 +149,10 @@ class Panel(ipywidgets.HBox):
             wrong: whether something went wrong.
         """
         self.note.value = line(text, wrong)
+
+    def _draw(self) -> None:
+        with runtime.one_thread():
+            self.show(self.draw(**self.values()))
 
     def _changed(self, _: object) -> None:
         if not self._held:
