@@ -124,7 +124,7 @@ def chromium(folder: Path) -> Iterator[Any]:
 
 LAB = ["jupyterlab", "--no-browser", "--expose-app-in-browser", "--port=PORT", "--allow-root"]
 LAB += ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
-VOILA = ["voila", "--no-browser", "--port=PORT"]
+VOILA = ["voila", ".", "--no-browser", "--port=PORT"]
 
 
 @contextlib.contextmanager
@@ -137,11 +137,12 @@ def served(folder: Path, *words: str) -> Iterator[str]:
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(home)}
     settings |= {"JUPYTER_CONFIG_DIR": str(home), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
     command = [sys.executable, "-m", *[word.replace("PORT", str(port)) for word in words]]
-    with open(folder / "server.log", "wb") as log:
+    told = folder / f"{words[0]}.log"
+    with open(told, "wb") as log:
         server = subprocess.Popen(command, cwd=folder, env=settings, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(address, server, folder / "server.log")
+        wait_for(address, server, told)
         yield address
     finally:
         server.terminate()
@@ -240,6 +241,16 @@ class Page:
         """Keep a picture of a panel, or of the window, for whoever set BROWSER_SHOTS to a folder."""
         if folder := os.environ.get("BROWSER_SHOTS"):
             (panel or self.page).screenshot(path=Path(folder) / f"{name}.png")
+
+
+@contextlib.contextmanager
+def in_voila(browser: Any, address: str, number: str) -> Iterator[Page]:
+    """Open a notebook in Voilà, which runs it and shows no code."""
+    page = browser.new_page(viewport=WIDE)
+    opened = Page(page, cells(number))
+    page.goto(f"{address}/voila/render/{number}.ipynb")
+    yield opened
+    page.close()
 
 
 @contextlib.contextmanager

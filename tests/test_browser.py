@@ -87,27 +87,30 @@ def test_the_hog_picture_and_its_score_follow(notebook):
 
 @on(*TRAINERS)
 def test_a_training_is_watched_stopped_and_gone_on_with(notebook, request):
-    panel, button = notebook.panel("trainer"), {}
-    for name in ("Train", "Stop", "Continue"):
-        button[name] = panel.get_by_role("button", name=name)
-    before = notebook.figure(panel)
-    notebook.move(panel, "epochs", 1.0)
-    button["Train"].click()
-    first = notebook.until_new(panel, before)
-    assert notebook.ask("print(6 * 7)") == "42", "the kernel answers meanwhile"
-    second = notebook.until_new(panel, first)
-    button["Stop"].click()
-    panel.get_by_text("stopped; best").wait_for()
+    panel = notebook.panel("trainer")
+    last = train_and_stop(notebook, panel, meanwhile=lambda: notebook.ask("print(6 * 7)"))
     assert int(notebook.ask(browsing.AFTER_STOP)) <= 1, "it ends with the batch it is at"
     notebook.shoot(f"trainer_{request.node.callspec.params['notebook']}", panel)
-    last = notebook.figure(panel)
     time.sleep(1)
     assert notebook.figure(panel) == last, "nothing grows after the stop"
-    button["Continue"].click()
+    panel.get_by_role("button", name="Continue").click()
     notebook.until_new(panel, last)
-    button["Stop"].click()
+    panel.get_by_role("button", name="Stop").click()
     panel.get_by_text("stopped; best").wait_for()
-    assert second != first
+
+
+def train_and_stop(page: browsing.Page, panel, meanwhile=lambda: "42") -> str:
+    """Move a slider, press Train, see two epochs, press Stop; return the figure that is left."""
+    before = page.figure(panel)
+    page.move(panel, "epochs", 1.0)
+    panel.get_by_role("button", name="Train").click()
+    first = page.until_new(panel, before)
+    assert meanwhile() == "42", "the kernel answers meanwhile"
+    second = page.until_new(panel, first)
+    panel.get_by_role("button", name="Stop").click()
+    panel.get_by_text("stopped; best").wait_for()
+    assert first != second
+    return page.figure(panel)
 
 
 @on("07")
@@ -153,6 +156,34 @@ def test_the_browsers_camera_is_read(notebook):
     page.get_by_role("button", name="Start camera").wait_for()
 
 
+GONE = """() => {
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    window.stream = await ask(wanted);
+    return window.stream;
+  };
+}"""
+NONE = """() => {
+  navigator.mediaDevices.getUserMedia = async () => {
+    throw new DOMException('Requested device not found', 'NotFoundError');
+  };
+}"""
+
+
+@on("07")
+def test_a_camera_that_goes_away_or_is_not_there_is_one_line(notebook):
+    pytest.importorskip("anywidget", reason="anywidget is not installed")
+    page = notebook.page
+    page.evaluate(GONE)
+    page.get_by_role("button", name="Start camera").click()
+    page.get_by_role("button", name="Stop camera").wait_for()
+    page.evaluate("window.stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+    page.get_by_text("the camera went away; plug it in and start again").wait_for()
+    page.evaluate(NONE)
+    page.get_by_role("button", name="Start camera").click()
+    page.get_by_text("no camera: Requested device not found; plug one in and allow its use").wait_for()
+
+
 @on(*NUMBERS)
 def test_a_narrow_window_cuts_nothing_off(notebook):
     page = notebook.page
@@ -172,3 +203,27 @@ def test_a_narrow_window_cuts_nothing_off(notebook):
 def test_the_kernel_lives_and_the_console_is_clean(notebook):
     assert notebook.ask("print(6 * 7)") == "42"
     assert notebook.errors == []
+
+
+@pytest.fixture(scope="module")
+def voila(browser, folder):
+    pytest.importorskip("voila", reason="voila is not installed")
+    with browsing.served(folder, *browsing.VOILA) as address:
+        yield address
+
+
+def test_voila_shows_a_panel_that_follows(browser, voila):
+    with browsing.in_voila(browser, voila, "06") as page:
+        panel = page.panel("loss_explorer")
+        before = page.figure(panel)
+        page.move(panel, "target: fear", 0.8)
+        page.until_new(panel, before)
+        assert page.errors == []
+
+
+def test_voila_trains(browser, voila):
+    with browsing.in_voila(browser, voila, "04") as page:
+        panel = page.panel("trainer")
+        train_and_stop(page, panel)
+        page.shoot("voila", panel)
+        assert page.errors == []

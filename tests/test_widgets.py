@@ -402,19 +402,27 @@ def test_a_picture_of_ones_own_is_explained(reader, drawn_faces):
     upload = made.children[0].children[0]
     first = made.picture.value
     smile = faces.render({"AU6": 0.7, "AU12": 1.0}, size=160)[0].numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(np.pad(smile, 80, mode="edge")).save(buffer, "PNG")
-    upload.value = [file_of(buffer.getvalue())]
+    upload.value = [file_of(png_of(np.pad(smile, 80, mode="edge")))]
     assert "your picture" in made.note.value
     assert made.picture.value != first
     upload.value = [file_of(b"only words")]
     assert "no picture of a known format" in made.note.value
+    upload.value = [file_of(png_of(np.full((200, 300), 120, np.uint8)))]
+    assert "no face found in it" in made.note.value
+    upload.value = [file_of(png_of(np.hstack([np.pad(smile, 80, mode="edge")] * 2)))]
+    assert "the largest of 2 faces" in made.note.value
     made.controls["face"].value = 3
     assert made.picture.value == png(
         widgets.explain(
             reader.model, drawn_faces.images[3], reader.classes, heat.gradcam.last_map(reader.model)
         )
     )
+
+
+def png_of(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def file_of(content: bytes) -> dict:
