@@ -72,11 +72,11 @@ def noted(moments, work):
     return noting
 
 
-steps, stops = [], []  # when each batch began, and when a stop was asked for
-loop._Loop.train_step = noted(steps, loop._Loop.train_step)
-training.Stop.request = noted(stops, training.Stop.request)
+_begun, _asked = [], []  # when each batch began, and when a stop was asked for
+loop._Loop.train_step = noted(_begun, loop._Loop.train_step)
+training.Stop.request = noted(_asked, training.Stop.request)
 """
-AFTER_STOP = "print(sum(moment > stops[-1] for moment in steps))"
+AFTER_STOP = "print(sum(moment > _asked[-1] for moment in _begun))"
 """How many batches were begun after the last stop was asked for."""
 
 

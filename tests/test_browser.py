@@ -102,8 +102,9 @@ def test_a_training_is_watched_stopped_and_gone_on_with(notebook, request):
 def train_and_stop(page: browsing.Page, panel, meanwhile=lambda: "42") -> str:
     """Move a slider, press Train, see two epochs, press Stop; return the figure that is left."""
     before = page.figure(panel)
-    page.move(panel, "epochs", 1.0)
+    page.move(panel, "epochs", 0.97)
     panel.get_by_role("button", name="Train").click()
+    panel.get_by_text(re.compile(r"epoch \d+/(2\d|30)")).wait_for()
     first = page.until_new(panel, before)
     assert meanwhile() == "42", "the kernel answers meanwhile"
     second = page.until_new(panel, first)
@@ -212,13 +213,17 @@ def voila(browser, folder):
         yield address
 
 
+NOT_OURS = "net::ERR_NAME_NOT_RESOLVED|labextensions/jupyterlab-jupytext"
+"""Voilà's icons come from a network that may not be there, and Jupytext's extension is for JupyterLab alone."""
+
+
 def test_voila_shows_a_panel_that_follows(browser, voila):
     with browsing.in_voila(browser, voila, "06") as page:
         panel = page.panel("loss_explorer")
         before = page.figure(panel)
         page.move(panel, "target: fear", 0.8)
         page.until_new(panel, before)
-        assert page.errors == []
+        assert [error for error in page.errors if not re.search(NOT_OURS, error)] == []
 
 
 def test_voila_trains(browser, voila):
@@ -226,4 +231,4 @@ def test_voila_trains(browser, voila):
         panel = page.panel("trainer")
         train_and_stop(page, panel)
         page.shoot("voila", panel)
-        assert page.errors == []
+        assert [error for error in page.errors if not re.search(NOT_OURS, error)] == []

@@ -19,8 +19,8 @@ STILL = "a panel: run this cell to move its sliders"
 """What stands in the place of a panel where there is no kernel, as in a saved notebook."""
 
 
-FITTING = {"object_fit": "contain", "max_width": "100%"}
-"""The layout of a picture that is never wider than its place."""
+FITTING = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start"}
+"""The layout of a picture that is never wider than its place, and never stretched to fill it."""
 
 
 def beside(controls: Sequence[ipywidgets.Widget], shown: Sequence[ipywidgets.Widget]) -> dict[str, Any]:
