@@ -214,7 +214,7 @@ def voila(browser, folder):
 
 
 NOT_OURS = "net::ERR_NAME_NOT_RESOLVED|labextensions/jupyterlab-jupytext"
-"""Voilà's icons come from a network that may not be there, and Jupytext's extension is for JupyterLab alone."""
+"""Voilà takes icons from the network, which may not be there, and Jupytext's extension is for JupyterLab."""
 
 
 def test_voila_shows_a_panel_that_follows(browser, voila):
