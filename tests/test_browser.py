@@ -1,343 +1,234 @@
-"""The panels in a real browser: JupyterLab in Debian's Chromium, driven by Playwright.
+"""The panels of all seven notebooks in a real browser; see ``browsing``.
 
-Skipped, visibly, where Playwright or Chromium is not installed. The lines under test are the notebooks' own:
-the cells tagged "panel", and those tagged "callback" that define what they call, run on a few faces.
+Skipped, visibly, where Playwright or Chromium is not installed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
-import nbformat
-import numpy as np
+import browsing
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
-from PIL import Image
 
-from helpers import cli, emotions, faces
+from helpers import emotions
 
-ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 90_000  # milliseconds; a busy machine may need them, an idle one some hundreds
-
-SET_UP = """
-import itertools
-from dataclasses import replace
-from functools import partial
-import numpy as np, torch
-from torch import nn
-from helpers import batches, datasets, emotions, hog, losses, metrics, models, plotting, predictor, training
-from helpers import widgets
-plotting.style()
-rows = slice(None)
-SEED, LR, BATCH_SIZE, DROPOUT, AUGMENT, EPOCHS, IMAGE_SIZE = 0, 3e-3, 32, 0.1, 0.5, 20, 48
-faces = datasets.load("synthetic", num_faces=600, root="FOLDER")
-train, validation, test = faces.splits(seed=SEED)
-parts = {"train": train, "validation": validation, "test": test}
-classes, num_classes, in_channels = faces.classes, len(faces.classes), 1
-three = ("anger", "fear", "happiness")
-config = training.Config(seed=SEED)
-torch.manual_seed(0)
-model = models.create("face-cnn", num_classes, stem="unshuffle")
-reader = predictor.Predictor(model, classes)
-SCORES = {"accuracy": metrics.on_labels(metrics.accuracy)}
-"""
-
-
-def tagged(*tags: str) -> dict[str, list[str]]:
-    """Return for each notebook the sources of its cells that carry one of the tags."""
-    found = {}
-    for path in cli.run.notebooks(ROOT):
-        cells = nbformat.read(path, 4).cells
-        sources = [cell.source for cell in cells if set(tags) & set(cell.metadata.get("tags", ()))]
-        if sources:
-            found[path.stem[:2]] = sources
-    return found
+NUMBERS = ("01", "02", "03", "04", "05", "06", "07")
+TRAINERS = NUMBERS[2:5]
+CAMERA = "widgets.camera(reader)"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A headless Chromium with a new, empty profile, and a camera that shows a film."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    if browsing.CHROMIUM is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
-    film = tmp_path_factory.mktemp("film") / "face.mjpeg"
-    film.write_bytes(b"".join(filmed()))
-    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    camera += [f"--use-file-for-fake-video-capture={film}"]
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *camera]
-        )
+    with browsing.chromium(tmp_path_factory.mktemp("film")) as started:
         yield started
-        started.close()
-
-
-def filmed() -> list[bytes]:
-    """Return some frames, as JPEG files, of a drawn face that smiles."""
-    frames = []
-    for smile in (0.0, 0.5, 1.0, 0.5):
-        scene = np.full((240, 320), 125, np.uint8)
-        scene[40:200, 80:240] = faces.render({"AU6": smile, "AU12": smile}, size=160)[0].numpy()
-        frame = io.BytesIO()
-        Image.fromarray(np.repeat(scene[..., None], 3, axis=2)).save(frame, "JPEG", quality=95)
-        frames.append(frame.getvalue())
-    return frames
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def served(folder: Path, *words: str):
-    """Run a server in a folder, with settings of its own, and yield its address."""
-    port, home = free_port(), folder / "home"
-    quiet = home / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-    quiet.mkdir(parents=True)
-    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(home)}
-    settings |= {"JUPYTER_CONFIG_DIR": str(home), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
-    command = [sys.executable, "-m", *[word.replace("PORT", str(port)) for word in words]]
-    with open(folder / "server.log", "wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=settings, stdout=log, stderr=log)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(address, server, folder / "server.log")
-        yield address
-    finally:
-        server.terminate()
-        try:
-            server.wait(4)  # a kernel whose server is gone ends by itself
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()[-3000:]
-        try:
-            urllib.request.urlopen(address, timeout=2)
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"no answer from the server:\n{log.read_text()[-3000:]}")
-
-
-LAB = ["jupyterlab", "--no-browser", "--expose-app-in-browser", "--port=PORT", "--allow-root"]
-LAB += ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True"]
-
-
-class Page:
-    """A notebook that is open in the browser.
-
-    Args:
-        page: Playwright's page.
-    """
-
-    def __init__(self, page) -> None:
-        self.page, self.errors, self.panels = page, [], []
-        page.set_default_timeout(PATIENCE)
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-
-    def run_lab(self, address: str, name: str) -> None:
-        """Open a notebook in JupyterLab and run all its cells."""
-        self.page.goto(f"{address}/lab/tree/{name}?reset")
-        self.page.wait_for_function("window.jupyterapp && jupyterapp.shell.currentWidget?.sessionContext")
-        self.page.evaluate(
-            """async () => {
-              const session = jupyterapp.shell.currentWidget.sessionContext;
-              await session.ready;
-              await jupyterapp.commands.execute('notebook:run-all-cells');
-            }"""
-        )
-
-    def panel(self, name: str):
-        """Return the panel that a function of ``widgets`` made, once its figure is there."""
-        found = (i for i, line in enumerate(self.panels) if f"widgets.{name}(" in line)
-        number = next(found, None)
-        if number is None:
-            pytest.skip(f"no notebook has a {name}")
-        found = self.page.locator(".jupyter-widgets.widget-hbox:has(> .widget-vbox img)").nth(number)
-        found.wait_for()
-        found.scroll_into_view_if_needed()
-        return found
-
-    def figure(self, panel) -> str:
-        """Return which figure is shown: each has an address of its own."""
-        image = panel.locator("img").first
-        self.page.wait_for_function("image => image.naturalWidth > 50", arg=image.element_handle())
-        return image.get_attribute("src")
-
-    def until_new(self, panel, before: str) -> str:
-        """Wait for another figure than the one before, and return it."""
-        image = panel.locator("img").first.element_handle()
-        changed = "([image, before]) => image.src !== before && image.naturalWidth > 50"
-        self.page.wait_for_function(changed, arg=[image, before])
-        return image.get_attribute("src")
-
-    def move(self, panel, label: str, share: float) -> None:
-        """Click on a slider at a share of its length."""
-        row = panel.locator(".widget-inline-hbox", has_text=label).first
-        track = row.locator(".noUi-base").bounding_box()
-        self.page.mouse.click(track["x"] + share * track["width"], track["y"] + track["height"] / 2)
 
 
 @pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
-    """JupyterLab with one notebook of all panels, which has run; yields the page and the order of panels."""
+def folder(tmp_path_factory):
+    """A folder with the panels of each notebook."""
     folder = tmp_path_factory.mktemp("lab")
-    cells = [new_code_cell(SET_UP.replace("FOLDER", str(folder / "data")))]
-    sources = [source for each in tagged("panel", "callback").values() for source in each]
-    cells += [new_code_cell(source) for source in sources]
-    cells.append(new_code_cell("widgets.camera(reader)"))
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), folder / "panels.ipynb")
-    with served(folder, *LAB) as address:
-        opened = Page(browser.new_page(viewport={"width": 1250, "height": 950}))
-        opened.panels = [source for source in sources if source.startswith("widgets.")]
-        opened.run_lab(address, "panels.ipynb")
-        yield opened
-        shots = os.environ.get("BROWSER_SHOTS")
-        if shots:
-            opened.page.screenshot(path=Path(shots) / "last.png")
+    for number in NUMBERS:
+        browsing.write(folder, number, *[CAMERA] * (number == "07"))
+    return folder
 
 
-def shoot(lab: Page, panel, name: str) -> None:
-    """Keep a picture of a panel for whoever set BROWSER_SHOTS to a folder."""
-    if os.environ.get("BROWSER_SHOTS"):
-        panel.screenshot(path=Path(os.environ["BROWSER_SHOTS"]) / f"{name}.png")
+@pytest.fixture(scope="module")
+def lab(browser, folder):
+    with browsing.served(folder, *browsing.LAB) as address:
+        yield address
 
 
-def test_the_faces_browser_follows(lab):
-    panel = lab.panel("faces_browser")
-    before = lab.figure(panel)
+@pytest.fixture(scope="module")
+def notebook(request, browser, lab):
+    """One notebook at a time, open in JupyterLab and run."""
+    with browsing.in_lab(browser, lab, request.param, *[CAMERA] * (request.param == "07")) as page:
+        yield page
+
+
+def on(*numbers: str):
+    return pytest.mark.parametrize("notebook", numbers, indirect=True)
+
+
+@on("01")
+def test_the_faces_browser_follows(notebook):
+    panel = notebook.panel("faces_browser")
+    before = notebook.figure(panel)
     panel.locator("select").nth(1).select_option("happiness")
-    after = lab.until_new(panel, before)
-    lab.move(panel, "page", 0.99)
-    lab.until_new(panel, after)
-    shoot(lab, panel, "browser")
+    after = notebook.until_new(panel, before)
+    notebook.move(panel, "page", 0.99)
+    notebook.until_new(panel, after)
+    notebook.shoot("browser", panel)
 
 
-def test_the_mixer_draws_while_sliders_move(lab):
-    panel = lab.panel("action_unit_mixer")
-    before = lab.figure(panel)
-    lab.move(panel, "12 lip corners up", 0.9)
-    after = lab.until_new(panel, before)
+@on("01")
+def test_the_mixer_draws_while_sliders_move(notebook):
+    panel = notebook.panel("action_unit_mixer")
+    before = notebook.figure(panel)
+    notebook.move(panel, "12 lip corners up", 0.9)
+    after = notebook.until_new(panel, before)
     panel.locator("select").first.select_option("surprise")
-    lab.until_new(panel, after)
-    shoot(lab, panel, "mixer")
+    notebook.until_new(panel, after)
+    notebook.shoot("mixer", panel)
 
 
-def test_the_hog_picture_and_its_score_follow(lab):
-    panel = lab.panel("hog_explorer")
-    before = lab.figure(panel)
-    lab.move(panel, "cell (pixels)", 0.6)
-    lab.until_new(panel, before)
+@on("02")
+def test_the_hog_picture_and_its_score_follow(notebook):
+    panel = notebook.panel("hog_explorer")
+    before = notebook.figure(panel)
+    notebook.move(panel, "cell (pixels)", 0.6)
+    notebook.until_new(panel, before)
     panel.get_by_text("accuracy on validation").wait_for()
-    shoot(lab, panel, "hog")
+    notebook.shoot("hog", panel)
 
 
-def test_a_training_is_watched_stopped_and_gone_on_with(lab):
-    panel = lab.panel("trainer")
-    before = lab.figure(panel)
-    panel.get_by_role("button", name="Train").click()
-    first = lab.until_new(panel, before)
-    second = lab.until_new(panel, first)
-    panel.get_by_role("button", name="Stop").click()
-    panel.get_by_text("stopped;").wait_for()
-    shoot(lab, panel, "trainer")
-    last = lab.figure(panel)
-    time.sleep(1.5)
-    assert lab.figure(panel) == last, "nothing grows after the stop"
+@on(*TRAINERS)
+def test_a_training_is_watched_stopped_and_gone_on_with(notebook, request):
+    panel = notebook.panel("trainer")
+    last = train_and_stop(notebook, panel, meanwhile=lambda: notebook.ask("print(6 * 7)"))
+    assert int(notebook.ask(browsing.AFTER_STOP)) <= 1, "it ends with the batch it is at"
+    notebook.shoot(f"trainer_{request.node.callspec.params['notebook']}", panel)
+    time.sleep(1)
+    assert notebook.figure(panel) == last, "nothing grows after the stop"
     panel.get_by_role("button", name="Continue").click()
-    lab.until_new(panel, last)
+    notebook.until_new(panel, last)
     panel.get_by_role("button", name="Stop").click()
-    panel.get_by_text("stopped;").wait_for()
-    assert second != first
+    panel.get_by_text("stopped; best").wait_for()
 
 
-def test_heat_follows_layer_and_picture(lab, tmp_path):
-    panel = lab.panel("heat_maps")
-    before = lab.figure(panel)
-    lab.move(panel, "face", 0.5)
-    after = lab.until_new(panel, before)
+def train_and_stop(page: browsing.Page, panel, meanwhile=lambda: "42") -> str:
+    """Move a slider, press Train, see two epochs, press Stop; return the figure that is left."""
+    before = page.figure(panel)
+    page.move(panel, "epochs", 0.97)
+    panel.get_by_role("button", name="Train").click()
+    panel.get_by_text(re.compile(r"epoch \d+/(2\d|30)")).wait_for()
+    first = page.until_new(panel, before)
+    assert meanwhile() == "42", "the kernel answers meanwhile"
+    second = page.until_new(panel, first)
+    panel.get_by_role("button", name="Stop").click()
+    panel.get_by_text("stopped; best").wait_for()
+    assert first != second
+    return page.figure(panel)
+
+
+@on("07")
+def test_heat_follows_layer_and_picture(notebook, tmp_path):
+    panel = notebook.panel("heat_maps")
+    before = notebook.figure(panel)
+    notebook.move(panel, "face", 0.5)
+    after = notebook.until_new(panel, before)
     panel.locator("select").first.select_option("blocks.1")
-    last = lab.until_new(panel, after)
-    (tmp_path / "me.jpg").write_bytes(filmed()[2])
-    with lab.page.expect_file_chooser() as asked:
+    last = notebook.until_new(panel, after)
+    (tmp_path / "me.jpg").write_bytes(browsing.filmed()[2])
+    with notebook.page.expect_file_chooser() as asked:
         panel.get_by_role("button", name="your own picture").click()
     asked.value.set_files(tmp_path / "me.jpg")
-    lab.until_new(panel, last)
+    notebook.until_new(panel, last)
     panel.get_by_text("your picture").wait_for()
-    shoot(lab, panel, "heat")
+    notebook.shoot("heat", panel)
 
 
-def test_losses_follow(lab):
-    panel = lab.panel("loss_explorer")
-    before = lab.figure(panel)
-    lab.move(panel, "target: happiness", 0.3)
-    lab.until_new(panel, before)
-    shoot(lab, panel, "losses")
+@on("06")
+def test_losses_follow(notebook):
+    panel = notebook.panel("loss_explorer")
+    before = notebook.figure(panel)
+    notebook.move(panel, "target: happiness", 0.3)
+    notebook.until_new(panel, before)
+    notebook.shoot("losses", panel)
 
 
-def test_the_browsers_camera_is_read(lab):
+@on("07")
+def test_the_browsers_camera_is_read(notebook):
     pytest.importorskip("anywidget", reason="anywidget is not installed")
-    button = lab.page.get_by_role("button", name="Start camera")
+    page = notebook.page
+    button = page.get_by_role("button", name="Start camera")
     button.scroll_into_view_if_needed()
     button.click()
-    panel = lab.page.locator(".widget-vbox", has=lab.page.get_by_role("button", name="Stop camera")).last
-    first = lab.figure(panel)
-    second = lab.until_new(panel, first)
+    panel = page.locator(".widget-vbox", has=page.get_by_role("button", name="Stop camera")).last
+    first = notebook.figure(panel)
+    second = notebook.until_new(panel, first)
     panel.locator(".widget-html", has_text=re.compile("|".join(emotions.FER7))).first.wait_for()
-    assert lab.until_new(panel, second) != first
-    shoot(lab, panel, "camera")
-    lab.page.get_by_role("button", name="Stop camera").click()
-    lab.page.get_by_role("button", name="Start camera").wait_for()
+    assert notebook.until_new(panel, second) != first
+    notebook.shoot("camera", panel)
+    page.get_by_role("button", name="Stop camera").click()
+    page.get_by_role("button", name="Start camera").wait_for()
 
 
-def test_the_kernel_lives_and_the_console_is_clean(lab):
-    status = lab.page.evaluate(
-        """async () => {
-          const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-          const future = kernel.requestExecute({code: 'print(6 * 7)'});
-          let said = '';
-          future.onIOPub = (message) => { said += message.content.text || ''; };
-          await future.done;
-          return said;
-        }"""
-    )
-    assert status.strip() == "42"
-    assert lab.errors == []
+GONE = """() => {
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    window.stream = await ask(wanted);
+    return window.stream;
+  };
+}"""
+NONE = """() => {
+  navigator.mediaDevices.getUserMedia = async () => {
+    throw new DOMException('Requested device not found', 'NotFoundError');
+  };
+}"""
 
 
-def test_voila_shows_a_panel_that_follows(browser, tmp_path):
+@on("07")
+def test_a_camera_that_goes_away_or_is_not_there_is_one_line(notebook):
+    pytest.importorskip("anywidget", reason="anywidget is not installed")
+    page = notebook.page
+    page.evaluate(GONE)
+    page.get_by_role("button", name="Start camera").click()
+    page.get_by_role("button", name="Stop camera").wait_for()
+    page.evaluate("window.stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+    page.get_by_text("the camera went away; plug it in and start again").wait_for()
+    page.evaluate(NONE)
+    page.get_by_role("button", name="Start camera").click()
+    page.get_by_text("no camera: Requested device not found; plug one in and allow its use").wait_for()
+
+
+@on(*NUMBERS)
+def test_a_narrow_window_cuts_nothing_off(notebook):
+    page = notebook.page
+    page.set_viewport_size({"width": 520, "height": 900})
+    page.evaluate("jupyterapp.shell.collapseLeft()")
+    for number, name in enumerate(notebook.panels):
+        panel = page.locator(browsing.PANEL).nth(number)
+        panel.scroll_into_view_if_needed()
+        inside, shown = panel.bounding_box(), panel.locator("img").first.bounding_box()
+        notebook.shoot(f"narrow_{name}", None)
+        assert shown["width"] >= 300, f"{name}: the figure is too small to be read"
+        assert shown["x"] + shown["width"] <= min(520, inside["x"] + inside["width"]) + 1
+    page.set_viewport_size(browsing.WIDE)
+
+
+@on(*NUMBERS)
+def test_the_kernel_lives_and_the_console_is_clean(notebook):
+    assert notebook.ask("print(6 * 7)") == "42"
+    assert notebook.errors == []
+
+
+@pytest.fixture(scope="module")
+def voila(browser, folder):
     pytest.importorskip("voila", reason="voila is not installed")
-    notebook = new_notebook(cells=[new_code_cell("from helpers import widgets\n\nwidgets.loss_explorer()")])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, tmp_path / "panel.ipynb")
-    with served(tmp_path, "voila", "panel.ipynb", "--no-browser", "--port=PORT") as address:
-        shown = Page(browser.new_page(viewport={"width": 1250, "height": 950}))
-        shown.page.goto(address)
-        panel = shown.page.locator(".jupyter-widgets.widget-hbox:has(> .widget-vbox img)").first
-        panel.wait_for()
-        before = shown.figure(panel)
-        shown.move(panel, "target: fear", 0.8)
-        shown.until_new(panel, before)
-        shown.page.close()
+    with browsing.served(folder, *browsing.VOILA) as address:
+        yield address
+
+
+NOT_OURS = "net::ERR_NAME_NOT_RESOLVED|labextensions/jupyterlab-jupytext"
+"""Voilà takes icons from the network, which may not be there, and Jupytext's extension is for JupyterLab."""
+
+
+def test_voila_shows_a_panel_that_follows(browser, voila):
+    with browsing.in_voila(browser, voila, "06") as page:
+        panel = page.panel("loss_explorer")
+        before = page.figure(panel)
+        page.move(panel, "target: fear", 0.8)
+        page.until_new(panel, before)
+        assert [error for error in page.errors if not re.search(NOT_OURS, error)] == []
+
+
+def test_voila_trains(browser, voila):
+    with browsing.in_voila(browser, voila, "04") as page:
+        panel = page.panel("trainer")
+        train_and_stop(page, panel)
+        page.shoot("voila", panel)
+        assert [error for error in page.errors if not re.search(NOT_OURS, error)] == []

@@ -142,6 +142,20 @@ def test_a_network_with_heads_gives_the_place_and_a_heat_map(drawn):
     assert {"valence", "arousal"} <= set(face.record())
 
 
+def test_few_faces_are_read_on_one_thread_and_many_on_all(reader, drawn):
+    before, seen = torch.get_num_threads(), []
+    hook = reader.model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        reader.image(drawn[0], whole=True, heat=True)
+        reader.images(list(drawn), whole=True)
+        assert set(seen[:-1]) == {1}
+        assert seen[-1] == torch.get_num_threads() == 3
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+
+
 # --- finding faces ---
 
 
@@ -409,6 +423,29 @@ def test_predict_prints_json(run, drawn, tmp_path, capsys):
     assert face["box"] == {"left": 0, "top": 0, "side": SIDE}
 
 
+def test_predict_has_a_line_for_each_picture_however_bad(run, plain, tmp_path, capsys):
+    color = Image.fromarray(np.repeat(scene((plain[0], 100, 200))[..., None], 3, axis=2))
+    deep = np.asarray(color.convert("L")).astype(np.uint16) * 257
+    files = {
+        "pixel.png": encoded(Image.new("L", (1, 1)), "PNG"),
+        "cmyk.jpg": encoded(color.convert("CMYK"), "JPEG", quality=95),
+        "text.jpg": b"some words",
+        "deep.png": encoded(Image.fromarray(deep), "PNG"),
+        "nobody.png": encoded(Image.fromarray(scene()), "PNG"),
+        "two.png": encoded(Image.fromarray(scene((plain[0], 100, 40), (plain[1], 100, 400))), "PNG"),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert command("predict", *[tmp_path / name for name in files], "--run", run) == 1
+    said = capsys.readouterr()
+    refused, read = said.err.strip().split("\n"), said.out.strip().split("\n")
+    assert [line.split(":")[0] for line in refused] == [str(tmp_path / n) for n in ("pixel.png", "text.jpg")]
+    names = ("cmyk.jpg", "deep.png", "nobody.png", "two.png", "two.png")
+    assert [line.split("  ")[0] for line in read] == [str(tmp_path / name) for name in names]
+    assert "no face found" in read[2]
+    assert ["face 1 of 2" in read[3], "face 2 of 2" in read[4]] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -445,3 +482,21 @@ def test_s_keeps_a_picture_and_q_quits(tmp_path, capsys):
     assert cli.webcam.watch(frames, lambda picture: next(keys), tmp_path) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000.png", "001.png"]
     assert next(keys) == "never reached"
+
+
+def test_the_window_tells_keys_and_that_it_was_closed(monkeypatch):
+    shown, keys, visible = [], iter([-1, ord("s"), 256 + ord("q"), -1]), iter([1.0, 1.0, 1.0, 0.0])
+    stand_in = types.SimpleNamespace(WND_PROP_VISIBLE=4, COLOR_RGB2BGR=4, error=RuntimeError)
+    stand_in.namedWindow = lambda name: None
+    stand_in.cvtColor = lambda picture, _: picture[..., ::-1]
+    stand_in.imshow = lambda name, picture: shown.append(picture)
+    stand_in.waitKey = lambda wait: next(keys)
+    stand_in.getWindowProperty = lambda name, which: next(visible)
+    monkeypatch.setitem(sys.modules, "cv2", stand_in)
+    show, picture = cli.webcam.window(), np.arange(24, dtype=np.uint8).reshape(3, 2, 4)
+    assert [show(picture) for _ in range(4)] == ["", "s", "q", "q"]
+    assert np.array_equal(shown[0], picture.transpose(1, 2, 0)[..., ::-1])
+    monkeypatch.setattr(stand_in, "namedWindow", lambda name: next(iter(())))
+    monkeypatch.setattr(stand_in, "error", StopIteration)
+    with pytest.raises(ImportError, match="no window here"):
+        cli.webcam.window()

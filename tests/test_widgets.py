@@ -77,6 +77,22 @@ def test_an_error_is_one_line_and_the_panel_lives_on():
     assert made.picture.value == png(draw_square(14, 0.5))
 
 
+def test_a_figure_is_drawn_on_one_thread():
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+
+    def draw(size: int):
+        seen.append(torch.get_num_threads())
+        return draw_square(size)
+
+    try:
+        made = Panel(draw, {"size": panel.slider("size", 3, 1, 20, 1)})
+        made.controls["size"].value = 13  # an error
+        assert (seen, torch.get_num_threads()) == ([1, 1], 3)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_error_in_the_first_drawing_is_raised():
     with pytest.raises(ValueError, match="thirteen"):
         Panel(draw_square, {"size": panel.slider("size", 13, 1, 20, 1)})
@@ -235,6 +251,34 @@ def test_a_trainer_has_a_control_for_each_setting_it_knows(fit):
         widgets.trainer(lambda x=1: None)
 
 
+def test_every_setting_reaches_the_function_as_its_control_stands():
+    asked = []
+
+    def train_with(body="drawn", frozen=False, lr_decay=0.7, valence_weight=1, arousal_weight=1, **watch):
+        asked.append((body, frozen, lr_decay, valence_weight, arousal_weight))
+        return training.History("loss")
+
+    made = widgets.trainer(train_with, body=("chance", "drawn"))
+    moves = {"body": "chance", "frozen": True, "lr_decay": 0.3, "valence_weight": 2.5, "arousal_weight": 0}
+    for name, value in moves.items():
+        made.controls[name].value = value
+    made.buttons["Train"].click()
+    until(lambda: done(made))
+    assert asked == [("chance", True, 0.3, 2.5, 0)]
+
+
+def test_losses_are_drawn_at_the_left_and_scores_at_the_right():
+    of = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "loss": 1.9, "log loss": 1.8, "seconds": 3.0}
+    of |= {"images_per_second": 100.0, "accuracy": 0.3, "CCC valence": 0.4}
+    history = training.History("accuracy", epochs=[of, of | {"epoch": 2, "accuracy": 0.5}])
+    left, right = widgets.draw_training(history, last=5).axes
+    drawn = [[line.get_label() for line in ax.lines] for ax in (left, right)]
+    assert drawn == [["train loss", "loss", "log loss"], ["accuracy", "CCC valence", "best on validation"]]
+    assert [ax.get_xlim() for ax in (left, right)] == [(0.7, 5.3)] * 2
+    assert list(right.lines[0].get_ydata()) == [0.3, 0.5]
+    assert right.lines[-1].get_xdata()[0] == 2
+
+
 def test_it_trains_and_says_how_well(fit):
     made = widgets.trainer(fit)
     empty = made.picture.value
@@ -358,19 +402,27 @@ def test_a_picture_of_ones_own_is_explained(reader, drawn_faces):
     upload = made.children[0].children[0]
     first = made.picture.value
     smile = faces.render({"AU6": 0.7, "AU12": 1.0}, size=160)[0].numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(np.pad(smile, 80, mode="edge")).save(buffer, "PNG")
-    upload.value = [file_of(buffer.getvalue())]
+    upload.value = [file_of(png_of(np.pad(smile, 80, mode="edge")))]
     assert "your picture" in made.note.value
     assert made.picture.value != first
     upload.value = [file_of(b"only words")]
     assert "no picture of a known format" in made.note.value
+    upload.value = [file_of(png_of(np.full((200, 300), 120, np.uint8)))]
+    assert "no face found in it" in made.note.value
+    upload.value = [file_of(png_of(np.hstack([np.pad(smile, 80, mode="edge")] * 2)))]
+    assert "the largest of 2 faces" in made.note.value
     made.controls["face"].value = 3
     assert made.picture.value == png(
         widgets.explain(
             reader.model, drawn_faces.images[3], reader.classes, heat.gradcam.last_map(reader.model)
         )
     )
+
+
+def png_of(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def file_of(content: bytes) -> dict:

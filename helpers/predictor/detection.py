@@ -67,8 +67,8 @@ class Detector:
             of it takes four times as long.
         agreeing: how many overlapping windows must agree that there is a face; more miss more, and are
             mistaken less often.
-        step: how far apart windows are tried, in pixels of the shrunk picture at the smallest size; 1.5 takes
-            half the time of 1, and with ``agreeing=2`` finds nearly as many.
+        step: how far apart windows are tried, in pixels of the shrunk picture at the smallest size; 1.25
+            takes half the time of 1, and with ``agreeing=2`` finds as many; 1.5 misses one in ten more.
 
     Raises:
         ValueError: ``smallest`` is outside of 0.02 to 1, or ``step`` of 1 to 2.
@@ -167,7 +167,7 @@ class Tracker:
         inertia: how much of its old place and size a box keeps, in [0, 1): boxes of a cascade tremble.
     """
 
-    detector: Detector = field(default_factory=lambda: Detector(smallest=1 / 6, agreeing=2, step=1.5))
+    detector: Detector = field(default_factory=lambda: Detector(smallest=1 / 6, agreeing=2, step=1.25))
     every: int = 10
     patience: int = 10
     inertia: float = 0.6

@@ -7,7 +7,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,9 @@ Source = str | Path | bytes | np.ndarray
 
 AGREEMENT = 1e-4
 """How far an exported network's outputs may be from the original's."""
+
+_FEW = 8
+"""So many faces are read on one thread: a frame's must not wait for a second core that is busy."""
 
 
 class Predictor:
@@ -228,10 +231,11 @@ class Predictor:
     def _read(self, squares: list[np.ndarray], boxes: list[Box], heat: bool) -> list[Face]:
         if not squares:
             return []
-        out = self.outputs(np.stack(squares))
+        with runtime.one_thread() if len(squares) <= _FEW else nullcontext():
+            out = self.outputs(np.stack(squares))
+            maps = self._heat(np.stack(squares)) if heat else [None] * len(squares)
         distributions = torch.from_numpy(out["labels"]).softmax(1).numpy()
         places = _places(out, len(squares))
-        maps = self._heat(np.stack(squares)) if heat else [None] * len(squares)
         rows = zip(boxes, distributions, places, maps, strict=True)
         return [Face(box, self.classes, p, *place, heat_map) for box, p, place, heat_map in rows]
 

@@ -5,16 +5,34 @@ from __future__ import annotations
 import html
 import io
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
 
+from helpers import runtime
+
 DPI = 80
 
 STILL = "a panel: run this cell to move its sliders"
 """What stands in the place of a panel where there is no kernel, as in a saved notebook."""
+
+
+FITTING = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start"}
+"""The layout of a picture that is never wider than its place, and never stretched to fill it."""
+
+
+def beside(controls: Sequence[ipywidgets.Widget], shown: Sequence[ipywidgets.Widget]) -> dict[str, Any]:
+    """Return a panel's children and layout: the figure beside its controls, below in a narrow window.
+
+    Args:
+        controls: from top to bottom.
+        shown: the figure and what stands below it.
+    """
+    left = ipywidgets.VBox([*controls], layout={"min_width": "320px"})
+    right = ipywidgets.VBox([*shown], layout={"flex": "1 1 400px", "min_width": "0px"})
+    return {"children": [left, right], "layout": {"flex_flow": "row wrap"}}
 
 
 def figure(width: float, height: float) -> Figure:
@@ -78,14 +96,13 @@ class Panel(ipywidgets.HBox):
         others: tuple[ipywidgets.Widget, ...] = (),
     ) -> None:
         self.draw, self.controls = draw, dict(controls)
-        self.picture = ipywidgets.Image(format="png", layout={"object_fit": "contain", "max_width": "100%"})
+        self.picture = ipywidgets.Image(format="png", layout=FITTING)
         self.note = ipywidgets.HTML()
         self._held = False
-        self.show(draw(**self.values()))
+        self._draw()
         for control in self.controls.values():
             control.observe(self._changed, names="value")
-        left = ipywidgets.VBox([*others, *self.controls.values()], layout={"min_width": "320px"})
-        super().__init__([left, ipywidgets.VBox([self.picture, self.note])])
+        super().__init__(**beside([*others, *self.controls.values()], [self.picture, self.note]))
 
     def __repr__(self) -> str:
         return STILL
@@ -111,7 +128,7 @@ class Panel(ipywidgets.HBox):
     def refresh(self) -> None:
         """Draw anew; what goes wrong is told below the figure that was there."""
         try:
-            self.show(self.draw(**self.values()))
+            self._draw()
             self.say("")
         except Exception as error:  # whatever it is, the reader goes on with another setting
             self.say(one_line(error), wrong=True)
@@ -132,6 +149,10 @@ class Panel(ipywidgets.HBox):
             wrong: whether something went wrong.
         """
         self.note.value = line(text, wrong)
+
+    def _draw(self) -> None:
+        with runtime.one_thread():
+            self.show(self.draw(**self.values()))
 
     def _changed(self, _: object) -> None:
         if not self._held:
@@ -181,6 +202,16 @@ def choice(label: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
     """
     start = {} if value is None else {"value": value}
     return ipywidgets.Dropdown(options=options, **start, **named(label))
+
+
+def tick(label: str, value: bool) -> ipywidgets.Checkbox:
+    """Return a box that is ticked or not.
+
+    Args:
+        label: what stands behind it.
+        value: whether it is ticked at first.
+    """
+    return ipywidgets.Checkbox(value=value, **named(label))
 
 
 def named(label: str) -> dict[str, Any]:
