@@ -99,7 +99,7 @@ def test_pytest_gets_what_follows_test_untouched():
 def test_tests_and_notebooks_are_one_run_unless_files_are_named(tmp_path):
     for name in ("02_b.ipynb", "01_a.ipynb", "01_a-Copy1.ipynb", "notes.ipynb"):
         write(tmp_path / name)
-    assert testing.pytest_words([], tmp_path)[:3] == ["tests", "01_a.ipynb", "02_b.ipynb"]
+    assert testing.pytest_words([], tmp_path)[:3] == ["01_a.ipynb", "02_b.ipynb", "tests"]
     assert "tests" not in testing.pytest_words(["tests/test_hog.py"], tmp_path)
     assert "01_a.ipynb" not in testing.pytest_words(["tests"], tmp_path)[:-1]
     assert testing.pytest_words(["-x", "02_b.ipynb"], tmp_path).count("02_b.ipynb") == 1
