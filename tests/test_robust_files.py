@@ -211,6 +211,22 @@ def test_every_flipped_byte_of_a_cached_set_is_found(tmp_path, monkeypatch, num)
     assert named == num
 
 
+def test_every_flipped_byte_of_weights_is_found(tmp_path):
+    """In the header too: the name of the checksum itself, or the type that the bytes are read as."""
+    model, path, random = torch.nn.BatchNorm1d(3), tmp_path / "best.safetensors", np.random.default_rng(0)
+    training.save_weights(model, path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"is damaged|of another network"):
+            training.load_weights(model, path)
+    path.write_bytes(whole.replace(b'"sha256"', b'"sha257"'))
+    with pytest.raises(ValueError, match="is damaged"):
+        training.load_weights(model, path)
+
+
 # --- what a label means
 
 

@@ -174,10 +174,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             recorded = (file.metadata() or {}).get("sha256")
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); train again or restore a copy") from None
-    if recorded not in {None, _digest(tensors)}:
+    if recorded != _digest(tensors):
         raise ValueError(f"{path} is damaged (its checksum does not match); train again or restore a copy")
-    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    if {name: tuple(t.shape) for name, t in tensors.items()} != wanted:
+    wanted = {name: (t.shape, t.dtype) for name, t in model.state_dict().items()}
+    if {name: (t.shape, t.dtype) for name, t in tensors.items()} != wanted:
         raise ValueError(f"{path} holds the weights of another network than this {type(model).__name__}")
     model.load_state_dict(tensors)
 
