@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import batches, losses, training
+from helpers import batches, losses, runtime, training
 from helpers.training import guard
 
 NUM, CLASSES = 96, 3
@@ -408,3 +408,39 @@ def test_after_the_bad_face_is_out_the_training_goes_on_from_its_folder(monkeypa
     resumed, history = fit(model, losses.on_labels(), run=tmp_path), fit(whole, losses.on_labels())
     assert same(model, whole)
     assert [e["loss"] for e in resumed.epochs] == [e["loss"] for e in history.epochs]
+
+
+# --- machines
+
+
+def test_a_training_that_goes_on_elsewhere_says_so(monkeypatch, tmp_path):
+    def begin():
+        stop, calls = training.Stop(), iter(range(1000))
+
+        def stopping(outputs, targets):
+            if next(calls) == 5:
+                stop.request()
+            return losses.on_labels()(outputs, targets)
+
+        assert fit(Heads(), stopping, run=tmp_path, stop=stop).stopped
+
+    def go_on(**settings) -> list[str]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            fit(Heads(), losses.on_labels(), run=tmp_path, **settings)
+        return [str(each.message) for each in said if "machine" in str(each.message)]
+
+    begin()
+    assert go_on() == []
+    machine = runtime.machine()
+    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "threads": 64})
+    begin()
+    monkeypatch.undo()
+    [line] = go_on()
+    assert f"begun on another machine (threads 64, now {machine['threads']}); the last digits may" in line
+    begin()
+    (tmp_path / "config.json").write_bytes(b"{torn")
+    assert go_on() == []
+    begin()
+    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "threads": 64})
+    assert go_on(seed=7) == []  # it begins anew
