@@ -70,14 +70,10 @@ class Run:
             was, here = dict(begun["machine"]), dict(now["machine"])
         except (OSError, ValueError, KeyError, TypeError):
             return  # nothing to compare with
-        other = [
-            f"{name} {was.get(name)}, now {value}" for name, value in here.items() if value != was.get(name)
-        ]
+        other = [f"{name} {was.get(name)}, now {here[name]}" for name in here if here[name] != was.get(name)]
         if other and begun.get("config") == now.get("config"):
-            text = (
-                f"{self.folder} was begun on another machine ({'; '.join(other)}); the last digits may differ"
-            )
-            warnings.warn(f"{text} from a run on one", stacklevel=2)
+            where = f"{self.folder} was begun on another machine ({'; '.join(other)})"
+            warnings.warn(f"{where}; the last digits may differ from a run on one", stacklevel=2)
 
     def save_history(self, history: History) -> None:
         """Write ``history.csv``, a row an epoch.
