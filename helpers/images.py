@@ -87,9 +87,8 @@ def _decode(where: str, stream, color: bool) -> Image.Image:
             size = f"{image.width} x {image.height}"
             raise PictureError(where, f"{size} pixels are too small for a face", "use a larger picture")
         image.load()
-        upright = ImageOps.exif_transpose(image)
-    flat = _flatten(where, upright)
-    return flat.convert("RGB" if color else "L")
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest pictures would take 200 MB
+        return _flatten(where, image).convert("RGB" if color else "L")
 
 
 def _flatten(where: str, image: Image.Image) -> Image.Image:
@@ -99,15 +98,15 @@ def _flatten(where: str, image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise PictureError(where, "pixels are floating-point numbers of unknown range", "save it with 8 bits")
     if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+        clear = image if image.mode == "RGBA" else image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), clear).convert("RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def _eight_bits(where: str, values: np.ndarray) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise PictureError(where, "32-bit pixels of unknown range", "save it with 8 or 16 bits")
-    return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

@@ -101,7 +101,9 @@ def family(name: str, folder: Path, kills: int, random: np.random.Generator) -> 
     counts = {"family": name, **dict.fromkeys(names, 0)}
     plain = folder / "plain"
     plain.mkdir(parents=True)
+    started = time.monotonic()
     assert waited(forked(lambda: train(name, plain))) == 0
+    takes = time.monotonic() - started
     expected = (plain / "end.json").read_bytes()
     while counts["kills"] < kills:
         here = folder / "killed"
@@ -113,7 +115,7 @@ def family(name: str, folder: Path, kills: int, random: np.random.Generator) -> 
             counts["resumed"] += (here / "run" / "state.pt").exists()
             child = forked(partial(train, name, here, 0.0 if last else 0.004))
             if not last:
-                time.sleep(random.uniform(0.0, 0.35))
+                time.sleep(random.uniform(0.0, takes))
                 os.kill(child, signal.SIGKILL)
             status = waited(child)
             counts["kills"] += status == -signal.SIGKILL

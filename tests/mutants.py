@@ -234,11 +234,11 @@ def _annotation(kind: str) -> Callable[[bytes, Path], bool]:
     values = {"exp": "3", "val": "0.5", "aro": "-0.25"}
 
     def read(data: bytes, place: Path) -> bool:
-        for key in ("1", "2"):
-            _put(place, f"images/{key}.png", _saved(GREY, "PNG"))
+        for key in ("1", "2") if not (place / "images").exists() else ():
             for name, value in values.items():
                 _put(place, f"annotations/{key}_{name}.npy", _array(np.array(value)))
             _put(place, f"annotations/{key}_lnd.npy", _array(np.arange(136.0)))
+            _put(place, f"images/{key}.png", _saved(GREY, "PNG"))
         _put(place, f"annotations/1_{kind}.npy", data)
         return _faces(lambda: affectnet.read(place, 16), 2)
 
@@ -246,9 +246,9 @@ def _annotation(kind: str) -> Callable[[bytes, Path], bool]:
 
 
 def _ranks(data: bytes, place: Path) -> bool:
-    for key in ("1", "2"):
-        _put(place, f"images/{key}.png", _saved(GREY, "PNG"))
+    for key in ("1", "2") if not (place / "images").exists() else ():
         _put(place, f"annotations/{key}_prob_rank.txt", ",".join(["0.5", "0.5", *["0"] * 11]).encode())
+        _put(place, f"images/{key}.png", _saved(GREY, "PNG"))
     _put(place, "annotations/1_prob_rank.txt", data)
     return _faces(lambda: affectnet_fused.read(place, 16), 2)
 

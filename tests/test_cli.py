@@ -92,17 +92,25 @@ def test_pytest_gets_what_follows_test_untouched():
     words = ["-k", "a or b", "-p", "no:randomly", "--lf", "-x", "--timeout", "3"]
     arguments = cli.parse(["test", *words])
     assert arguments.pytest[-len(words) :] == words
-    assert arguments.pytest[0] == "tests"
+    assert "tests" in arguments.pytest
     assert {"--nbval-lax", "--nbval-current-env"} <= set(arguments.pytest)
 
 
 def test_tests_and_notebooks_are_one_run_unless_files_are_named(tmp_path):
     for name in ("02_b.ipynb", "01_a.ipynb", "01_a-Copy1.ipynb", "notes.ipynb"):
         write(tmp_path / name)
-    assert testing.pytest_words([], tmp_path)[:3] == ["tests", "01_a.ipynb", "02_b.ipynb"]
+    assert testing.pytest_words([], tmp_path)[:3] == ["01_a.ipynb", "02_b.ipynb", "tests"]
     assert "tests" not in testing.pytest_words(["tests/test_hog.py"], tmp_path)
     assert "01_a.ipynb" not in testing.pytest_words(["tests"], tmp_path)[:-1]
     assert testing.pytest_words(["-x", "02_b.ipynb"], tmp_path).count("02_b.ipynb") == 1
+
+
+@pytest.mark.parametrize(("cores", "words"), [(1, []), (2, ["-n", "2"]), (64, ["-n", "4"]), (None, [])])
+def test_files_are_shared_among_processes_unless_they_are_named(tmp_path, monkeypatch, cores, words):
+    monkeypatch.setattr(testing.os, "cpu_count", lambda: cores)
+    given = testing.pytest_words([], tmp_path)
+    assert given[1 : given.index("--nbval-lax")][:2] == words
+    assert "-n" not in testing.pytest_words(["tests/test_hog.py"], tmp_path)
 
 
 def test_a_notebook_is_chosen_by_number_name_or_path(tmp_path, monkeypatch):

@@ -598,6 +598,8 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
         datasets.load("ferplus", write_ferplus(tmp_path, votes=VOTES[:3]))
     with pytest.raises(ValueError, match=r"row 4 is 'PublicTest' in fer2013\.csv, 'Training' in fer2013new"):
         datasets.load("ferplus", write_ferplus(tmp_path, votes=[*VOTES[:2], VOTES[3], VOTES[2]]))
+    with pytest.raises(ValueError, match=r"row 4 is blank in one of fer2013\.csv and fer2013new\.csv"):
+        datasets.load("ferplus", write_ferplus(tmp_path, votes=[*VOTES[:2], "", *VOTES[2:3], "torn"]))
 
 
 def test_votes_for_other_faces_are_noticed(tmp_path):

@@ -6,6 +6,7 @@ import ast
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -13,19 +14,23 @@ import re
 import shutil
 import struct
 import sys
+import time
 import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutants import READERS, tried
+from mutants import READERS, mutant, tried
 from PIL import Image
 from test_affectnet import DAMAGE as BAD_ANNOTATIONS
 from test_affectnet import good as good_annotations
+from test_affectnet_fused import DAMAGE as BAD_RANKS
+from test_affectnet_fused import write as write_fused
 from test_datasets_layouts import BAD_LEGEND, BAD_PICTURES, BAD_ROWS, BAD_VOTES, LEGEND, NO_CSV
 from test_images import REFUSED as BAD_FILES
 from test_robust_training import LOSSES, Heads, fit, same
@@ -79,7 +84,15 @@ def affectnet(root: Path, bad: bytes) -> datasets.FaceSet:
     return datasets.load("affectnet", root)
 
 
-SETS = {"folder": (tree, 3), "fer2013": (fer2013, 3), "muxspace": (muxspace, 4), "affectnet": (affectnet, 3)}
+def affectnet_fused(root: Path, bad: bytes) -> datasets.FaceSet:
+    for key in range(4):
+        write_fused(root / "affectnet_fused", key)
+    put(root / "affectnet_fused" / "images" / "3.jpg", bad)
+    return datasets.load("affectnet_fused", root)
+
+
+SETS = {"folder": (tree, 3), "fer2013": (fer2013, 3), "muxspace": (muxspace, 4)}
+SETS |= {"affectnet": (affectnet, 3), "affectnet_fused": (affectnet_fused, 3)}
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -91,7 +104,7 @@ def test_a_bad_picture_is_named_and_the_good_ones_load(tmp_path, name, case):
     faces = make(tmp_path, data)
     [rejection] = faces.rejected
     assert len(faces) == num_good
-    assert rejection.file.rsplit("/", 1)[-1] in ("bad.png", "101.jpg")
+    assert rejection.file.rsplit("/", 1)[-1] in ("bad.png", "101.jpg", "3.jpg")
     assert reason in rejection.reason
     assert remedy in rejection.remedy
     assert "\n" not in str(rejection)
@@ -99,31 +112,53 @@ def test_a_bad_picture_is_named_and_the_good_ones_load(tmp_path, name, case):
 
 def test_there_are_enough_cases_and_every_reader_has_some():
     mixed = len(BAD_FILES) * len(SETS)
-    rows = len(BAD_ROWS) + len(BAD_LEGEND) + len(BAD_VOTES) + len(BAD_PICTURES) + len(BAD_ANNOTATIONS)
-    assert rows + mixed + len(NO_CSV) >= 120
-    assert set(datasets.LAYOUTS) - {"synthetic", "affectnet_fused"} <= {*SETS, "ferplus"}
+    rows = (BAD_ROWS, BAD_LEGEND, BAD_VOTES, BAD_PICTURES, BAD_ANNOTATIONS, BAD_RANKS, NO_CSV)
+    assert mixed + sum(map(len, rows)) >= 120
+    assert set(datasets.LAYOUTS) - {"synthetic"} <= {*SETS, "ferplus"}
 
 
 # --- readers raise nothing unlisted
 
 
-@settings(max_examples=15)
-@given(seed=st.integers(0, 2**32 - 1))
+def mutants(name: str) -> st.SearchStrategy[bytes]:
+    """Damaged files of a reader; ``python -m benchmarks.fuzz`` reads a million of them."""
+    wholes, seeds = st.sampled_from(READERS[name].seeds), st.integers(0, 2**32 - 1)
+    return st.builds(lambda whole, seed: mutant(whole, np.random.default_rng(seed)), wholes, seeds)
+
+
+ANY_BYTES = st.binary(max_size=300) | st.text(max_size=100).map(str.encode)
+
+
+def feed(name: str, folder: Path, seed: int, num: int) -> int:
+    """Let Hypothesis feed a reader with so many files; return how many it really did."""
+    fed = itertools.count()
+
+    @hypothesis.seed(seed)
+    @settings(max_examples=num, derandomize=False)
+    @given(data=mutants(name) | ANY_BYTES)
+    def read(data):
+        next(fed)
+        tried(name, data, folder)
+
+    read()
+    return next(fed)
+
+
 @pytest.mark.parametrize("name", READERS)
-def test_a_mutant_is_taken_or_refused(tmp_path_factory, name, seed):
-    """``python -m benchmarks.fuzz`` reads a million of them."""
-    from mutants import mutant
-
-    random = np.random.default_rng(seed)
-    whole = READERS[name].seeds[int(random.integers(len(READERS[name].seeds)))]
-    tried(name, mutant(whole, random), tmp_path_factory.mktemp("mutant"))
+def test_what_hypothesis_thinks_of_is_taken_or_refused(tmp_path, name):
+    assert feed(name, tmp_path, seed=0, num=40) >= 20
 
 
-@settings(max_examples=15)
-@given(data=st.one_of(st.binary(max_size=300), st.text(max_size=100).map(lambda text: text.encode("utf-8"))))
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-def test_any_bytes_are_taken_or_refused(tmp_path_factory, name, data):
-    tried(name, data, tmp_path_factory.mktemp("bytes"))
+def test_a_minute_of_hypothesis_finds_nothing(tmp_path, name):
+    until, num = time.monotonic() + 60, 0
+    for seed in itertools.count(1):
+        num += feed(name, tmp_path, seed, 1000)
+        if time.monotonic() > until:
+            break
+    print(name, num)
+    assert num >= 1000
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -174,6 +209,22 @@ def test_every_flipped_byte_of_a_cached_set_is_found(tmp_path, monkeypatch, num)
         named += len(built) == before + 1
         np.testing.assert_array_equal(faces.images, whole)
     assert named == num
+
+
+def test_every_flipped_byte_of_weights_is_found(tmp_path):
+    """In the header too: the name of the checksum itself, or the type that the bytes are read as."""
+    model, path, random = torch.nn.BatchNorm1d(3), tmp_path / "best.safetensors", np.random.default_rng(0)
+    training.save_weights(model, path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"is damaged|of another network"):
+            training.load_weights(model, path)
+    path.write_bytes(whole.replace(b'"sha256"', b'"sha257"'))
+    with pytest.raises(ValueError, match="is damaged"):
+        training.load_weights(model, path)
 
 
 # --- what a label means

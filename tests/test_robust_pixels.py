@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 
 import numpy as np
@@ -124,3 +127,21 @@ def test_every_door_gives_the_same_bytes(tmp_path, kind, mode, turn, color):
     side = min(height, width)
     cut = images.cut(whole, (width - side) // 2, (height - side) // 2, side, 16, color)
     np.testing.assert_array_equal(cut, trained)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks for the memory as Linux tells it")
+def test_the_largest_picture_needs_less_than_seven_hundred_megabytes(root):
+    """A small file may hold 50 million transparent pixels, 200 MB; three copies are made, not five."""
+    script = """
+        import io, resource
+        from PIL import Image
+        from helpers import images
+        side, stream = int(images.MAX_PIXELS**0.5), io.BytesIO()
+        Image.new("RGBA", (side, side), (1, 2, 3, 4)).save(stream, "PNG", compress_level=1)
+        images.read(stream.getvalue(), 48)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert int(ran.stdout or 10**6) < 700, ran.stderr

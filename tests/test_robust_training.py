@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import batches, losses, training
+from helpers import batches, losses, runtime, training
 from helpers.training import guard
 
 NUM, CLASSES = 96, 3
@@ -53,6 +54,7 @@ LOSSES = {
     "labels": losses.on_labels,
     "weighted labels": lambda: losses.on_labels(weight=torch.tensor([1.0, 2.0, 5.0]), label_smoothing=0.1),
     "distribution": losses.on_distribution,
+    "transport": lambda: losses.on_distribution(partial(losses.emd, distances=1 - torch.eye(CLASSES))),
     "CCC": lambda: losses.on_valence_arousal(losses.ccc_loss),
     "learned weights": lambda: losses.UncertaintyWeighted(
         {"labels": losses.on_labels(), "degrees": losses.on_valence_arousal()}, squared=["degrees"], speed=10
@@ -231,7 +233,8 @@ def test_a_real_limit_on_memory_is_lived_with(root):
             history = training.fit(model, made(128), made(4), losses.on_labels(), {{"accuracy": score}},
                 config, device="cpu", progress=False)
         lines = [str(w.message) for w in said if "out of memory" in str(w.message)]
-        print(len(history.epochs), len(lines), lines[-1] if lines else "")
+        left = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() - used
+        print(len(history.epochs), len(lines), left >> 20, lines[-1] if lines else "")
     """
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
@@ -241,9 +244,10 @@ def test_a_real_limit_on_memory_is_lived_with(root):
         env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
-    epochs, halvings, line = ran.stdout.split(" ", 2)
+    epochs, halvings, left, line = ran.stdout.split(" ", 3)
     assert epochs == "1"
     assert int(halvings) >= 1
+    assert int(left) < 100  # megabytes: the memory has come back
     assert "batches of 128 go through the network in parts of" in line
 
 
@@ -404,3 +408,39 @@ def test_after_the_bad_face_is_out_the_training_goes_on_from_its_folder(monkeypa
     resumed, history = fit(model, losses.on_labels(), run=tmp_path), fit(whole, losses.on_labels())
     assert same(model, whole)
     assert [e["loss"] for e in resumed.epochs] == [e["loss"] for e in history.epochs]
+
+
+# --- machines
+
+
+def test_a_training_that_goes_on_elsewhere_says_so(monkeypatch, tmp_path):
+    def begin():
+        stop, calls = training.Stop(), iter(range(1000))
+
+        def stopping(outputs, targets):
+            if next(calls) == 5:
+                stop.request()
+            return losses.on_labels()(outputs, targets)
+
+        assert fit(Heads(), stopping, run=tmp_path, stop=stop).stopped
+
+    def go_on(**settings) -> list[str]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            fit(Heads(), losses.on_labels(), run=tmp_path, **settings)
+        return [str(each.message) for each in said if "machine" in str(each.message)]
+
+    begin()
+    assert go_on() == []
+    machine = runtime.machine()
+    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "threads": 64})
+    begin()
+    monkeypatch.undo()
+    [line] = go_on()
+    assert f"begun on another machine (threads 64, now {machine['threads']}); the last digits may" in line
+    begin()
+    (tmp_path / "config.json").write_bytes(b"{torn")
+    assert go_on() == []
+    begin()
+    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "threads": 64})
+    assert go_on(seed=7) == []  # it begins anew

@@ -200,7 +200,7 @@ def _number(file: Path) -> float:
     values = _array(file)
     try:
         return float(values.item())
-    except ValueError:
+    except Exception:  # dates, records, characters beyond Unicode: NumPy raises anything at all here too
         content = f"{values.dtype} of shape {values.shape}"
         raise Refused(f"{file.name} holds {content}, not one number", _AGAIN) from None
 

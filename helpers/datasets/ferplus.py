@@ -97,9 +97,12 @@ def _count(text: str) -> int:
 
 
 def _check_same_rows(table: fer2013.Table, lines: list[tables.Row], torn: list[Rejection]) -> None:
-    num_pixels, num_votes = len(table.row) + len(table.rejected), len(lines) + len(torn)
-    if num_pixels != num_votes:
-        raise ValueError(f"{table.file} has {num_pixels} rows, fer2013new.csv {num_votes}; {_ADVICE}")
+    pixels = {*table.row.tolist(), *(rejection.row for rejection in table.rejected)}
+    votes = {*(row for row, _ in lines), *(rejection.row for rejection in torn)}
+    if len(pixels) != len(votes):
+        raise ValueError(f"{table.file} has {len(pixels)} rows, fer2013new.csv {len(votes)}; {_ADVICE}")
+    if odd := pixels ^ votes:  # a blank line in one of them would leave a face without votes, in silence
+        raise ValueError(f"row {min(odd)} is blank in one of {table.file} and fer2013new.csv; {_ADVICE}")
     usage = dict(zip(table.row.tolist(), table.usage.tolist(), strict=True))
     for row, fields in lines:
         if fields["usage"].lower() != usage.get(row, fields["usage"]).lower():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,28 @@ class Run:
     def save_config(self, record: dict[str, Any]) -> None:
         """Write ``config.json``: all that is needed to make the network again and to know where it is from.
 
+        Where a training goes on that was begun on another machine, a warning says so.
+
         Args:
             record: plain types only; :attr:`about` is added.
         """
         self._record = {**record, **self.about}
+        text = json.dumps(self._record, indent=2)
+        if (self.folder / "state.pt").exists():
+            self._compare_machines(json.loads(text))
         with files.replacing(self.folder / "config.json") as file:
-            file.write(json.dumps(self._record, indent=2).encode())
+            file.write(text.encode())
+
+    def _compare_machines(self, now: dict[str, Any]) -> None:
+        try:
+            begun = json.loads((self.folder / "config.json").read_bytes())
+            was, here = dict(begun["machine"]), dict(now["machine"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # nothing to compare with
+        other = [f"{name} {was.get(name)}, now {here[name]}" for name in here if here[name] != was.get(name)]
+        if other and begun.get("config") == now.get("config"):
+            where = f"{self.folder} was begun on another machine ({'; '.join(other)})"
+            warnings.warn(f"{where}; the last digits may differ from a run on one", stacklevel=2)
 
     def save_history(self, history: History) -> None:
         """Write ``history.csv``, a row an epoch.
@@ -174,10 +191,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             recorded = (file.metadata() or {}).get("sha256")
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); train again or restore a copy") from None
-    if recorded not in {None, _digest(tensors)}:
+    if recorded != _digest(tensors):
         raise ValueError(f"{path} is damaged (its checksum does not match); train again or restore a copy")
-    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    if {name: tuple(t.shape) for name, t in tensors.items()} != wanted:
+    wanted = {name: (t.shape, t.dtype) for name, t in model.state_dict().items()}
+    if {name: (t.shape, t.dtype) for name, t in tensors.items()} != wanted:
         raise ValueError(f"{path} holds the weights of another network than this {type(model).__name__}")
     model.load_state_dict(tensors)
 
