@@ -433,14 +433,14 @@ def test_a_training_that_goes_on_elsewhere_says_so(monkeypatch, tmp_path):
     begin()
     assert go_on() == []
     machine = runtime.machine()
-    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "threads": 64})
+    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "torch": "0.1"})
     begin()
     monkeypatch.undo()
     [line] = go_on()
-    assert f"begun on another machine (threads 64, now {machine['threads']}); the last digits may" in line
+    assert f"begun on another machine (torch 0.1, now {machine['torch']}); the last digits may" in line
     begin()
     (tmp_path / "config.json").write_bytes(b"{torn")
     assert go_on() == []
     begin()
-    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "threads": 64})
+    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "torch": "0.1"})
     assert go_on(seed=7) == []  # it begins anew

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import files, training
+from helpers import files, runtime, training
 from helpers.batches import Augment, Batches
 from helpers.training.config import SCHEDULES, make_optimizer
 from helpers.training.convolution import small_maps
@@ -526,3 +526,36 @@ def test_a_small_map_keeps_to_half_precision():
     layer(images).square().sum().backward()
     assert ours.dtype == torch.float32
     assert torch.allclose(ours, layer.weight.grad, atol=0.02 * float(layer.weight.grad.abs().max()))
+
+
+@pytest.mark.parametrize(("idle", "threads"), [(0, 1), (30, 1), (55, 2), (160, 6), (200, 8), (400, 8)])
+def test_a_training_leaves_busy_cores_alone(monkeypatch, idle, threads):
+    ticks = iter([(1000, 5000), (1000 + idle, 5200)])  # of 200 ticks on eight cores
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(runtime, "_ticks", lambda: next(ticks))
+    assert runtime.idle_threads(0) == threads
+
+
+def test_a_number_of_threads_that_was_asked_for_stays(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert runtime.idle_threads(0) == 8
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(runtime, "_ticks", lambda: None)  # not Linux
+    assert runtime.idle_threads(0) == 8
+
+
+def test_a_training_goes_on_with_the_threads_it_began_with(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for free in (3, 2):
+        monkeypatch.setattr(runtime, "idle_threads", lambda free=free: free)
+        model, stop = network(), training.Stop()
+        model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+        model.register_forward_pre_hook(lambda *_, stop=stop: stop.request() if len(seen) == 8 else None)
+        fit(model, run=tmp_path, stop=stop)
+    assert len(seen) > 16
+    assert set(seen) == {3}
+    assert torch.get_num_threads() == 1  # as it was

@@ -231,7 +231,7 @@ class Predictor:
     def _read(self, squares: list[np.ndarray], boxes: list[Box], heat: bool) -> list[Face]:
         if not squares:
             return []
-        with runtime.one_thread() if len(squares) <= _FEW else nullcontext():
+        with runtime.threads(1) if len(squares) <= _FEW else nullcontext():
             out = self.outputs(np.stack(squares))
             maps = self._heat(np.stack(squares)) if heat else [None] * len(squares)
         distributions = torch.from_numpy(out["labels"]).softmax(1).numpy()

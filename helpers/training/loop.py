@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import signal
 import threading
 import time
@@ -129,7 +130,8 @@ def fit(
         keeper = None if kept is None else _Keeper(kept, loop, figures or {})
         shown = progress if loop.share.rank == 0 else False
         bar = Progress(config.epochs * len(loop.train), loop.steps_done, shown)
-        with _own_random_numbers(loop.where), distributed.shared_statistics(model):
+        own = _own_random_numbers(loop.where)
+        with own, runtime.threads(loop.threads), distributed.shared_statistics(model):
             # asked first: one that was killed after its last epoch has none left to train
             while not loop.finished and loop.train_epoch(stop, bar):
                 outputs = loop.validate()
@@ -179,6 +181,8 @@ class _Loop:
         self.loss_sum = torch.zeros((), device=where)
         self.best_weights: dict[str, Tensor] | None = None
         self.seconds = 0.0
+        # kept with the state: on another number of threads the last digits would differ
+        self.threads = runtime.idle_threads() if where.type == "cpu" else torch.get_num_threads()
         self.parts = 1  # of a batch that go through the network one after the other, for want of memory
         self.asked: tuple[guard.Answer, Tensor, str] | None = None  # whether a step was finite, and which one
 
@@ -320,6 +324,7 @@ class _Loop:
             "lr_cut": self.lr_cut,
             "loss_sum": self.loss_sum,
             "parts": self.parts,
+            "threads": self.threads,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -329,6 +334,7 @@ class _Loop:
         self.epoch, self.step, self.lr_cut = state["epoch"], state["step"], state["lr_cut"]
         self.loss_sum = state["loss_sum"].to(self.where)
         self.parts = state.get("parts", 1)
+        self.threads = min(state.get("threads", self.threads), os.cpu_count() or 1)
 
     def fingerprint(self) -> str:
         """Return a digest of configuration, data and network: a state goes on only where it came from."""
@@ -451,7 +457,8 @@ class _Keeper:
         loop = self.loop
         model = {"class": type(loop.model).__name__, **getattr(loop.model, "spec", {})}
         record = {"model": model, "config": asdict(loop.config), "faces": loop.faces}
-        self.run.save_config({**record, "machine": runtime.machine()})
+        machine = runtime.machine() | {"threads": loop.threads}
+        self.run.save_config({**record, "machine": machine})
 
     def _resume(self) -> None:
         state = self.run.load_state()

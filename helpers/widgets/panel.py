@@ -151,7 +151,7 @@ class Panel(ipywidgets.HBox):
         self.note.value = line(text, wrong)
 
     def _draw(self) -> None:
-        with runtime.one_thread():
+        with runtime.threads(1):
             self.show(self.draw(**self.values()))
 
     def _changed(self, _: object) -> None:
