@@ -19,7 +19,7 @@ STILL = "a panel: run this cell to move its sliders"
 """What stands in the place of a panel where there is no kernel, as in a saved notebook."""
 
 
-FITTING = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start"}
+FITTING = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start", "margin": "0"}
 """The layout of a picture that is never wider than its place, and never stretched to fill it."""
 
 
