@@ -54,7 +54,7 @@ CLOCK = """(image) => {
   document.addEventListener('pointerdown', (event) => { window.pressed = event.timeStamp; }, true);
   new MutationObserver(async () => {
     const since = window.pressed;
-    await image.decode();
+    await image.decode().catch(() => 0);  // another figure has come meanwhile
     window.waits.push(performance.now() - since);
   }).observe(image, {attributes: true, attributeFilter: ['src']});
 }"""
@@ -68,8 +68,9 @@ def pressed(page: browsing.Page, move: Move, times: int) -> list[float]:
         move: what is pressed.
         times: how often.
     """
+    page.figure(page.panel(move.panel))
+    page.page.wait_for_timeout(2000)  # JupyterLab scrolls to the last cell once all have run
     panel = page.panel(move.panel)
-    page.figure(panel)
     page.page.evaluate(CLOCK, panel.locator("img").first.element_handle())
     for i in range(times + WARM_UP):
         page.move(panel, move.label, move.shares[i % len(move.shares)])

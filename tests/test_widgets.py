@@ -351,8 +351,9 @@ def test_losses_and_their_pushes_are_those_of_the_formulas():
     drawn = widgets.compare_losses(7 * p, 4 * q, ("happiness", "surprise", "fear"))
     labels = [text.get_text() for text in drawn.axes[1].get_yticklabels()]
     assert labels == [f"cross-entropy {-(p * np.log(q)).sum():.3f}", f"KL {special.rel_entr(p, q).sum():.3f}"]
-    pushes = [bar.get_width() for bar in drawn.axes[1].patches]
-    assert pushes == pytest.approx(np.repeat(p - q, 2), abs=1e-5)  # the gradient of both is q - p
+    [bars] = drawn.axes[1].collections
+    pushes = [path.vertices[1, 0] for path in bars.get_paths()]
+    assert pushes == pytest.approx(np.tile(p - q, 2), abs=1e-5)  # the gradient of both is q - p
     with pytest.raises(ValueError, match="not all of them 0"):
         widgets.compare_losses([0, 0, 0], q, ("a", "b", "c"))
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from helpers import losses, plotting
@@ -66,21 +68,30 @@ def _drawn(
     places, colors = np.arange(len(classes)), [plotting.color(name) for name in classes]
     drawn = figure(8.2, 1.2 + 0.42 * max(len(values), len(classes)))
     left = drawn.add_axes((0.12, 0.15, 0.26, 0.68))
-    left.barh(places - 0.2, p, height=0.36, color=colors)
-    left.barh(places + 0.2, q, height=0.36, color=colors, alpha=0.4)
-    left.set(yticks=places, yticklabels=classes, xlim=(0, 1), title="target (full), prediction (pale)")
-    left.invert_yaxis()
-    rows = np.arange(len(values))
+    _bars(left, places - 0.2, p, 0.36, colors)
+    _bars(left, places + 0.2, q, 0.36, colors, alpha=0.4)
+    left.set(yticks=places, yticklabels=classes, xlim=(0, 1), ylim=(len(classes) - 0.5, -0.5))
+    left.set_title("target (full), prediction (pale)", y=1.0)  # where it would go, found without a search
+    rows, thick = np.arange(len(values)), 0.8 / len(classes)
     right = drawn.add_axes((0.56, 0.15, 0.42, 0.68))
-    for k, name in enumerate(classes):
-        offset = (k - (len(classes) - 1) / 2) * 0.8 / len(classes)
-        push = [pushes[loss][k] for loss in values]
-        right.barh(rows + offset, push, height=0.8 / len(classes), color=plotting.color(name))
-    right.set(yticks=rows, yticklabels=[f"{name} {value:.3f}" for name, value in values.items()])
-    right.set(title="loss, and its push on each logit")
+    offsets = (places - (len(classes) - 1) / 2) * thick
+    push = np.concatenate(list(pushes.values()))
+    _bars(right, np.add.outer(rows, offsets).ravel(), push, thick, colors * len(values))
+    names = [f"{name} {value:.3f}" for name, value in values.items()]
+    ends = (1.05 * min(push.min(), -1e-3), 1.05 * max(push.max(), 1e-3))
+    right.set(yticks=rows, yticklabels=names, xlim=ends, ylim=(len(values) - 0.5, -0.5))
+    right.set_title("loss, and its push on each logit", y=1.0)
     right.axvline(0, color="#888888", linewidth=0.8)
-    right.invert_yaxis()
     return drawn
+
+
+def _bars(
+    ax: Axes, places: np.ndarray, lengths: np.ndarray, thick: float, colors: list[str], alpha: float = 1.0
+) -> None:
+    """Draw lying bars as one collection: ``barh`` makes each a patch, which costs a fifth of the figure."""
+    low, high, none = places - thick / 2, places + thick / 2, np.zeros_like(lengths)
+    corners = [none, low], [lengths, low], [lengths, high], [none, high]
+    ax.add_collection(PolyCollection(np.array(corners).transpose(2, 0, 1), facecolors=colors, alpha=alpha))
 
 
 def loss_explorer(

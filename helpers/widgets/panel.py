@@ -19,7 +19,7 @@ STILL = "a panel: run this cell to move its sliders"
 """What stands in the place of a panel where there is no kernel, as in a saved notebook."""
 
 
-FITTING = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start"}
+FITTING = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start", "margin": "0"}
 """The layout of a picture that is never wider than its place, and never stretched to fill it."""
 
 
@@ -52,7 +52,10 @@ def png(drawn: Figure) -> bytes:
         drawn: the figure.
     """
     buffer = io.BytesIO()
-    # whoever moves a slider waits for this: packed lightly, it takes a third of the time
+    # whoever moves a slider waits for this: axes without a label need not look for a place for it, and packed
+    # lightly the file takes a third of the time
+    for axis in (axis for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis) if not axis.get_label_text()):
+        axis.set_label_coords(0, 0)
     drawn.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
