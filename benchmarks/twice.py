@@ -56,8 +56,9 @@ def texts(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def _text(cell: nbformat.NotebookNode) -> str:
-    printed = (o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs)
-    return _CHANGES.sub("…", _without_columns("\n".join(printed)))
+    # what is printed may come in one output or in several
+    printed = (o.get("text") or o.get("data", {}).get("text/plain", "") + "\n" for o in cell.outputs)
+    return _without_columns(_CHANGES.sub("…", "".join(printed)))
 
 
 def _without_columns(text: str) -> str:

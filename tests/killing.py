@@ -111,7 +111,7 @@ def family(name: str, folder: Path, kills: int, random: np.random.Generator) -> 
         here.mkdir()
         counts["trainings"] += 1
         # killed some times, then left to end
-        for last in [False] * int(random.integers(1, 6)) + [True]:
+        for last in [False] * int(random.integers(1, min(kills, 5) + 1)) + [True]:
             counts["resumed"] += (here / "run" / "state.pt").exists()
             child = forked(partial(train, name, here, 0.0 if last else 0.004))
             if not last:
