@@ -1,6 +1,6 @@
 """What each network, and each way to feed it, learns in the same time: faces of 48 pixels, weights by chance.
 
-    python -m benchmarks.backbones fer2013 --data FOLDER [--seconds 100]
+    python -m benchmarks.backbones fer2013 --data FOLDER [--seconds 60]
 
 Each gets the same CPU seconds, counted on its own training steps, so a network that needs ten times as long
 for a face sees a tenth of the faces. It is asked about validation faces, cut from Training; the
@@ -119,7 +119,7 @@ def measured(choice: str, real: Pictures, held: datasets.FaceSet, options: argpa
 def main() -> None:
     """Train each for the same time and keep the figures."""
     parser = records.options(__doc__)
-    parser.add_argument("--seconds", type=float, default=100.0, help="CPU seconds for each")
+    parser.add_argument("--seconds", type=float, default=60.0, help="CPU seconds for each")
     parser.add_argument("--validation", type=int, default=2_000, help="faces it is asked about")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -128,7 +128,12 @@ def main() -> None:
     real, held = Pictures(train.images, train.labels), validation.select(slice(options.validation))
     always = np.full(len(held), np.bincount(train.labels).argmax())
     record = records.circumstances(options)
-    record |= {"validation_faces": len(held), "majority": scores(held.labels, always), "rows": []}
+    record |= {
+        "seconds": options.seconds,
+        "validation_faces": len(held),
+        "majority": scores(held.labels, always),
+        "rows": [],
+    }
     for choice in CHOICES:
         record["rows"].append(measured(choice, real, held, options))
         with files.replacing(f"data/results/backbones_{options.name}.json") as file:

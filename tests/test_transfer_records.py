@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import cross_set, transfer
-from helpers import datasets, emotions, metrics
+from benchmarks import backbones, cross_set, transfer
+from helpers import datasets, emotions, metrics, models
 
-RECORDED = ("fer2013",)
+RECORDED = ("fer2013", "muxspace")
 """The sets from which a network has been tried on the other one."""
 FOLDER_ORDER = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
@@ -124,3 +124,27 @@ def test_no_two_classes_of_the_record_are_swapped(name, root):
         order = np.arange(7)
         order[[one, two]] = two, one
         assert np.trace(table[:, order]) < np.trace(table), f"{emotions.FER7[one]}, {emotions.FER7[two]}"
+
+
+def test_the_label_efficiency_of_the_record_is_that_of_its_rows(root):
+    record = json.loads((root / "data/results/transfer_fer2013.json").read_text(encoding="utf-8"))
+    assert record["summary"] == transfer.summary(record["rows"])
+    seeds = {}
+    for row in record["rows"]:
+        seeds.setdefault((row["labels"], row["start"]), []).append(row["seed"])
+    numbers = {labels for labels, _ in seeds} - {0}
+    assert numbers > set(transfer.STEPS) - {0}, "and one more: all of them"
+    assert max(numbers) > 25_000
+    for labels in numbers:
+        for start in ("scratch", "drawn faces, frozen", "drawn faces, fine-tuned"):
+            assert seeds[labels, start] == [0, 1, 2]
+
+
+def test_every_backbone_of_the_record_had_the_same_time(root):
+    record = json.loads((root / "data/results/backbones_fer2013.json").read_text(encoding="utf-8"))
+    assert [row["choice"] for row in record["rows"]] == list(backbones.CHOICES)
+    for row in record["rows"]:
+        assert row["cpu_seconds"] == pytest.approx(record["seconds"], rel=0.35)
+        net = backbones.create(row["choice"], 0)
+        assert row["parameters"] == models.num_parameters(net)
+        assert row["flops"] == models.flops(net, 48)
