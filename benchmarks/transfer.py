@@ -28,8 +28,8 @@ from helpers.batches import Augment
 
 NET = {"name": "face-cnn-fast", "num_classes": 7, "widths": (16, 32, 64, 128), "dropout": 0.1}
 AUGMENT = Augment(rotation=8, translation=0.07, scale=0.1, brightness=0.1, contrast=0.25, erasing=0.2)
-STEPS = {100: 160, 300: 260, 1000: 450, 3000: 800, 0: 3600}
-"""Steps of 32 labels for each number of labels, the same for every start; 0, all labels: ten times, by 64."""
+STEPS = {100: 160, 300: 260, 1000: 450, 3000: 800, 0: 2500}
+"""Steps of 32 labels for each number of labels, the same for every start; 0, all labels: seven times, by 64."""
 
 COMMON = training.Config(batch_size=32, weight_decay=0.05, ema=0.98, augment=AUGMENT, monitor="loss")
 SCRATCH = replace(COMMON, lr=3e-3)
