@@ -115,15 +115,21 @@ def test_the_record_of_a_set_agrees_with_its_confusions(name, root):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_no_two_classes_of_the_record_are_swapped(name, root):
-    """Read with two classes exchanged, away from home, the answers would be worse: for every pair."""
+    """Read with two classes exchanged, away from home, the answers would be worse: for every pair.
+
+    Two that are never answered cannot be told apart; a network taught by Muxspace has three of them.
+    """
     record = json.loads((root / "data/results" / f"cross_set_{name}.json").read_text(encoding="utf-8"))
     table = np.array(list(record["test"].values())[1]["confusion"])
     enough = np.flatnonzero(table.sum(axis=1) >= 10)  # Muxspace has next to no fear and disgust
+    said = set(np.flatnonzero(table.sum(axis=0)))
     assert len(enough) >= 5
+    assert len(said) >= 4
     for one, two in itertools.combinations(enough, 2):
         order = np.arange(7)
         order[[one, two]] = two, one
-        assert np.trace(table[:, order]) < np.trace(table), f"{emotions.FER7[one]}, {emotions.FER7[two]}"
+        if {one, two} & said:
+            assert np.trace(table[:, order]) < np.trace(table), f"{emotions.FER7[one]}, {emotions.FER7[two]}"
 
 
 def test_the_label_efficiency_of_the_record_is_that_of_its_rows(root):
