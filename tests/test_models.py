@@ -15,6 +15,7 @@ PUBLISHED = {
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
     "efficientnet_b0": 5_288_548,
+    "vit_b_16": 86_567_656,
 }
 
 
@@ -73,8 +74,9 @@ def test_every_network_answers_in_both_colours_and_with_several_heads(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_torchvision_networks_keep_their_published_size(name):
-    ours = models.create(name, 1000, in_channels=3)
+    ours = models.create(name, 1000, in_channels=3, image_size=224)
     assert models.num_parameters(ours) == PUBLISHED[name]
+    assert PUBLISHED[name] == torchvision.models.get_model_weights(name).IMAGENET1K_V1.meta["num_params"]
 
 
 @pytest.mark.parametrize("name", [*RESNETS, "efficientnet_b0", "vit_b_16"])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -30,9 +31,21 @@ def flops(model: nn.Module, image_size: int = 48, in_channels: int = 1) -> int:
         image_size: height and width in pixels.
         in_channels: of the picture.
     """
-    with _as_it_was(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _as_it_was(model), torch.no_grad(), _attention_in_steps(), FlopCounterMode(display=False) as counter:
         model.eval()(_pictures(model, 1, image_size, in_channels))
     return counter.get_total_flops()
+
+
+@contextmanager
+def _attention_in_steps() -> Iterator[None]:
+    """Have attention computed by matrix products, which are counted; its fused forms are not."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def step_memory(model: nn.Module, batch_size: int, image_size: int = 48, in_channels: int = 1) -> int:
