@@ -235,6 +235,34 @@ def test_a_trainer_has_a_control_for_each_setting_it_knows(fit):
         widgets.trainer(lambda x=1: None)
 
 
+def test_every_setting_reaches_the_function_as_its_control_stands():
+    asked = []
+
+    def train_with(body="drawn", frozen=False, lr_decay=0.7, valence_weight=1, arousal_weight=1, **watch):
+        asked.append((body, frozen, lr_decay, valence_weight, arousal_weight))
+        return training.History("loss")
+
+    made = widgets.trainer(train_with, body=("chance", "drawn"))
+    moves = {"body": "chance", "frozen": True, "lr_decay": 0.3, "valence_weight": 2.5, "arousal_weight": 0}
+    for name, value in moves.items():
+        made.controls[name].value = value
+    made.buttons["Train"].click()
+    until(lambda: done(made))
+    assert asked == [("chance", True, 0.3, 2.5, 0)]
+
+
+def test_losses_are_drawn_at_the_left_and_scores_at_the_right():
+    of = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "loss": 1.9, "log loss": 1.8, "seconds": 3.0}
+    of |= {"images_per_second": 100.0, "accuracy": 0.3, "CCC valence": 0.4}
+    history = training.History("accuracy", epochs=[of, of | {"epoch": 2, "accuracy": 0.5}])
+    left, right = widgets.draw_training(history, last=5).axes
+    drawn = [[line.get_label() for line in ax.lines] for ax in (left, right)]
+    assert drawn == [["train loss", "loss", "log loss"], ["accuracy", "CCC valence", "best on validation"]]
+    assert [ax.get_xlim() for ax in (left, right)] == [(0.7, 5.3)] * 2
+    assert list(right.lines[0].get_ydata()) == [0.3, 0.5]
+    assert right.lines[-1].get_xdata()[0] == 2
+
+
 def test_it_trains_and_says_how_well(fit):
     made = widgets.trainer(fit)
     empty = made.picture.value

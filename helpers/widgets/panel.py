@@ -183,6 +183,16 @@ def choice(label: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
     return ipywidgets.Dropdown(options=options, **start, **named(label))
 
 
+def tick(label: str, value: bool) -> ipywidgets.Checkbox:
+    """Return a box that is ticked or not.
+
+    Args:
+        label: what stands behind it.
+        value: whether it is ticked at first.
+    """
+    return ipywidgets.Checkbox(value=value, **named(label))
+
+
 def named(label: str) -> dict[str, Any]:
     """Return the options by which all controls stand in line.
 

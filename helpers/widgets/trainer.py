@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from helpers import plotting, training
 from helpers.training import History
-from helpers.widgets.panel import STILL, choice, figure, line, log_slider, one_line, png, slider
+from helpers.widgets.panel import STILL, choice, figure, line, log_slider, one_line, png, slider, tick
 
 Fit = Callable[..., History]
 """Trains: takes settings by name, and ``run``, ``stop``, ``progress``, ``on_epoch`` for ``training.fit``."""
@@ -27,15 +27,21 @@ KNOBS: dict[str, Callable[[Any], ipywidgets.Widget]] = {
     "dropout": lambda value: slider("dropout", float(value), 0.0, 0.9),
     "augmentation": lambda value: slider("augmentation", float(value), 0.0, 2.0),
     "label_smoothing": lambda value: slider("label smoothing", float(value), 0.0, 0.5),
-    "va_weight": lambda value: slider("weight of v. and a.", float(value), 0.0, 5.0),
-    "head_lr": lambda value: log_slider("lr of the head", value, -5, 0),
+    "frozen": lambda value: tick("body frozen", value),
+    "lr_decay": lambda value: slider("rate, stage below", float(value), 0.05, 1.0),
+    "labels_weight": lambda value: slider("weight: labels", float(value), 0.0, 5.0),
+    "valence_weight": lambda value: slider("weight: valence", float(value), 0.0, 5.0),
+    "arousal_weight": lambda value: slider("weight: arousal", float(value), 0.0, 5.0),
     "seed": lambda value: slider("seed", value, 0, 99, 1),
 }
 """The settings that have a control, by the name of the argument."""
 
+_NO_SCORE = {"epoch", "lr", "seconds", "images_per_second"}
+"""What a history tells of an epoch beside losses and scores."""
+
 
 def draw_training(history: History, last: int = 0) -> Figure:
-    """Draw the losses and the monitored score, epoch by epoch.
+    """Draw at the left what should fall, the losses, and at the right the other scores on validation.
 
     Args:
         history: what has happened so far, perhaps nothing.
@@ -44,11 +50,14 @@ def draw_training(history: History, last: int = 0) -> Figure:
     drawn = figure(7.6, 3.0)
     left, right = drawn.add_axes((0.075, 0.19, 0.4, 0.7)), drawn.add_axes((0.575, 0.19, 0.4, 0.7))
     last = max(last, len(history.epochs), 2)
-    for ax, title in ((left, "loss"), (right, history.monitor)):
+    for ax, title in ((left, "loss"), (right, "on validation")):
         ax.set(xlim=(0.7, last + 0.3), title=title, xlabel="epoch")
     if history.epochs:
-        plotting.curves(history.frame(), ax=left)
-        plotting.curves(history.frame(), (history.monitor,), best=history.best_epoch, ax=right)
+        names = [name for name in history.epochs[0] if name not in _NO_SCORE]
+        falling = [name for name in names if name.endswith("loss")]
+        rising = [name for name in names if name not in falling] or [history.monitor]
+        plotting.curves(history.frame(), falling, ax=left)
+        plotting.curves(history.frame(), rising, best=history.best_epoch, ax=right)
     return drawn
 
 
@@ -78,7 +87,7 @@ class Trainer(ipywidgets.HBox):
         }
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "300px"})
         self.note = ipywidgets.HTML("press Train")
-        self.picture = ipywidgets.Image(value=png(draw_training(History("accuracy"))), format="png")
+        self.picture = ipywidgets.Image(value=png(draw_training(History("loss"))), format="png")
         for name, action in (("Train", self.start), ("Stop", self._ask_to_stop), ("Continue", self.go_on)):
             self.buttons[name].on_click(lambda _, action=action: action())
         self._enable("Train")
