@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import multitask
-from helpers import losses, metrics, training
+from helpers import losses, metrics, models, training
 
 TIGHT = {"rel": 1e-6, "abs": 1e-9}
 
@@ -493,12 +493,12 @@ def test_local_contrast_equals_scipy_s_boxes_and_forgets_the_light():
             image = ndimage.uniform_filter(image, 7, mode="mirror")
         return image
 
-    for ours, image in zip(multitask.LocalContrast(3)(images), images[:, 0].numpy(), strict=True):
+    for ours, image in zip(models.LocalContrast(3)(images), images[:, 0].numpy(), strict=True):
         centred = image - blurred(image)
         expected = centred / (np.sqrt(blurred(centred**2)) + 0.125)
         np.testing.assert_allclose(ours[0].numpy(), expected, atol=1e-9)
     light = torch.linspace(-2, 2, 48, dtype=torch.float64)  # from one side to the other
-    lit, plain = (multitask.LocalContrast(3)(100 * (images + add))[..., 14:-14] for add in (light, 0))
+    lit, plain = (models.LocalContrast(3)(100 * (images + add))[..., 14:-14] for add in (light, 0))
     torch.testing.assert_close(lit, plain, atol=1e-6, rtol=0)
 
 
