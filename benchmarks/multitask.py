@@ -1,7 +1,7 @@
 """What notebook 05 compares, with several seeds, and how far a longer training gets.
 
     python -m benchmarks.multitask comparisons [--faces 2500] [--epochs 6] [--seeds 3]
-    python -m benchmarks.multitask longer [--faces 60000] [--epochs 6] [--seeds 3]
+    python -m benchmarks.multitask longer [--faces 40000] [--epochs 8] [--seeds 3]
 
 The comparisons of losses, heads and augmentation share faces, steps and network, the one that the notebook
 trains. The longer training has more faces, a larger network, the shares of ten people's votes in place of one
@@ -149,7 +149,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "comparisons": Part(RUNS, small, 2500, 6),
-    "longer": Part(LONGER, large, 60_000, 6, replace(CONFIG, lr=3e-3), with_units),
+    "longer": Part(LONGER, large, 40_000, 8, replace(CONFIG, lr=3e-3), with_units),
 }
 
 
