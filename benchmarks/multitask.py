@@ -1,12 +1,15 @@
 """What notebook 05 compares, with several seeds, and how far a longer training gets.
 
     python -m benchmarks.multitask comparisons [--faces 2500] [--epochs 6] [--seeds 3]
-    python -m benchmarks.multitask longer [--faces 30000] [--epochs 4] [--seeds 3]
+    python -m benchmarks.multitask longer [--faces 40000] [--epochs 8] [--seeds 3]
+    python -m benchmarks.multitask shorter [--faces 10000] [--epochs 8] [--seeds 3]
 
 The comparisons of losses, heads and augmentation share faces, steps and network, the one that the notebook
-trains. The longer training has more faces and a larger network. All are trained on drawn faces and scored on
-4,000 others, of other people; the best epoch is chosen on validation faces cut from the training ones. Writes
-data/results/multitask_comparisons.json or multitask_longer.json.
+trains. The longer training has more faces, a larger network, the shares of ten people's votes in place of one
+word, and a fourth head for the action units, which is thrown away afterwards; the shorter one is the same on
+a quarter of the faces, so that what more of them bring can be read off. All are trained on drawn faces and
+scored on 4,000 others, of other people; the best epoch is chosen on validation faces cut from the training
+ones. Writes data/results/multitask_<part>.json.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import stats
-from torch.nn import functional
 
 from helpers import datasets, faces, files, losses, metrics, models, runtime, training
 from helpers.batches import Augment
@@ -37,6 +40,7 @@ SCORES = {
     "valence": ("CCC valence", metrics.on_dimension(metrics.ccc, "valence")),
     "arousal": ("CCC arousal", metrics.on_dimension(metrics.ccc, "arousal")),
 }
+UNITS_WEIGHT = 20.0  # of their squared errors, which are about .05 for somebody who knows nothing
 JUDGED_SEED = 1_000_001  # of the faces that are scored: other people than any trained on
 
 
@@ -62,48 +66,32 @@ def plain(distance: losses.Loss, heads: Iterable[str] = HEADS) -> losses.Loss:
     return losses.weighted_sum(terms(distance, heads), {})
 
 
+def thorough() -> losses.Loss:
+    """Return the loss of what :func:`with_units` prepares: votes, CCC, and squared errors of the units."""
+    every = {
+        "labels": lambda said, known: losses.soft_cross_entropy(said["labels"], known["distribution"]),
+        "units": lambda said, known: losses.mse(said["units"], known["valence_arousal"][:, 2:]),
+    }
+    return losses.weighted_sum(every | terms(losses.ccc_loss, NUMBERS), {"units": UNITS_WEIGHT})
+
+
+def with_units(known: datasets.FaceSet) -> datasets.FaceSet:
+    """Return drawn faces with the shares of their votes, and the action units behind valence and arousal.
+
+    Args:
+        known: with votes and action units.
+    """
+    shares = known.votes / known.votes.sum(axis=1, keepdims=True)
+    numbers = np.concatenate([known.valence_arousal, known.action_units], axis=1)
+    return replace(known, distribution=shares.astype(np.float32), valence_arousal=numbers)
+
+
 def learned() -> losses.Loss:
     """Return squared errors and cross-entropy with learned weights."""
     return losses.UncertaintyWeighted(terms(losses.mse), ("valence", "arousal"), speed=10)
 
 
 NUMBERS = ("valence", "arousal")
-
-
-class LocalContrast(torch.nn.Module):
-    """Each pixel less the mean of its surroundings, divided by their spread (Jarrett et al. 2009).
-
-    Light that changes slowly over the face cancels; edges stay, faint ones as strong as others.
-
-    Args:
-        radius: of the surroundings in pixels: a box of 2 radius + 1, applied twice.
-    """
-
-    def __init__(self, radius: int = 4) -> None:
-        super().__init__()
-        self.radius = radius
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images ``[B, C, H, W]`` of the same shape.
-
-        Args:
-            images: normalised.
-        """
-        with torch.autocast(images.device.type, enabled=False):  # half precision is too coarse for a mean
-            centred = images - self._blurred(images)
-            spread = self._blurred(centred.square()).clamp(min=0).sqrt()
-            return centred / (spread + 0.125)  # eight levels of grey: less is noise
-
-    def _blurred(self, images: torch.Tensor) -> torch.Tensor:
-        down, across = (self._matrix(size).to(images) for size in images.shape[2:])
-        return down.T @ images @ across  # one matrix a side: faster than to slide a box
-
-    def _matrix(self, size: int) -> torch.Tensor:
-        rows, around = torch.eye(size, dtype=torch.float64)[None], 2 * self.radius + 1
-        for _ in range(2):
-            edged = functional.pad(rows, (self.radius, self.radius), mode="reflect")
-            rows = functional.avg_pool1d(edged, around, stride=1)
-        return rows[0]
 
 
 def small(heads: Mapping[str, int]) -> torch.nn.Module:
@@ -115,14 +103,17 @@ def small(heads: Mapping[str, int]) -> torch.nn.Module:
     return models.create("face-cnn", heads, stem="unshuffle", dropout=0.2)
 
 
+LARGE = {"contrast": 4, "stem": "unshuffle", "widths": (32, 64, 128), "convs": 2, "pool_first": True}
+LARGE |= {"readout": "grid", "head_width": 256, "dropout": 0.0}
+
+
 def large(heads: Mapping[str, int]) -> torch.nn.Module:
-    """Return one with twice as many layers, behind local contrast.
+    """Return one with twice as many layers, behind local contrast; its dense layer knows what lies where.
 
     Args:
         heads: name to outputs.
     """
-    options = {"stem": "unshuffle", "dropout": 0.0, "convs": 2, "widths": (24, 48, 96, 192)}
-    return torch.nn.Sequential(LocalContrast(), models.create("face-cnn", heads, **options))
+    return models.create("face-cnn", heads, **LARGE)
 
 
 RUNS = {
@@ -135,40 +126,66 @@ RUNS = {
     "v2": (lambda: plain(losses.ccc_loss), HEADS, V2),
 }
 """Name to (loss, heads, augmentation)."""
-LONGER = {"CE + CCC": (lambda: plain(losses.ccc_loss), HEADS, V1.scaled(0.5))}
-PARTS = {"comparisons": (RUNS, small, 2500, 6), "longer": (LONGER, large, 30_000, 4)}
-"""Name to (runs, network, faces, epochs)."""
+LONGER = {"votes + CCC + units": (thorough, HEADS | {"units": len(faces.ACTION_UNITS)}, V1.scaled(0.5))}
+
+
+class Part(NamedTuple):
+    """What one of the two records is made of.
+
+    Args:
+        runs: name to (loss, heads, augmentation).
+        network: makes one from its heads.
+        faces: to draw.
+        epochs: passes over them.
+        config: how to train, but for epochs, augmentation and seed.
+        prepared: makes the faces ready for the loss.
+    """
+
+    runs: dict[str, tuple]
+    network: Callable[[Mapping[str, int]], torch.nn.Module]
+    faces: int
+    epochs: int
+    config: training.Config = CONFIG
+    prepared: Callable[[datasets.FaceSet], datasets.FaceSet] = lambda known: known
+
+
+PARTS = {
+    "comparisons": Part(RUNS, small, 2500, 6),
+    "longer": Part(LONGER, large, 40_000, 8, replace(CONFIG, lr=3e-3), with_units),
+}
+PARTS["shorter"] = PARTS["longer"]._replace(faces=10_000)
 
 
 def scores_of(heads: Iterable[str]) -> dict[str, training.evaluation.Metric]:
-    """Return the scores of some heads, and their mean.
+    """Return the scores of those heads that have one, and their mean.
 
     Args:
         heads: their names.
     """
-    named = dict(SCORES[head] for head in heads)
+    named = dict(SCORES[head] for head in heads if head in SCORES)
     return named | {
         "mean score": lambda outputs, targets: np.mean([f(outputs, targets) for f in named.values()])
     }
 
 
 def train(
-    parts: tuple[datasets.FaceSet, ...], run: tuple, seed: int, epochs: int, network: Callable
+    sets: tuple[datasets.FaceSet, ...], part: Part, run: tuple, seed: int, epochs: int
 ) -> tuple[torch.nn.Module, float]:
     """Return a network trained with one seed, and the CPU seconds it took.
 
     Args:
-        parts: training and validation faces.
+        sets: training and validation faces.
+        part: whose network and settings.
         run: loss, heads and augmentation.
         seed: of weights, order and augmentation.
         epochs: passes over the training faces.
-        network: makes one from its heads.
     """
     make_loss, heads, augment = run
     torch.manual_seed(seed)
-    model = network(heads)
-    config, started = replace(CONFIG, epochs=epochs, augment=augment, seed=seed), time.process_time()
-    training.fit(model, *parts, make_loss(), scores_of(heads), config, progress=False)
+    model = part.network(heads)
+    config, started = replace(part.config, epochs=epochs, augment=augment, seed=seed), time.process_time()
+    ready = map(part.prepared, sets)
+    training.fit(model, *ready, make_loss(), scores_of(heads), config, progress=False)
     return model, time.process_time() - started
 
 
@@ -181,12 +198,16 @@ def judge(outputs: dict[str, np.ndarray], judged: datasets.FaceSet, heads: Itera
         heads: which heads.
     """
     targets = {"labels": judged.labels, "valence_arousal": judged.valence_arousal}
-    found = {name: float(score(outputs, targets)) for name, score in dict(map(SCORES.get, heads)).items()}
+    found = {name: float(score(outputs, targets)) for name, score in scores_of(heads).items()}
+    del found["mean score"]
     for i, name in enumerate(NUMBERS):
         if name in outputs:
             truth, said = judged.valence_arousal[:, i], outputs[name][:, 0]
             found[f"RMSE {name}"] = float(metrics.rmse(truth, said))
             found[f"within-class CCC {name}"] = float(metrics.within_class_ccc(judged.labels, truth, said))
+    if "units" in outputs:  # how much of each muscle it sees
+        explained = metrics.r2(judged.action_units, outputs["units"]).tolist()
+        found |= {f"R² {unit}": share for unit, share in zip(faces.ACTION_UNITS, explained, strict=True)}
     return found
 
 
@@ -258,24 +279,24 @@ def tell(name: str, values: dict[str, float], seconds: float) -> None:
 
 
 def repeated(
+    part: Part,
     run: tuple,
-    parts: tuple[datasets.FaceSet, ...],
+    sets: tuple[datasets.FaceSet, ...],
     judged: datasets.FaceSet,
     options: argparse.Namespace,
-    network: Callable,
 ) -> Iterator[dict]:
     """Train a run with each seed; yield the scores over the seeds so far and together, and the CPU seconds.
 
     Args:
+        part: whose network and settings.
         run: loss, heads and augmentation.
-        parts: training and validation faces.
+        sets: training and validation faces.
         judged: the faces that are scored.
         options: of the command line.
-        network: makes one from its heads.
     """
     answers, scores, seconds = [], [], []
     for seed in range(options.seeds):
-        model, spent = train(parts, run, seed, options.epochs, network)
+        model, spent = train(sets, part, run, seed, options.epochs)
         answers.append(training.predict(model, judged, tta="flip"))
         scores.append(judge(answers[-1], judged, run[1]))
         seconds.append(spent)
@@ -298,36 +319,33 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", help="file to write")
     options = parser.parse_args()
-    options.faces = options.faces or PARTS[options.part][2]
-    options.epochs = options.epochs or PARTS[options.part][3]
+    options.faces = options.faces or PARTS[options.part].faces
+    options.epochs = options.epochs or PARTS[options.part].epochs
     options.out = options.out or f"data/results/multitask_{options.part}.json"
     return options
 
 
 def circumstances(
-    options: argparse.Namespace,
-    parts: tuple[datasets.FaceSet, ...],
-    judged: datasets.FaceSet,
-    network: Callable,
+    options: argparse.Namespace, sets: tuple[datasets.FaceSet, ...], judged: datasets.FaceSet
 ) -> dict:
     """Return a record without runs: command, machine, faces, settings, floor and ceiling.
 
     Args:
         options: of the command line.
-        parts: training and validation faces.
+        sets: training and validation faces.
         judged: the faces that are scored.
-        network: makes one from its heads.
     """
+    part = PARTS[options.part]
     words = ["FOLDER" if word == options.data else word for word in sys.argv[1:]]
-    config = asdict(replace(CONFIG, epochs=options.epochs))
+    config = asdict(replace(part.config, epochs=options.epochs))
     config.pop("augment")  # each run has its own
     return {
         "set": "synthetic",
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "-m", "benchmarks.multitask", *words]),
         "machine": runtime.machine(),
-        "faces": {"train": len(parts[0]), "validation": len(parts[1]), "judged": len(judged)},
-        "parameters": models.num_parameters(network(HEADS)),
+        "faces": {"train": len(sets[0]), "validation": len(sets[1]), "judged": len(judged)},
+        "parameters": models.num_parameters(part.network(HEADS)),
         "config": config,
         "floor": floor(judged),
         "ceiling": ceiling(judged),
@@ -339,15 +357,15 @@ def main() -> None:
     """Train every run of a part with every seed; write what they score."""
     options = arguments()
     torch.set_num_threads(options.threads)
-    wanted, network = PARTS[options.part][:2]
+    part = PARTS[options.part]
     judged = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED)
     started = time.process_time()
-    parts = datasets.load("synthetic", options.data, num_faces=options.faces).splits(test=0.0)[:2]
-    record = circumstances(options, parts, judged, network)
+    sets = datasets.load("synthetic", options.data, num_faces=options.faces).splits(test=0.0)[:2]
+    record = circumstances(options, sets, judged)
     record["cpu_seconds_drawing"] = time.process_time() - started
-    for name, run in wanted.items():
+    for name, run in part.runs.items():
         print(name, flush=True)
-        for found in repeated(run, parts, judged, options, network):  # kept, should it be cut short
+        for found in repeated(part, run, sets, judged, options):  # kept, should it be cut short
             record["runs"][name] = found
             with files.replacing(options.out) as file:
                 file.write(json.dumps(record, indent=1).encode())

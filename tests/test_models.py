@@ -133,6 +133,17 @@ def test_readout_puts_the_maximum_beside_the_mean():
     torch.testing.assert_close(seen["features"], expected)
 
 
+def test_grid_readout_keeps_what_lies_where():
+    net = models.FaceCNN(widths=(8, 8, 4), stem="unshuffle", readout="grid", dropout=0.0).eval()
+    seen = {}
+    net.dense.register_forward_hook(lambda _, given, __: seen.update(features=given[0]))
+    for size, cell in ((48, 1), (96, 2)):
+        pictures = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+        net(pictures)
+        maps = net.blocks(net.stem(pictures)).unflatten(2, (6, cell)).unflatten(4, (6, cell))
+        torch.testing.assert_close(seen["features"], maps.mean(dim=(3, 5)).flatten(1))
+
+
 @pytest.mark.parametrize(("pool_first", "order"), [(False, "CBRCBRP"), (True, "CPBRCBR")])
 def test_order_of_the_layers_in_a_block(pool_first, order):
     block = models.FaceCNN(convs=2, pool_first=pool_first).blocks[0]

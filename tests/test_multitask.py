@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import multitask
-from helpers import losses, metrics, training
+from helpers import datasets, faces, losses, metrics, models, training
 
 TIGHT = {"rel": 1e-6, "abs": 1e-9}
 
@@ -493,13 +493,38 @@ def test_local_contrast_equals_scipy_s_boxes_and_forgets_the_light():
             image = ndimage.uniform_filter(image, 7, mode="mirror")
         return image
 
-    for ours, image in zip(multitask.LocalContrast(3)(images), images[:, 0].numpy(), strict=True):
+    for ours, image in zip(models.LocalContrast(3)(images), images[:, 0].numpy(), strict=True):
         centred = image - blurred(image)
         expected = centred / (np.sqrt(blurred(centred**2)) + 0.125)
         np.testing.assert_allclose(ours[0].numpy(), expected, atol=1e-9)
     light = torch.linspace(-2, 2, 48, dtype=torch.float64)  # from one side to the other
-    lit, plain = (multitask.LocalContrast(3)(100 * (images + add))[..., 14:-14] for add in (light, 0))
+    lit, plain = (models.LocalContrast(3)(100 * (images + add))[..., 14:-14] for add in (light, 0))
     torch.testing.assert_close(lit, plain, atol=1e-6, rtol=0)
+
+
+def test_the_longer_training_learns_votes_and_muscles_beside_the_numbers(tmp_path):
+    drawn = datasets.load("synthetic", tmp_path, num_faces=64)
+    known = multitask.with_units(drawn)
+    targets = {name: torch.tensor(getattr(known, name)) for name in ("distribution", "valence_arousal")}
+    outputs, _ = heads(64)
+    outputs["units"] = torch.rand(64, 17, dtype=torch.float64)
+    shares = torch.tensor(drawn.votes) / 10.0
+    expected = functional.cross_entropy(outputs["labels"], shares.double())
+    expected += 20 * functional.mse_loss(outputs["units"], torch.tensor(drawn.action_units).double())
+    for i, name in enumerate(multitask.NUMBERS):
+        expected += 1 - metrics.ccc(drawn.valence_arousal[:, i], outputs[name][:, 0].numpy())
+    torch.testing.assert_close(multitask.thorough()(outputs, targets), expected, rtol=1e-6, atol=0)
+
+
+def test_a_record_says_how_much_of_each_muscle_is_seen(tmp_path):
+    drawn = datasets.load("synthetic", tmp_path, num_faces=64)
+    outputs = {name: values.numpy() for name, values in heads(64)[0].items()}
+    outputs["units"] = 0.5 * drawn.action_units + 0.1
+    found = multitask.judge(outputs, drawn, outputs)
+    assert found["accuracy"] == oracle.accuracy_score(drawn.labels, outputs["labels"].argmax(axis=1))
+    for i, name in enumerate(faces.ACTION_UNITS):
+        expected = oracle.r2_score(drawn.action_units[:, i], outputs["units"][:, i])
+        assert found[f"R² {name}"] == pytest.approx(expected, **TIGHT)
 
 
 def test_the_floor_of_a_record_is_what_a_constant_scores():

@@ -7,7 +7,7 @@ is trained to a new task; :func:`flops` and :func:`step_memory` say what it cost
 from helpers.models.backbones import PIXEL_MEAN, PIXEL_STD, TORCHVISION_STEMS, Lens, from_torchvision
 from helpers.models.catalogue import NAMES, create
 from helpers.models.cost import flops, num_parameters, step_memory
-from helpers.models.face_cnn import FACE_CNN_STEMS, FAST, READOUTS, FaceCNN
+from helpers.models.face_cnn import FACE_CNN_STEMS, FAST, READOUTS, FaceCNN, LocalContrast
 from helpers.models.heads import Heads, head
 from helpers.models.tuning import freeze, split, stages, unfreeze
 from helpers.models.weights import NoWeights, pretrained
@@ -21,6 +21,7 @@ __all__ = [
     "READOUTS",
     "TORCHVISION_STEMS",
     "FaceCNN",
+    "LocalContrast",
     "Heads",
     "Lens",
     "NoWeights",
