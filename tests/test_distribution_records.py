@@ -1,4 +1,4 @@
-"""What notebook 06 shows of longer measurements: the way to the best, five raters beside networks, each seed."""
+"""What notebook 06 shows of longer measurements: the way to the best, raters beside networks, each seed."""
 
 from __future__ import annotations
 
