@@ -45,7 +45,7 @@ CONFIG = training.Config(
     monitor="loss",
     augment=Augment(rotation=8, translation=0.06, scale=0.08, brightness=0.1, contrast=0.2, erasing=0),
 )
-LONGER = replace(CONFIG, batch_size=128, lr=6e-3, augment=Augment().scaled(0))  # of new faces there is no end
+LONGER = replace(CONFIG, augment=CONFIG.augment.scaled(0.5))
 UNITS = 20.0  # weight of the squared error of the action units beside the divergence
 JUDGED_SEED = 1_000_001  # of the drawn faces that are scored: other people than any trained on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
