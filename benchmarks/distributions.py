@@ -3,7 +3,7 @@
     python -m benchmarks.distributions ferplus --data FOLDER [--faces 8000] [--epochs 4] [--seeds 3]
     python -m benchmarks.distributions synthetic [--faces 10000] [--epochs 8] [--seeds 3]
     python -m benchmarks.distributions longer [--faces 40000] [--epochs 4] [--seeds 3]
-    python -m benchmarks.distributions limits [--faces 6000] [--epochs 4]
+    python -m benchmarks.distributions limits [--faces 3000] [--epochs 4]
 
 The first two parts compare the losses on real and on drawn faces: all networks learn from the shares of ten
 people's votes, on the same faces, in the same order and number of steps; the epoch is chosen on validation
@@ -50,7 +50,7 @@ UNITS = 20.0  # weight of the squared error of the action units beside the diver
 JUDGED_SEED = 1_000_001  # of the drawn faces that are scored: other people than any trained on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
 DEFAULTS = {"ferplus": (8000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (40_000, 4, 3)}
-DEFAULTS["limits"] = (6000, 4, 1)
+DEFAULTS["limits"] = (3000, 4, 1)
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
 
 
