@@ -1,13 +1,18 @@
 """Every loss against a label distribution, trained alike and judged by every score.
 
-    python -m benchmarks.distributions ferplus --data FOLDER [--faces 4000] [--epochs 4] [--seeds 3]
+    python -m benchmarks.distributions ferplus --data FOLDER [--faces 8000] [--epochs 4] [--seeds 3]
     python -m benchmarks.distributions synthetic [--faces 10000] [--epochs 8] [--seeds 3]
-    python -m benchmarks.distributions longer [--faces 24000] [--epochs 6] [--seeds 1]
+    python -m benchmarks.distributions longer [--faces 40000] [--epochs 4] [--seeds 3]
+    python -m benchmarks.distributions limits [--faces 3000] [--epochs 4]
 
-All networks learn from the shares of ten people's votes, on the same faces, in the same order and number of
-steps; the epoch is chosen on validation faces by the loss that was trained. The first two parts compare the
-losses on real and on drawn faces. The third trains one loss for longer on drawn faces, and asks how much of
-the distance from the class shares to the best possible divergence it covers. Writes
+The first two parts compare the losses on real and on drawn faces: all networks learn from the shares of ten
+people's votes, on the same faces, in the same order and number of steps; the epoch is chosen on validation
+faces by the loss that was trained.
+
+The others ask how much of the way from the class shares to the best possible divergence a network goes on
+drawn faces. "longer" trains one loss for longer, with a better network that foretells the action units, too.
+"limits" asks what holds it back: it trains the same network with more and fewer faces, on faces that are
+easier to read, and on the exact p in place of votes, and one that is told how far each face moves. Writes
 data/results/distributions_<part>.json, anew after each training.
 """
 
@@ -20,17 +25,19 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 
 import numpy as np
 import torch
 from scipy import stats
 
-from helpers import datasets, emotions, files, losses, metrics, models, runtime, training
+from benchmarks.multitask import LocalContrast
+from helpers import datasets, emotions, faces, files, losses, metrics, models, runtime, training
 from helpers.batches import Augment
+from helpers.faces import people, truth
 
 NETWORK = {"stem": "unshuffle", "dropout": 0.1}
-LARGE = {"stem": "unshuffle", "dropout": 0.1, "convs": 2, "widths": (24, 48, 96, 192)}
+BETTER = {"dropout": 0.0, "widths": (24, 48, 96, 192)}  # of face-cnn-fast, behind local contrast
 CONFIG = training.Config(
     batch_size=64,
     lr=4e-3,
@@ -38,10 +45,26 @@ CONFIG = training.Config(
     monitor="loss",
     augment=Augment(rotation=8, translation=0.06, scale=0.08, brightness=0.1, contrast=0.2, erasing=0),
 )
+LONGER = replace(CONFIG, augment=CONFIG.augment.scaled(0.5))
+UNITS = 20.0  # weight of the squared error of the action units beside the divergence
 JUDGED_SEED = 1_000_001  # of the drawn faces that are scored: other people than any trained on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
-DEFAULTS = {"ferplus": (4000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (24_000, 6, 1)}
+DEFAULTS = {"ferplus": (8000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (40_000, 4, 3)}
+DEFAULTS["limits"] = (3000, 4, 1)
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
+
+
+def _usual(table: Mapping[str, people.Trait]) -> dict[str, float]:
+    return {name: trait.mean if trait.share > 0.5 else 0.0 for name, trait in table.items()}
+
+
+EASIER = {
+    "all from the front in one light": {"fixed": _usual(faces.VIEW)},
+    "all of one person": {"fixed": _usual(faces.IDENTITY)},
+    "both": {"fixed": _usual(faces.VIEW) | _usual(faces.IDENTITY)},
+    "96 pixels": {"size": 96},
+}
+"""Name to options of ``faces.sample`` under which faces are easier to read."""
 
 
 def learned_from_votes(faces: datasets.FaceSet) -> datasets.FaceSet:
@@ -180,7 +203,7 @@ def references(parts: tuple[datasets.FaceSet, ...], distances: np.ndarray, data:
 
 
 def halves(judged: datasets.FaceSet, prior: np.ndarray, answers: Mapping[str, list], distances) -> dict:
-    """Return how well five raters foretell the five others, and how well networks do the same task.
+    """Return how well five raters foretell the five others, and how well all else does the same task.
 
     Args:
         judged: faces with votes.
@@ -190,11 +213,13 @@ def halves(judged: datasets.FaceSet, prior: np.ndarray, answers: Mapping[str, li
     """
     enough = judged.votes.sum(axis=1) >= 2
     some, others = metrics.split_half(judged.votes[enough], seed=0)
-    raters = metrics.smoothed(some, prior, 5)
-    rows = {"five raters": row(others, [raters], distances, None)}
-    for name, each in answers.items():
-        rows[name] = row(others, [q[enough] for q in each], distances, None)
-    return {name: found["mean"] for name, found in rows.items()}
+    told = {"class shares": [np.tile(prior, (len(others), 1))]}
+    told["five raters"] = [metrics.smoothed(some, prior, 5)]
+    told |= {name: [q[enough] for q in each] for name, each in answers.items()}
+    rows = {name: row(others, each, distances, None) for name, each in told.items()}
+    return {
+        name: {key: found[key] for key in ("mean", "interval_over_faces")} for name, found in rows.items()
+    }
 
 
 def compare(options: argparse.Namespace, record: dict) -> None:
@@ -208,6 +233,7 @@ def compare(options: argparse.Namespace, record: dict) -> None:
     judged, classes = parts[2], parts[0].classes
     distances, truth = emotions.distances(classes), judged.distribution.astype(np.float64)
     prior = parts[0].distribution.mean(axis=0, dtype=np.float64)
+    prior /= prior.sum()
     known, answers, spent, rows = references(parts, distances, options.data), {}, {}, {}
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, parts), strict=True))
     for seed in range(options.seeds):
@@ -222,7 +248,57 @@ def compare(options: argparse.Namespace, record: dict) -> None:
             found = {"references": known, "losses": rows, "trainings": spent}
             write(options, record | found)
             tell(f"{name} {seed}", rows[name]["seeds"][-1], seconds)
-    write(options, record | found | {"halves": halves(judged, prior, answers, distances)})
+    raw = {name: each for name, each in answers.items() if not name.endswith(", T")}
+    write(options, record | found | {"halves": halves(judged, prior, raw, distances)})
+
+
+def way(p: np.ndarray, q: np.ndarray, prior: np.ndarray, who: np.ndarray | None = None) -> metrics.Interval:
+    """Return how much of the way from the class shares (0) to p itself (1) a prediction goes.
+
+    It is 1 - KL(p || q) / KL(p || class shares). With votes in place of p both divergences grow by what
+    chance makes of ten votes, which drops out of the ratio when the least possible is taken off.
+
+    Args:
+        p: exact, ``[N, K]``.
+        q: predicted, ``[N, K]``.
+        prior: class shares, ``[K]``.
+        who: is in each face, or None.
+    """
+    left, whole = (metrics.kl_divergence(p, each) for each in (q, np.broadcast_to(prior, p.shape)))
+    return metrics.bootstrap(lambda some, every: 1 - some.mean() / every.mean(), left, whole, groups=who)
+
+
+def with_units(faces: datasets.FaceSet) -> datasets.FaceSet:
+    """Return faces whose batches bring the action units, in the place of valence and arousal.
+
+    Args:
+        faces: drawn.
+    """
+    return replace(faces, valence_arousal=faces.action_units)
+
+
+def learn(
+    parts: tuple[datasets.FaceSet, ...], divergence: losses.Divergence, seed: int, epochs: int
+) -> tuple[torch.nn.Module, float]:
+    """Return the better network, which foretells the action units as well, and the CPU seconds it took.
+
+    Args:
+        parts: training and validation faces, drawn.
+        divergence: from the distribution.
+        seed: of weights, order and augmentation.
+        epochs: passes over the training faces.
+    """
+
+    def loss(outputs: losses.Outputs, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        missed = (outputs["units"] - targets["valence_arousal"]).square().mean()
+        return divergence(outputs["labels"], targets["distribution"]) + UNITS * missed
+
+    torch.manual_seed(seed)
+    heads = {"labels": len(parts[0].classes), "units": len(faces.ACTION_UNITS)}
+    model = torch.nn.Sequential(LocalContrast(), models.create("face-cnn-fast", heads, **BETTER))
+    started, config = time.process_time(), replace(LONGER, epochs=epochs, seed=seed)
+    training.fit(model, *map(with_units, parts), loss, {}, config, progress=False)
+    return model, time.process_time() - started
 
 
 def longer(options: argparse.Namespace, record: dict) -> None:
@@ -234,20 +310,142 @@ def longer(options: argparse.Namespace, record: dict) -> None:
     """
     parts = parts_of(options)
     judged, classes = parts[2], parts[0].classes
-    distances, truth = emotions.distances(classes), judged.distribution.astype(np.float64)
+    exact = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED).distribution
+    exact, prior = exact.astype(np.float64), parts[0].distribution.mean(axis=0, dtype=np.float64)
+    distances, said = emotions.distances(classes), judged.distribution.astype(np.float64)
     known = references(parts, distances, options.data)
-    low, high = (known[name]["mean"]["KL"] for name in ("best possible (Bayes)", "class shares"))
+    record |= {"references": known, "network": BETTER, "loss": options.loss, "cpu_seconds": [], "ways": []}
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, parts), strict=True))
-    answers, spent = [], []
+    answers = []
     for seed in range(options.seeds):
-        model, seconds = train(parts[:2], terms(classes)[options.loss], seed, options.epochs, LARGE)
-        answers.append(metrics.softmax(training.predict(model, judged, tta="flip")))
-        spent.append(seconds)
-        found = row(truth, answers, distances, judged.subject)
-        ways = [(high - one["KL"]) / (high - low) for one in found["seeds"]]
-        extra = {"loss": options.loss, "cpu_seconds": spent, "share_of_the_way": ways}
-        write(options, record | {"references": known, "network": LARGE, "result": found} | extra)
-        tell(f"{options.loss} {seed}: {ways[-1]:.3f} of the way", found["seeds"][-1], seconds)
+        model, seconds = learn(parts[:2], losses.divergences(classes)[options.loss], seed, options.epochs)
+        outputs = training.predict(model, judged, tta="flip")
+        answers.append(metrics.softmax(outputs["labels"]))
+        record["cpu_seconds"].append(seconds)
+        record["ways"].append(way(exact, answers[-1], prior, judged.subject).value)
+        together = np.mean(answers, axis=0)
+        for name, each in (("result", answers), ("together", [together])):
+            record[name] = row(said, each, distances, judged.subject)
+        record["way_together"] = list(astuple(way(exact, together, prior, judged.subject)))
+        record["units_explained"] = explained(judged.action_units, outputs["units"])
+        write(options, record)
+        tell(f"{options.loss} {seed}: {record['ways'][-1]:.3f}", record["result"]["seeds"][-1], seconds)
+
+
+def explained(units: np.ndarray, foretold: np.ndarray) -> dict[str, float]:
+    """Return the share of the variance of each action unit that is foretold, R².
+
+    Args:
+        units: true, ``[N, 17]``.
+        foretold: the same.
+    """
+    left = np.square(units - foretold).mean(axis=0) / units.var(axis=0)
+    return {name: float(1 - share) for name, share in zip(faces.ACTION_UNITS, left, strict=True)}
+
+
+# ---------------------------------------------------------------- what holds it back
+
+
+def drawn(num: int, seed: int, **how: object) -> datasets.FaceSet:
+    """Return drawn faces; their distribution is the exact p.
+
+    Args:
+        num: how many.
+        seed: which.
+        how: options of ``faces.sample``.
+    """
+    some = faces.sample(num, seed, **how)
+    named = {name: getattr(some, name).numpy() for name in ("images", "labels", "action_units", "subject")}
+    return datasets.FaceSet(
+        "drawn",
+        classes=emotions.FER7,
+        split=np.full(num, ""),
+        source=np.arange(num).astype(str),
+        distribution=some.class_probabilities.numpy(),
+        votes=some.votes.numpy(),
+        **named,
+    )
+
+
+def gone(train: datasets.FaceSet, judged: datasets.FaceSet, epochs: int, exact: bool = False) -> dict:
+    """Train the better network on some faces; return how much of the way it goes on others.
+
+    Args:
+        train: drawn faces with the exact p; a tenth of them is for validation.
+        judged: the same, of other people.
+        epochs: passes over the training faces.
+        exact: learn from p in place of the votes.
+    """
+    parts = train.splits(test=0.0)[:2]
+    parts = parts if exact else tuple(map(learned_from_votes, parts))
+    model, seconds = learn(parts, losses.kl_divergence, 0, epochs)
+    outputs = training.predict(model, judged, tta="flip")
+    prior = train.distribution.mean(axis=0, dtype=np.float64)
+    found = way(
+        judged.distribution.astype(np.float64), metrics.softmax(outputs["labels"]), prior, judged.subject
+    )
+    return {"faces": len(train), "way": list(astuple(found)), "cpu_seconds": seconds}
+
+
+def movement(num: int, seed: int) -> datasets.FaceSet:
+    """Return faces of which nothing is seen but how far each part moves, exactly, on either side.
+
+    How far a person's face moves for the same action unit is their own, so even this does not tell p.
+
+    Args:
+        num: how many.
+        seed: which.
+    """
+    index = torch.arange(num)
+    sides = truth.draw_action_units(seed, index, truth.balance_of("fer2013"))
+    expressive = people.identities(seed, index)["expressive"][:, None, None]
+    p = faces.class_probabilities(sides.mean(-1)).numpy()
+    seen = (sides * expressive).clamp(0, 1.2).flatten(1).numpy()
+    rest = {"split": np.full(num, ""), "source": index.numpy().astype(str)}
+    return datasets.FaceSet("movement", seen, p.argmax(axis=1), emotions.FER7, distribution=p, **rest)
+
+
+def told(num: int = 200_000) -> dict:
+    """Return how much of the way goes who is told the movement of each face exactly.
+
+    Args:
+        num: faces to learn from; they need not be drawn.
+    """
+    train, judged = movement(num, 0), movement(4000, JUDGED_SEED)
+    torch.manual_seed(0)
+    layers = [torch.nn.BatchNorm1d(34), torch.nn.Linear(34, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256)]
+    model = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(256, 7))
+    config = replace(LONGER, batch_size=512, lr=4e-3, augment=None, precision="float32", epochs=8)
+    validation, started = train.select(slice(0, num // 20)), time.process_time()
+    rest = train.select(slice(num // 20, None))
+    training.fit(model, rest, validation, losses.on_distribution(), {}, config, progress=False)
+    q, prior = metrics.softmax(training.predict(model, judged)), train.distribution.mean(axis=0)
+    found = way(judged.distribution.astype(np.float64), q, prior.astype(np.float64))
+    return {"faces": num, "way": list(astuple(found)), "cpu_seconds": time.process_time() - started}
+
+
+def limits(options: argparse.Namespace, record: dict) -> None:
+    """Train the same network on faces that are easier to read, and on more and fewer; write how far it gets.
+
+    Args:
+        options: of the command line.
+        record: to which the results are added.
+    """
+    num, epochs, rows = options.faces, options.epochs, {}
+    usual, judged = drawn(2 * num, 0), drawn(4000, JUDGED_SEED)
+
+    def keep(name: str, found: dict) -> None:
+        rows[name] = found
+        print(f"{name:32}", {key: np.round(value, 3).tolist() for key, value in found.items()}, flush=True)
+        write(options, record | {"network": BETTER, "rows": rows})
+
+    keep("told the movement", told())
+    for many in (num // 2, num, 2 * num):
+        keep(f"as drawn, {many}", gone(usual.select(slice(0, many)), judged, epochs))
+    keep("as drawn, exact p", gone(usual.select(slice(0, num)), judged, epochs, exact=True))
+    for name, how in EASIER.items():
+        many = num // 2 if "size" in how else num  # four times the pixels, four times the work
+        keep(f"{name}, {many}", gone(drawn(many, 0, **how), drawn(2000, JUDGED_SEED, **how), epochs))
 
 
 def write(options: argparse.Namespace, record: dict) -> None:
@@ -306,10 +504,12 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "benchmarks.distributions", *words]),
         "machine": runtime.machine(),
         "network": NETWORK,
-        "config": asdict(replace(CONFIG, epochs=options.epochs)),
+        "config": asdict(
+            replace(LONGER if options.part in ("longer", "limits") else CONFIG, epochs=options.epochs)
+        ),
         "targets": "shares of the votes",
     }
-    (longer if options.part == "longer" else compare)(options, record)
+    {"longer": longer, "limits": limits}.get(options.part, compare)(options, record)
 
 
 if __name__ == "__main__":

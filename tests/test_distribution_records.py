@@ -1,0 +1,143 @@
+"""What notebook 06 shows of longer measurements: the way to the best, raters beside networks, each seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import r2_score
+
+from benchmarks import distributions
+from helpers import datasets, emotions, faces, metrics
+
+RECORDS = Path(__file__).resolve().parents[1] / "data" / "results"
+TIGHT = {"rel": 1e-9}
+
+
+def pairs(num=400, num_classes=7, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.dirichlet(np.full(num_classes, 0.5), num) for _ in range(2))
+
+
+# --- how far it is
+
+
+def test_the_way_is_0_at_the_class_shares_1_at_the_truth_and_linear_in_the_divergence():
+    p, q = pairs()
+    prior = p.mean(axis=0)
+    assert distributions.way(p, np.tile(prior, (len(p), 1)), prior).value == pytest.approx(0)
+    assert distributions.way(p, p, prior).value == pytest.approx(1)
+    left, whole = stats.entropy(p, q, axis=1), stats.entropy(p, np.tile(prior, (len(p), 1)), axis=1)
+    found = distributions.way(p, q, prior)
+    assert found.value == pytest.approx(1 - left.sum() / whole.sum(), **TIGHT)
+    assert found.low < found.value < found.high
+
+
+def test_the_way_by_exact_p_is_the_way_by_votes_but_for_chance():
+    """By votes: from the divergence of the class shares to that of p itself."""
+    p, q = pairs(60_000)
+    q = 0.6 * p + 0.4 * q
+    prior = np.tile(p.mean(axis=0), (len(p), 1))
+    votes = np.random.default_rng(1).multinomial(10, p) / 10
+    least, said, most = (stats.entropy(votes, each, axis=1).mean() for each in (p, q, prior))
+    exact = distributions.way(p[:20_000], q[:20_000], prior[0])
+    assert exact.value == pytest.approx((most - said) / (most - least), abs=0.01)
+
+
+def test_what_is_explained_of_the_action_units_equals_scikit_learn_s():
+    rng = np.random.default_rng(0)
+    units = rng.random((50, 17))
+    foretold = units + rng.normal(0.2, 0.3, units.shape)
+    expected = r2_score(units, foretold, multioutput="raw_values")
+    np.testing.assert_allclose(list(distributions.explained(units, foretold).values()), expected)
+
+
+def test_faces_drawn_for_the_limits_are_those_of_the_workbook_where_nothing_is_made_easier(tmp_path):
+    plain, kept = distributions.drawn(70, 3), datasets.load("synthetic", tmp_path, num_faces=70, seed=3)
+    for column in ("images", "labels", "distribution", "votes", "action_units", "subject"):
+        np.testing.assert_array_equal(getattr(plain, column), getattr(kept, column))
+
+
+def test_easier_faces_differ_in_nothing_but_what_is_named():
+    plain = distributions.drawn(70, 3)
+    for how in distributions.EASIER.values():
+        easier = distributions.drawn(70, 3, **how)
+        np.testing.assert_array_equal(easier.votes, plain.votes)
+        np.testing.assert_array_equal(easier.action_units, plain.action_units)
+        assert easier.images.shape != plain.images.shape or (easier.images != plain.images).any()
+    one = distributions.drawn(70, 3, **distributions.EASIER["both"])
+    at_rest = one.images[one.action_units.max(axis=1) == 0]
+    assert len(at_rest) > 1
+    assert np.abs(at_rest.astype(int) - at_rest[0]).mean() < 10  # grey levels: grain alone is left
+
+
+def test_movement_is_the_action_units_times_how_far_the_person_s_face_moves():
+    told = distributions.movement(300, 5)
+    sides = told.images.reshape(-1, 17, 2)
+    assert sides.min() == 0
+    p = faces.class_probabilities(faces.sample(64, 5, size=16).action_units).numpy()
+    np.testing.assert_allclose(told.distribution[:64], p, atol=1e-6)  # the same faces, seen by nobody
+    assert (sides.max(axis=(1, 2)) > 1).any()  # some move farther than the average person ever does
+
+
+# --- raters and networks on one task
+
+
+def rated(num=300, seed=0):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(7, 0.4), num)
+    votes = rng.multinomial(10, p)
+    votes[0] = np.eye(7, dtype=int)[2]  # a single vote: no halves
+    return p, SimpleNamespace(votes=votes)
+
+
+def test_raters_class_shares_and_networks_foretell_the_same_five_votes():
+    p, judged = rated()
+    prior, distances = p.mean(axis=0), emotions.distances(emotions.FER7)
+    found = distributions.halves(judged, prior, {"truth": [p], "twice": [p, p]}, distances)
+    assert list(found) == ["class shares", "five raters", "truth", "twice"]
+    kl = {name: each["mean"]["KL"] for name, each in found.items()}
+    assert kl["truth"] == kl["twice"] < kl["five raters"] < kl["class shares"]
+    for name, each in found.items():
+        for score, (low, high) in each["interval_over_faces"].items():
+            assert low <= each["mean"][score] <= high, (name, score)
+
+
+def test_the_same_five_votes_are_foretold_as_counted_by_hand():
+    p, judged = rated()
+    some, others = metrics.split_half(judged.votes[1:], seed=0)
+    np.testing.assert_allclose(5 * (some + others), judged.votes[1:])
+    prior = p.mean(axis=0)
+    raters = stats.entropy(others, (5 * some + prior) / 6, axis=1).mean()
+    truth = stats.entropy(others, p[1:], axis=1).mean()
+    found = distributions.halves(judged, prior, {"truth": [p]}, emotions.distances(emotions.FER7))
+    assert found["five raters"]["mean"]["KL"] == pytest.approx(raters, **TIGHT)
+    assert found["truth"]["mean"]["KL"] == pytest.approx(truth, **TIGHT)
+
+
+# --- the records
+
+
+def recorded(part):
+    return json.loads((RECORDS / f"distributions_{part}.json").read_text())
+
+
+def test_on_real_votes_every_loss_has_three_seeds_and_stands_between_floor_and_raters():
+    record = recorded("ferplus")
+    raw = [name for name in record["losses"] if not name.endswith(", T")]
+    assert raw == list(distributions.terms(emotions.FERPLUS8))
+    for name in raw:
+        for row in (record["losses"][name], record["losses"][f"{name}, T"]):
+            assert len(row["seeds"]) == len(record["trainings"][name]) == 3
+            for score, (low, high) in row["interval_over_faces"].items():
+                assert low <= row["mean"][score] <= high
+                assert row["mean"][score] == pytest.approx(np.mean([one[score] for one in row["seeds"]]))
+    halves = record["halves"]
+    assert list(halves) == ["class shares", "five raters", *raw]
+    assert (
+        halves["kl"]["interval_over_faces"]["KL"][1] < halves["class shares"]["interval_over_faces"]["KL"][0]
+    )
