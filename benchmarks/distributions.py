@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.multitask import LocalContrast
 from helpers import datasets, emotions, faces, files, losses, metrics, models, runtime, training
 from helpers.batches import Augment
 from helpers.faces import people, truth
@@ -295,7 +294,7 @@ def learn(
 
     torch.manual_seed(seed)
     heads = {"labels": len(parts[0].classes), "units": len(faces.ACTION_UNITS)}
-    model = torch.nn.Sequential(LocalContrast(), models.create("face-cnn-fast", heads, **BETTER))
+    model = models.create("face-cnn-fast", heads, contrast=4, **BETTER)
     started, config = time.process_time(), replace(LONGER, epochs=epochs, seed=seed)
     training.fit(model, *map(with_units, parts), loss, {}, config, progress=False)
     return model, time.process_time() - started
