@@ -218,6 +218,7 @@ class Page:
     def place(self, panel: Any, label: str, share: float) -> tuple[float, float]:
         """Return where in the window a share of a slider's length is."""
         row = panel.locator(".widget-inline-hbox", has_text=label).first
+        row.scroll_into_view_if_needed()
         track = row.locator(".noUi-base").bounding_box()
         return track["x"] + share * track["width"], track["y"] + track["height"] / 2
 
