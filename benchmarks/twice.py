@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -106,6 +107,7 @@ def main() -> int:
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # else a busy core takes a thread away
     here, found = runtime.machine(), {}
     known = json.loads(RECORD.read_bytes()).get("twice", {}) if RECORD.exists() else {}
     if known and known["machine"] != here:
