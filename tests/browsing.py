@@ -185,7 +185,8 @@ class Page:
     def __init__(self, page: Any, sources: list[str]) -> None:
         self.page, self.errors = page, []
         self.panels = re.findall(r"^widgets\.(\w+)\(", "\n".join(sources), re.MULTILINE)
-        self.panels = [name for name in self.panels if not name.startswith("draw_")]
+        # a figure that was drawn has no controls, and the camera none beside it
+        self.panels = [name for name in self.panels if not name.startswith(("draw_", "camera"))]
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
