@@ -126,15 +126,17 @@ def our_step(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> Ca
 
 
 def rounds(step: Callable[[], object], args: argparse.Namespace) -> Iterator[float]:
-    """Yield the seconds of ``args.steps`` steps, again and again; three steps warm up.
+    """Yield the seconds of ``args.steps`` steps, again and again; each time three steps before are not counted.
+
+    They warm up, and use what a loader's workers had made ready while the other side was timed.
 
     Args:
         step: does one.
         args: of the command line.
     """
-    for _ in range(3):
-        step()
     while True:
+        for _ in range(3):
+            step()
         synchronize(args)
         start = time.perf_counter()
         for _ in range(args.steps):
