@@ -126,7 +126,7 @@ def our_step(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> Ca
 
 
 def rounds(step: Callable[[], object], args: argparse.Namespace) -> Iterator[float]:
-    """Yield the seconds of ``args.steps`` steps, again and again; each time three steps before are not counted.
+    """Yield the seconds of ``args.steps`` steps, again and again; three steps before each are not counted.
 
     They warm up, and use what a loader's workers had made ready while the other side was timed.
 
