@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
-from scipy.spatial import distance
+import scipy  # its parts are imported when they are first used
 
 from helpers.checks.judging import Case, equals, judge
 
@@ -33,7 +32,7 @@ def check_jensen_shannon(answer: Callable[[np.ndarray, np.ndarray], np.ndarray])
     Args:
         answer: p ``[N, K]`` and q ``[N, K]`` to ``[N]``.
     """
-    judge(answer, _pair, equals(lambda p, q: distance.jensenshannon(p, q, axis=1) ** 2))
+    judge(answer, _pair, equals(lambda p, q: scipy.spatial.distance.jensenshannon(p, q, axis=1) ** 2))
 
 
 def check_ordered_emd(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
@@ -46,7 +45,7 @@ def check_ordered_emd(answer: Callable[[np.ndarray, np.ndarray], np.ndarray]) ->
     def reference(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         places = np.arange(p.shape[1])
         return np.array(
-            [stats.wasserstein_distance(places, places, *rows) for rows in zip(p, q, strict=True)]
+            [scipy.stats.wasserstein_distance(places, places, *rows) for rows in zip(p, q, strict=True)]
         )
 
     judge(answer, _pair, equals(reference))

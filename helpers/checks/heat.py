@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import integrate, stats
+import scipy  # its parts are imported when they are first used
 
 from helpers.checks.judging import Case, equals, judge
 
@@ -54,7 +54,7 @@ def check_area(answer: Callable[[np.ndarray, np.ndarray], float]) -> None:
         shares = np.concatenate([[0], np.sort(random.uniform(0, 1, 4)), [1]])
         return {"shares": shares, "scores": random.random(6)}
 
-    judge(answer, draw, equals(lambda shares, scores: integrate.trapezoid(scores, shares)))
+    judge(answer, draw, equals(lambda shares, scores: scipy.integrate.trapezoid(scores, shares)))
 
 
 def check_rank_correlation(answer: Callable[[np.ndarray, np.ndarray], float]) -> None:
@@ -68,4 +68,4 @@ def check_rank_correlation(answer: Callable[[np.ndarray, np.ndarray], float]) ->
         a = random.normal(size=(3, 3))
         return {"a": a, "b": np.exp(a) + random.normal(0, 0.5, a.shape)}
 
-    judge(answer, draw, equals(lambda a, b: stats.spearmanr(a.ravel(), b.ravel()).statistic))
+    judge(answer, draw, equals(lambda a, b: scipy.stats.spearmanr(a.ravel(), b.ravel()).statistic))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from helpers.metrics import given
 from helpers.metrics.classes import accuracy, balanced_accuracy, macro_f1
@@ -130,7 +130,7 @@ def mcnemar(labels: np.ndarray, predictions_a: np.ndarray, predictions_b: np.nda
     labels, predictions_a = given.classes_of(labels, predictions_a)
     right_a, right_b = labels == predictions_a, labels == given.classes_of(labels, predictions_b)[1]
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    return min(1.0, 2.0 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    return min(1.0, 2.0 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def _check_bootstrap(

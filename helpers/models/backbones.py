@@ -1,4 +1,8 @@
-"""Torchvision's networks with a first and last layer for faces, from chance or from trained weights."""
+"""Torchvision's networks with a first and last layer for faces, from chance or from trained weights.
+
+Torchvision itself is imported where it is used: with what it brings along it takes some five seconds, which
+nobody should wait for who wants the workbook's own networks.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import ResNet, VisionTransformer
-from torchvision.models.vision_transformer import interpolate_embeddings
 
 from helpers.models.heads import head
 from helpers.models.weights import pretrained
@@ -142,16 +143,20 @@ def _check_stem(name: str, stem: str, weights: str | Path | None) -> None:
 
 
 def _empty(name: str, stem: str, image_size: int) -> nn.Module:
+    from torchvision.models import VisionTransformer, get_model, vit_b_16
+
     if name != "vit_b_16":
-        return torchvision.models.get_model(name, weights=None)
+        return get_model(name, weights=None)
     if stem == "standard":
-        return torchvision.models.vit_b_16(weights=None, image_size=image_size)
+        return vit_b_16(weights=None, image_size=image_size)
     sizes = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
     return VisionTransformer(image_size, patch_size=8, **sizes)
 
 
 def _fill(net: nn.Module, name: str, tensors: dict[str, Tensor], head_path: str, source: str) -> None:
     """Load weights into a network, all but those of its head, which is about to be replaced."""
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
     for key in [key for key in tensors if key.startswith(f"{head_path}.")]:
         del tensors[key]
     if isinstance(net, VisionTransformer) and "encoder.pos_embedding" in tensors:
@@ -167,6 +172,8 @@ def _fill(net: nn.Module, name: str, tensors: dict[str, Tensor], head_path: str,
 
 
 def _replace_stem(net: nn.Module, path: str, in_channels: int, stem: str) -> None:
+    from torchvision.models import ResNet, VisionTransformer
+
     old = net.get_submodule(path)
     size, stride, padding = old.kernel_size, old.stride, old.padding
     if stem != "standard" and not isinstance(net, VisionTransformer):

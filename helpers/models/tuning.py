@@ -8,23 +8,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
-from torchvision.models import EfficientNet, ResNet, VisionTransformer
-
-from helpers.models.face_cnn import FaceCNN
 
 HEADS = {
-    FaceCNN: ("dense", "head"),
-    ResNet: ("fc",),
-    EfficientNet: ("classifier",),
-    VisionTransformer: ("heads",),
+    "FaceCNN": ("dense", "head"),
+    "ResNet": ("fc",),
+    "EfficientNet": ("classifier",),
+    "VisionTransformer": ("heads",),
 }
-"""The parts of each kind of network that make outputs of features."""
+"""The parts of each kind of network, by its class, that make outputs of features."""
 
 STAGES = {
-    FaceCNN: (r"stem", r"blocks\.(\d+)", r"dense|head"),
-    ResNet: (r"conv1|bn1", r"layer(\d+)", r"fc"),
-    EfficientNet: (r"features\.(\d+)", r"classifier"),
-    VisionTransformer: (r"class_token|conv_proj|encoder\.pos", r"encoder\.layers\.encoder_layer_(\d+)", ""),
+    "FaceCNN": (r"stem", r"blocks\.(\d+)", r"dense|head"),
+    "ResNet": (r"conv1|bn1", r"layer(\d+)", r"fc"),
+    "EfficientNet": (r"features\.(\d+)", r"classifier"),
+    "VisionTransformer": (
+        r"class_token|conv_proj|encoder\.pos",
+        r"encoder\.layers\.encoder_layer_(\d+)",
+        "",
+    ),
 }
 """How the parameters of each stage are called, from the pictures to the head; a number counts stages."""
 
@@ -51,13 +52,17 @@ def split(model: nn.Module, head: str | None = None) -> tuple[nn.Module, nn.Modu
 
 
 def _head_names(model: nn.Module) -> tuple[str, ...]:
-    for kind, names in HEADS.items():
-        if isinstance(model, kind):
-            return names
+    if names := _of_kind(HEADS, model):
+        return names
     inside = _learned_parts(model)
     if len(inside) == 1:  # a network behind something that learns nothing
         return tuple(f"{inside[0]}.{name}" for name in _head_names(model.get_submodule(inside[0])))
     raise ValueError(f"say which part of this {type(model).__name__} is the head: one of {', '.join(inside)}")
+
+
+def _of_kind(known: dict[str, tuple[str, ...]], model: nn.Module) -> tuple[str, ...]:
+    """Return what is known of the first of a network's classes of which anything is; else nothing."""
+    return next((known[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in known), ())
 
 
 def _learned_parts(model: nn.Module) -> list[str]:
@@ -137,9 +142,8 @@ def stages(model: nn.Module) -> list[list[str]]:
 
 
 def _patterns(model: nn.Module) -> tuple[str, tuple[str, ...]]:
-    for kind, patterns in STAGES.items():
-        if isinstance(model, kind):
-            return "", patterns
+    if patterns := _of_kind(STAGES, model):
+        return "", patterns
     inside = _learned_parts(model)
     if len(inside) == 1:
         prefix, patterns = _patterns(model.get_submodule(inside[0]))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor
 
 from helpers import files
@@ -47,7 +46,9 @@ def pretrained(name: str, weights: str | Path = "DEFAULT", progress: bool = True
     """
     if Path(weights).suffix in ENDINGS:
         return read(Path(weights).expanduser())
-    known = torchvision.models.get_model_weights(name).__members__
+    from torchvision.models import get_model_weights  # only here: it takes seconds to import
+
+    known = get_model_weights(name).__members__
     url = known[check("weights", str(weights), tuple(known))].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not path.exists():

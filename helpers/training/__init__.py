@@ -7,6 +7,7 @@ from helpers.training.history import History
 from helpers.training.loop import Stop, fit
 from helpers.training.recipes import RECIPES
 from helpers.training.run import Run, load_weights, save_weights
+from helpers.training.several import side_by_side
 from helpers.training.tracking import TensorBoard, Tracker, WandB
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "lr_factor",
     "predict",
     "save_weights",
+    "side_by_side",
 ]

@@ -24,13 +24,16 @@ _SAYS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_f
 def all_finite(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
     """Return whether a loss and every gradient are finite, as one boolean on the device.
 
+    A gradient whose square overflows counts as not finite: it would spoil Adam's memory, and to look for the
+    largest entry instead takes twenty times as long on a CPU.
+
     Args:
         loss: a scalar.
         parameters: those whose gradients are looked at.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    largest = torch._foreach_norm(gradients, float("inf")) if gradients else []
-    return torch.isfinite(torch.stack([loss.detach(), *(norm.to(loss.dtype) for norm in largest)])).all()
+    norms = torch._foreach_norm(gradients) if gradients else []
+    return torch.isfinite(torch.stack([loss.detach(), *(norm.to(loss.dtype) for norm in norms)])).all()
 
 
 class Answer:
