@@ -199,7 +199,7 @@ def test_each_column_of_rows_has_its_title_above_it():
     above = [text for text in ax.texts if text.get_position()[1] < 0]
     assert [text.get_text() for text in above] == ["anger", "", "mean"]
     assert [text.get_position()[0] for text in above] == [24, 51 + 24, 2 * 51 + 24]
-    assert to_hex(ax.lines[-1].get_color()) == emotions.COLORS["anger"]
+    assert to_hex(ax.collections[-1].get_color()[0]) == emotions.COLORS["anger"]
 
 
 def test_landmark_parts_name_each_of_the_68_points():

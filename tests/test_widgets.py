@@ -65,6 +65,46 @@ def test_a_panel_shows_what_its_function_draws():
     assert made.picture.value == png(draw_square(5, 0.25))
 
 
+MOVES = {
+    "faces_browser": {"page": 2, "expression": "fear", "person": 10**6},
+    "action_unit_mixer": {"AU12": 0.9, "turn": 0.4, "AU4": 0.7},
+    "hog_explorer": {"cell": 12, "orientations": 5, "face": 3},
+    "loss_explorer": {"target fear": 0.9, "guess anger": 0.0, "target anger": 0.0},
+    "heat_maps": {"face": 2, "expression": "fear", "opacity": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_figure_that_is_drawn_on_again_is_as_if_it_were_new(name, parts, reader):
+    three = ("anger", "fear", "happiness")
+    made = {
+        "faces_browser": lambda: widgets.faces_browser(parts),
+        "action_unit_mixer": widgets.action_unit_mixer,
+        "hog_explorer": lambda: widgets.hog_explorer(parts["train"], parts["validation"]),
+        "loss_explorer": lambda: widgets.loss_explorer(losses.divergences(three), three),
+        "heat_maps": lambda: widgets.heat_maps(reader, parts["validation"]),
+    }[name]()
+    seen = {made.picture.value}
+    for control, value in [*MOVES[name].items(), *list(MOVES[name].items())[::-1]]:
+        made.controls[control].value = made.controls[control].max if value == 10**6 else value
+        assert made.picture.value == png(made.draw(**made.values())), control
+        seen.add(made.picture.value)
+    assert len(seen) >= 4
+
+
+def test_axes_are_kept_while_they_are_asked_for_and_no_longer():
+    made = square_panel()
+    canvas = made._canvas
+    [ax] = canvas.axes
+    made.controls["deep"].value = 0.25
+    assert canvas.axes == [ax]
+    for size in (7, 9, 11):
+        made.controls["size"].value = size
+    assert made._canvas is canvas
+    assert len([each for each in canvas.axes if each.get_visible()]) == 1
+    assert len(canvas.axes) <= 2
+
+
 def test_an_error_is_one_line_and_the_panel_lives_on():
     made = square_panel()
     before = made.picture.value

@@ -157,6 +157,8 @@ def _side_by_side(draw: Callable[[int], Any], starts: Sequence[int], device: str
         return [draw(start) for start in starts]
     try:
         torch.set_num_threads(1)
+        if len(starts) == 1:  # a single face, for a panel: nothing to share out
+            return [draw(starts[0])]
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(draw, starts))
     finally:

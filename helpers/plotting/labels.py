@@ -73,8 +73,7 @@ def distribution(probabilities: np.ndarray, classes: Sequence[str], ax: Axes | N
     """
     ax = axes_for(ax, 4.0, 0.7 + 0.3 * len(classes))
     ax.barh(classes, probabilities, color=[color(name) for name in classes], height=0.72)
-    ax.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
-    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"], ylim=(len(classes) - 0.3, -0.7))
     ax.tick_params(axis="y", length=0)
     return ax
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 
 from helpers import emotions
 from helpers.plotting.look import INK, MUTED, TILE, axes_for, bare, color
@@ -56,8 +57,7 @@ def face_grid(
     ax = axes_for(ax, TILE * columns, TILE * rows * (1.22 if len(titles) else 1.04))
     top = 0.24 if len(titles) else 0.0
     corners = _tile(ax, tiles, [(i // columns, i % columns) for i in range(len(tiles))], top)
-    for title, (x, y) in zip(titles, corners, strict=False):
-        _title(ax, title, x, y, tiles.shape[2])
+    _titles(ax, titles, corners, tiles.shape[2])
     return ax
 
 
@@ -85,8 +85,7 @@ def face_rows(images: Mapping[str, np.ndarray], titles: Sequence[str] = (), ax: 
             solid_capstyle="butt",
         )
         ax.text(-_gap(width) - 0.12 * width, middle, name, ha="right", va="center")
-    for column, title in enumerate(titles):
-        _title(ax, title, column * (width + _gap(width)), 0, width)
+    _titles(ax, titles, [(column * (width + _gap(width)), 0) for column in range(len(titles))], width)
     return ax
 
 
@@ -108,8 +107,7 @@ def pictures(images: np.ndarray, titles: Sequence[str] = (), columns: int = 7) -
     corners = _tile(ax, tiles, places, top)
     height, across = ax.images[0].get_array().shape[:2]
     figure.set_size_inches(across / figure.dpi, height / figure.dpi)
-    for title, (x, y) in zip(titles, corners, strict=False):
-        _title(ax, title, x, y, width)
+    _titles(ax, titles, corners, width)
     return ax
 
 
@@ -256,10 +254,14 @@ def show(ax: Axes, image: np.ndarray, interpolation: str = "nearest") -> None:
     bare(ax)
 
 
-def _title(ax: Axes, title: str, x: float, y: float, width: int) -> None:
-    ax.text(x + width / 2, y - 0.05 * width, title, ha="center", va="bottom", fontsize=10.5)
-    if title in emotions.COLORS:
-        ax.plot([x, x + width - 1], [y - 1, y - 1], color=color(title), lw=3, solid_capstyle="butt")
+def _titles(ax: Axes, titles: Sequence[str], corners: Sequence[tuple[float, float]], width: int) -> None:
+    named = list(zip(titles, corners, strict=False))
+    for title, (x, y) in named:
+        ax.text(x + width / 2, y - 0.05 * width, title, ha="center", va="bottom", fontsize=10.5)
+    known = [(title, x, y) for title, (x, y) in named if title in emotions.COLORS]
+    strokes = [[(x, y - 1), (x + width - 1, y - 1)] for _, x, y in known]
+    colors = [color(title) for title, *_ in known]
+    ax.add_collection(LineCollection(strokes, colors=colors, lw=3, capstyle="butt"), autolim=False)
 
 
 def _line(ax: Axes, x: float, y: float, width: int, text: str, ink: str, **look: str) -> None:

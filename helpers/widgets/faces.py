@@ -68,13 +68,12 @@ def browse(
     shown = fitting[(page - 1) * COLUMNS * rows : page * COLUMNS * rows]
     drawn = figure(7.8, 0.35 + 1.14 * rows)
     top = 0.35 / (0.35 + 1.14 * rows)
-    ax = drawn.add_axes((0.01, 0.01, 0.98, 0.98 - top))
     words = f"{len(fitting):,} of {len(chosen):,} faces · page {page} of {pages}"
     drawn.text(0.01, 1 - top / 2, words, va="center")
     if not len(shown):
-        ax.axis("off")
-        ax.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
+        drawn.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
         return drawn
+    ax = drawn.add_axes((0.01, 0.01, 0.98, 0.98 - top))
     titles = [chosen.classes[label] for label in chosen.labels[shown]]
     plotting.face_grid(chosen.images[shown], titles, COLUMNS, ax=ax)
     return drawn

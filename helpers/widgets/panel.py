@@ -6,10 +6,15 @@ import html
 import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import ipywidgets
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from helpers import runtime
 
@@ -35,6 +40,54 @@ def beside(controls: Sequence[ipywidgets.Widget], shown: Sequence[ipywidgets.Wid
     return {"children": [left, right], "layout": {"flex_flow": "row wrap"}}
 
 
+class Canvas(Figure):
+    """A figure that can be drawn on again: its axes, with spines and ticks, take longest to make, and stay.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
+
+    before: ContextVar[Canvas | None] = ContextVar("before", default=None)
+    """What the panel that is drawing showed last, for :func:`figure` to take up."""
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), dpi=DPI, layout="none", facecolor="white")
+        FigureCanvasAgg(self)  # kept, and with it what it knows of the sizes of words
+        self.size, self.spare = (width, height), {}
+
+    def set_layout_engine(self, *_: Any, **__: Any) -> None:
+        """Leave the axes where they are put; each ``savefig`` would bring the style's own layout back."""
+        super().set_layout_engine("none")
+
+    def wipe(self) -> None:
+        """Take away all that was drawn; axes wait, unseen, until they are asked for again."""
+        for ax in self.spare.values():  # nobody has asked for them
+            ax.remove()
+        for artist in [*self.texts, *(part for ax in self.axes for part in _drawn_in(ax))]:
+            artist.remove()
+        for ax in self.axes:
+            ax.set_visible(False)
+        self.spare = {ax.get_position(original=True).bounds: ax for ax in self.axes}
+
+    def add_axes(self, place: tuple[float, float, float, float]) -> Axes:
+        """Return axes at a place: those that were there before, where there were some.
+
+        Args:
+            place: left, bottom, width and height as shares of the figure.
+        """
+        ax = self.spare.pop(Bbox.from_bounds(*place).bounds, None)
+        if ax is None:
+            return super().add_axes(place)
+        ax.set_visible(True)
+        return ax
+
+
+def _drawn_in(ax: Axes) -> list[Artist]:
+    legend = [] if ax.get_legend() is None else [ax.get_legend()]
+    return [*ax.lines, *ax.collections, *ax.patches, *ax.images, *ax.texts, *legend]
+
+
 def figure(width: float, height: float) -> Figure:
     """Return an empty figure that pyplot knows nothing of, and whose parts stay where they are put.
 
@@ -42,7 +95,11 @@ def figure(width: float, height: float) -> Figure:
         width: in inches.
         height: in inches.
     """
-    return Figure(figsize=(width, height), dpi=DPI, layout="none", facecolor="white")
+    before = Canvas.before.get()
+    if before is None or before.size != (width, height):
+        return Canvas(width, height)
+    before.wipe()
+    return before
 
 
 def png(drawn: Figure) -> bytes:
@@ -101,7 +158,7 @@ class Panel(ipywidgets.HBox):
         self.draw, self.controls = draw, dict(controls)
         self.picture = ipywidgets.Image(format="png", layout=FITTING)
         self.note = ipywidgets.HTML()
-        self._held = False
+        self._held, self._canvas = False, None
         self._draw()
         for control in self.controls.values():
             control.observe(self._changed, names="value")
@@ -154,8 +211,15 @@ class Panel(ipywidgets.HBox):
         self.note.value = line(text, wrong)
 
     def _draw(self) -> None:
-        with runtime.threads(1):
-            self.show(self.draw(**self.values()))
+        token = Canvas.before.set(self._canvas)
+        self._canvas = None  # what breaks off half-way is not drawn on again
+        try:
+            with runtime.threads(1):
+                drawn = self.draw(**self.values())
+                self.show(drawn)
+        finally:
+            Canvas.before.reset(token)
+        self._canvas = drawn if isinstance(drawn, Canvas) else None
 
     def _changed(self, _: object) -> None:
         if not self._held:
