@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +37,8 @@ class Move(NamedTuple):
     panel: str
     control: str
     label: str
-    values: tuple[float, ...]
-    shares: tuple[float, ...] = (0.2, 0.5, 0.8)
+    values: tuple[float, float, float]
+    shares: tuple[float, float, float] = (0.2, 0.5, 0.8)
 
 
 MOVES = {
@@ -73,12 +74,25 @@ def pressed(page: browsing.Page, move: Move, times: int) -> list[float]:
     panel = page.panel(move.panel)
     page.page.evaluate(CLOCK, panel.locator("img").first.element_handle())
     for i in range(times + WARM_UP):
-        page.move(panel, move.label, move.shares[i % len(move.shares)])
-        page.page.wait_for_function("count => window.waits.length >= count", arg=i + 1)
+        _until_it_answers(page, lambda i=i: page.move(panel, move.label, move.shares[i % 3]), i + 1)
         page.page.wait_for_timeout(150)
     waits = page.page.evaluate("window.waits")
     assert len(waits) == times + WARM_UP, "each press changes the figure once"
     return waits[WARM_UP:]
+
+
+def _until_it_answers(page: browsing.Page, press: Callable[[], None], count: int) -> None:
+    """Press, and once more where JupyterLab scrolled meanwhile and the press fell beside the slider."""
+    from playwright.sync_api import TimeoutError as NoAnswer
+
+    for patience in (5_000, browsing.PATIENCE):
+        press()
+        try:
+            page.page.wait_for_function("count => window.waits.length >= count", arg=count, timeout=patience)
+            return
+        except NoAnswer:
+            print(f"press {count} was not answered within {patience / 1000:.0f} s")
+    raise RuntimeError("the panel does not answer")
 
 
 def in_the_browser(times: int) -> dict[str, list[float]]:

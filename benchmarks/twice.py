@@ -69,7 +69,7 @@ def _without_columns(text: str) -> str:
         heads = {found.end() for found in _CLOCK.finditer(line)}
         ends = ends | heads if line.strip() else set()
         for end in sorted(ends - heads, reverse=True):
-            line = line[:end].rstrip("0123456789.,").rstrip() + " …" + line[end:]
+            line = line[:end].rstrip("0123456789.,e+").rstrip() + " …" + line[end:]
         lines.append(line)
     return "\n".join(lines)
 
@@ -117,7 +117,8 @@ def main() -> int:
         found[path.name] = {"differing_cells": cells, "compared_with_a_run": against}
         print(f"{path.name}: {f'code cells {cells} differ' if cells else 'the same'}", flush=True)
     if given.record:
-        keep("twice", {"command": "python -m benchmarks.twice --record", "notebooks": found})
+        before = known["notebooks"] if known.get("machine") == here else {}  # those not named now
+        keep("twice", {"command": "python -m benchmarks.twice --record", "notebooks": before | found})
     return int(any(each["differing_cells"] for each in found.values()))
 
 

@@ -352,10 +352,9 @@ def _erase(images: Tensor, augment: Augment, draws: Tensor) -> Tensor:
     chance, area, aspect, left, top = draws.unbind(1)
     area, aspect = 0.02 + 0.18 * area, torch.exp((aspect * 2 - 1) * math.log(3))
     height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    rows = _between(images.shape[-2], top * (1 - height), height)
+    rows = _between(images.shape[-2], top * (1 - height), height) & (chance < augment.erasing)[:, None]
     columns = _between(images.shape[-1], left * (1 - width), width)
-    erased = (rows[:, :, None] & columns[:, None, :]) & (chance < augment.erasing)[:, None, None]
-    return images.masked_fill(erased[:, None], 0.0)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
 def _between(size: int, start: Tensor, length: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ def draw_training(history: History, last: int = 0) -> Figure:
         history: what has happened so far, perhaps nothing.
         last: the epoch at which the axis ends; 0 for wherever the training is.
     """
-    drawn = figure(7.6, 3.0)
-    left, right = drawn.add_axes((0.075, 0.19, 0.4, 0.7)), drawn.add_axes((0.575, 0.19, 0.4, 0.7))
+    drawn = figure(8.4, 3.0)
+    left, right = drawn.add_axes((0.07, 0.19, 0.31, 0.7)), drawn.add_axes((0.44, 0.19, 0.31, 0.7))
     last = max(last, len(history.epochs), 2)
     for ax, title in ((left, "loss"), (right, "on validation")):
         ax.set(xlim=(0.7, last + 0.3), title=title, xlabel="epoch")
@@ -70,6 +70,7 @@ def draw_training(history: History, last: int = 0) -> Figure:
         rising = [name for name in names if name not in falling] or [history.monitor]
         plotting.curves(history.frame(), falling, ax=left)
         plotting.curves(history.frame(), rising, best=history.best_epoch, ax=right)
+        right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))  # the curves may be anywhere
     return drawn
 
 
