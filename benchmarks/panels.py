@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,25 +73,12 @@ def pressed(page: browsing.Page, move: Move, times: int) -> list[float]:
     panel = page.panel(move.panel)
     page.page.evaluate(CLOCK, panel.locator("img").first.element_handle())
     for i in range(times + WARM_UP):
-        _until_it_answers(page, lambda i=i: page.move(panel, move.label, move.shares[i % 3]), i + 1)
-        page.page.wait_for_timeout(150)
+        page.move(panel, move.label, move.shares[i % 3])
+        page.page.wait_for_function("count => window.waits.length >= count", arg=i + 1, timeout=20_000)
+        page.page.wait_for_timeout(400)  # while its handle glides, 0.3 s, a slider takes no other press
     waits = page.page.evaluate("window.waits")
     assert len(waits) == times + WARM_UP, "each press changes the figure once"
     return waits[WARM_UP:]
-
-
-def _until_it_answers(page: browsing.Page, press: Callable[[], None], count: int) -> None:
-    """Press, and once more where JupyterLab scrolled meanwhile and the press fell beside the slider."""
-    from playwright.sync_api import TimeoutError as NoAnswer
-
-    for patience in (5_000, browsing.PATIENCE):
-        press()
-        try:
-            page.page.wait_for_function("count => window.waits.length >= count", arg=count, timeout=patience)
-            return
-        except NoAnswer:
-            print(f"press {count} was not answered within {patience / 1000:.0f} s")
-    raise RuntimeError("the panel does not answer")
 
 
 def in_the_browser(times: int) -> dict[str, list[float]]:
