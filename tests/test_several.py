@@ -84,7 +84,10 @@ def test_an_interrupt_ends_all(two):
     assert multiprocessing.active_children() == []
 
 
-def test_threads_are_as_before(cores):
+def test_threads_and_random_numbers_are_as_before(cores):
     before = torch.get_num_threads()
-    training.side_by_side(lambda *_: torch.get_num_threads(), twins(), progress=False)
-    assert torch.get_num_threads() == before
+    nets = twins()
+    state = torch.get_rng_state()
+    seen = training.side_by_side(lambda *_: torch.get_num_threads(), nets, progress=False)
+    assert (set(seen.values()), torch.get_num_threads()) == ({1}, before)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -66,7 +66,8 @@ def side_by_side(
 def _in_processes(
     work: Callable[[Key, nn.Module], Any], nets: Mapping[Key, nn.Module], at_once: int, bar: Progress
 ) -> dict[Key, Any]:
-    make_optimizer(nn.Linear(1, 1), Config())  # PyTorch imports seconds' worth of itself at the first one
+    # PyTorch imports seconds' worth of itself at the first optimiser: once, here; no random number is drawn
+    make_optimizer(nn.BatchNorm1d(1), Config())
     found, left, running = {}, list(nets), {}
     try:
         while left or running:
@@ -99,19 +100,18 @@ def _answer(pipe: Connection, work: Callable[[Key, nn.Module], Any], key: Key, n
     """Train in the copy, and send what came of it: an error, or what was returned and the weights."""
     torch.set_num_threads(1)
     weights = io.BytesIO()
-    try:
-        answer = None, work(key, net)
-        torch.save(net.state_dict(), weights)
-    except Exception as error:
-        error.add_note(f"while {key} was trained:\n{traceback.format_exc()}")
-        answer = error, None
-    with suppress(BrokenPipeError, KeyboardInterrupt):  # then nobody waits for it any more
+    with suppress(KeyboardInterrupt, BrokenPipeError):  # nobody waits for it any more
+        try:
+            answer = None, work(key, net)
+            torch.save(net.state_dict(), weights)
+        except Exception as error:
+            error.add_note(f"while {key} was trained:\n{traceback.format_exc()}")
+            answer = error, None
         try:
             pipe.send(answer)
-        except (AttributeError, TypeError, RuntimeError) as error:
-            pipe.send(
-                (TypeError(f"what came of {key} cannot be handed over ({error}): return numbers"), None)
-            )
+        except Exception as error:  # what cannot be copied says so in many ways
+            told = f"what came of {key} cannot be handed over ({error}); let work return plain numbers"
+            pipe.send((TypeError(told), None))
         pipe.send_bytes(weights.getvalue())
 
 
