@@ -15,6 +15,8 @@ import torch
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 
+_forked = False  # whether this process is held to one thread
+
 
 def device(name: str = "auto") -> torch.device:
     """Return the device to compute on: CUDA, else Apple's MPS, else the CPU.
@@ -115,14 +117,24 @@ def threads(num: int) -> Iterator[None]:
     busy each of them waits for that core: what takes 5 ms on one thread took 170 on two.
 
     Args:
-        num: 1 or more.
+        num: 1 or more; after :func:`hold_to_one_thread` it counts as 1.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(num)
+    torch.set_num_threads(1 if _forked else num)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def hold_to_one_thread() -> None:
+    """Let PyTorch compute on one thread from now on, whatever :func:`threads` is asked for.
+
+    A forked process calls it first: it has none of OpenMP's threads, and would wait for them for ever.
+    """
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
 
 
 def idle_threads(seconds: float = 0.05) -> int:

@@ -33,15 +33,28 @@ def trained(seed, net):
     return history.best["loss"]
 
 
-def test_each_network_ends_as_if_trained_alone(cores):
+def test_each_network_ends_as_if_trained_alone(cores, monkeypatch):
     nets = {seed: network(seed=seed) for seed in range(3)}
     losses = training.side_by_side(trained, nets, progress=False)
+    monkeypatch.setattr(runtime, "idle_threads", lambda: 1)
     with runtime.threads(1):
         for seed, net in nets.items():
             alone = network(seed=seed)
             assert trained(seed, alone) == losses[seed]
             assert same(alone, net)
     assert list(losses) == [0, 1, 2]
+
+
+def test_many_threads_before_the_fork_or_asked_for_after_it_do_no_harm(two):
+    torch.set_num_threads(2)
+    torch.randn(600, 600) @ torch.randn(600, 600)  # OpenMP has threads now, and a fork has none of them
+
+    def work(*_):
+        with runtime.threads(2):  # as a training does that goes on with the threads it began with
+            return float((torch.randn(10**6) + 1).sum()), torch.get_num_threads()
+
+    found = training.side_by_side(work, twins(), progress=False)
+    assert [threads for _, threads in found.values()] == [1, 1]
 
 
 def test_they_do_run_at_the_same_time(two):

@@ -98,7 +98,7 @@ def _begun(work: Callable[[Key, nn.Module], Any], key: Key, net: nn.Module) -> t
 
 def _answer(pipe: Connection, work: Callable[[Key, nn.Module], Any], key: Key, net: nn.Module) -> None:
     """Train in the copy, and send what came of it: an error, or what was returned and the weights."""
-    torch.set_num_threads(1)
+    runtime.hold_to_one_thread()
     weights = io.BytesIO()
     with suppress(KeyboardInterrupt, BrokenPipeError):  # nobody waits for it any more
         try:
