@@ -46,8 +46,8 @@ def test_each_network_ends_as_if_trained_alone(cores, monkeypatch):
 
 
 def test_many_threads_before_the_fork_or_asked_for_after_it_do_no_harm(two):
-    torch.set_num_threads(2)
-    torch.randn(600, 600) @ torch.randn(600, 600)  # OpenMP has threads now, and a fork has none of them
+    with runtime.threads(2):  # now OpenMP has threads, and a fork has none of them
+        _ = torch.randn(600, 600) @ torch.randn(600, 600), torch.randn(10**6) + 1
 
     def work(*_):
         with runtime.threads(2):  # as a training does that goes on with the threads it began with
