@@ -15,7 +15,7 @@ import torch
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 
-_forked = False  # whether this process is held to one thread
+_one_thread_only = False  # whether this process is held to one thread
 
 
 def device(name: str = "auto") -> torch.device:
@@ -120,7 +120,7 @@ def threads(num: int) -> Iterator[None]:
         num: 1 or more; after :func:`hold_to_one_thread` it counts as 1.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if _forked else num)
+    torch.set_num_threads(1 if _one_thread_only else num)
     try:
         yield
     finally:
@@ -132,8 +132,8 @@ def hold_to_one_thread() -> None:
 
     A forked process calls it first: it has none of OpenMP's threads, and would wait for them for ever.
     """
-    global _forked
-    _forked = True
+    global _one_thread_only
+    _one_thread_only = True
     torch.set_num_threads(1)
 
 
