@@ -31,6 +31,8 @@ TARGETS = ("labels", "valence_arousal", "distribution")
 _ORDER, _SIDE = 0, 1
 _WARP, _LIGHT, _ERASE = slice(2, 8), slice(8, 10), slice(10, 15)
 
+_AHEAD = 64  # batches whose chances are drawn at once: a hundred small operations, too many for each of them
+
 
 class Faces(Protocol):
     """What batches are made from; see ``datasets.FaceSet`` for shapes and units."""
@@ -197,8 +199,17 @@ class Batches:
         """
         order, size = self.order(epoch), self.batch_size
         cuts = [order[step * size : (step + 1) * size][self.share] for step in range(start, len(self))]
-        for index, pixels in self._ahead(cuts):
-            yield self._made(pixels, index, epoch)
+        for (index, pixels), chances in zip(self._ahead(cuts), self._chances(cuts, epoch), strict=True):
+            yield self._made(pixels, index, chances)
+
+    def _chances(self, cuts: list[Tensor], epoch: int) -> Iterator[Tensor | None]:
+        """Yield for each index what is drawn for its samples, or None where nothing is."""
+        for start in range(0, len(cuts), _AHEAD):
+            some = cuts[start : start + _AHEAD]
+            if self.augment is None:
+                yield from [None] * len(some)
+            else:
+                yield from drawn(self.seed, epoch, torch.cat(some)).split([len(index) for index in some])
 
     def _ahead(self, cuts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield each index with its pixels; what lies on disk is read while the batch before is worked on."""
@@ -223,15 +234,15 @@ class Batches:
             index: int64 ``[B]``, which samples.
             epoch: decides the augmentation.
         """
-        [(_, pixels)] = self._ahead([index])
-        return self._made(pixels, index, epoch)
+        [(_, pixels)], [chances] = self._ahead([index]), self._chances([index], epoch)
+        return self._made(pixels, index, chances)
 
-    def _made(self, pixels: Tensor, index: Tensor, epoch: int) -> Batch:
+    def _made(self, pixels: Tensor, index: Tensor, chances: Tensor | None) -> Batch:
         images = pixels
         if not pixels.is_floating_point():
             images = normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1))
-            if self.augment is not None:
-                images = augmented(images, self.augment, self.seed, epoch, index)
+            if chances is not None:
+                images = _changed(images, self.augment, chances)
         return Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
 
 
@@ -284,6 +295,20 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
+def drawn(seed: int, epoch: int, samples: Tensor) -> Tensor:
+    """Return what chance decides about samples in an epoch, float32 ``[B, 15]`` in [0, 1).
+
+    Args:
+        seed: from 0 to 2**32 - 1.
+        epoch: from 0; the number that mirrors a sample is 1 in every second epoch, else 0.
+        samples: int64 ``[B]``, the samples' ids.
+    """
+    chances = random_bits(seed, epoch, samples, range(_ERASE.stop)).float() / 2**32
+    start = random_bits(seed, 0, samples, [_SIDE]).squeeze(1)  # epoch 0: where the alternation begins
+    chances[:, _SIDE] = ((start + epoch) % 2).float()
+    return chances
+
+
 def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: Tensor) -> Tensor:
     """Return the images changed as ``augment`` says, each by what is drawn for (seed, epoch, sample).
 
@@ -294,17 +319,19 @@ def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: 
         epoch: from 0; a sample that was mirrored in one epoch is not in the next.
         samples: int64 ``[B]``, the samples' ids.
     """
-    draws = random_bits(seed, epoch, samples, range(_ERASE.stop)).float() / 2**32
-    side = random_bits(seed, 0, samples, [_SIDE]).squeeze(1)  # epoch 0: the start of the alternation
-    mirrored = ((side + epoch) % 2 == 1) & augment.flip
-    images = _warp(images, augment, draws[:, _WARP] * 2 - 1, mirrored)
-    images = _light(images, augment, draws[:, _LIGHT] * 2 - 1)
-    return _erase(images, augment, draws[:, _ERASE])
+    return _changed(images, augment, drawn(seed, epoch, samples))
+
+
+def _changed(images: Tensor, augment: Augment, chances: Tensor) -> Tensor:
+    mirrored = (chances[:, _SIDE] == 1) & augment.flip
+    images = _warp(images, augment, chances[:, _WARP] * 2 - 1, mirrored)
+    images = _light(images, augment, chances[:, _LIGHT] * 2 - 1)
+    return _erase(images, augment, chances[:, _ERASE])
 
 
 def _warp(images: Tensor, augment: Augment, draws: Tensor, mirrored: Tensor) -> Tensor:
-    if not (augment.flip or augment.rotation or augment.translation or augment.scale or augment.perspective):
-        return images
+    if not (augment.rotation or augment.translation or augment.scale or augment.perspective):
+        return torch.where(mirrored[:, None, None, None], images.flip(-1), images) if augment.flip else images
     homography = _homography(augment, draws, mirrored)
     height, width = images.shape[-2:]
     y, x = torch.meshgrid(_pixel_centres(height, images), _pixel_centres(width, images), indexing="ij")

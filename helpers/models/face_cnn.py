@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 from torch.nn import functional
 
@@ -125,15 +128,18 @@ class LocalContrast(nn.Module):
             return centred / (spread + 0.125)  # eight levels of grey: less is noise
 
     def _blurred(self, images: torch.Tensor) -> torch.Tensor:
-        down, across = (self._matrix(size).to(images) for size in images.shape[2:])
+        down, across = (torch.from_numpy(_blur(size, self.radius)).to(images) for size in images.shape[2:])
         return down.T @ images @ across  # one matrix a side: faster than to slide a box
 
-    def _matrix(self, size: int) -> torch.Tensor:
-        rows, around = torch.eye(size, dtype=torch.float64)[None], 2 * self.radius + 1
-        for _ in range(2):
-            edged = functional.pad(rows, (self.radius, self.radius), mode="reflect")
-            rows = functional.avg_pool1d(edged, around, stride=1)
-        return rows[0]
+
+@functools.cache  # of NumPy's arrays: a tensor that is kept while a network is being exported is none
+def _blur(size: int, radius: int) -> np.ndarray:
+    """Return the matrix ``[size, size]`` that averages a row over a box, twice, mirrored at its ends."""
+    rows = np.eye(size)
+    for _ in range(2):
+        edged = np.pad(rows, ((0, 0), (radius, radius)), mode="reflect")
+        rows = sliding_window_view(edged, 2 * radius + 1, axis=1).mean(axis=-1)
+    return rows
 
 
 def _block(in_channels: int, out_channels: int, convs: int, pool: bool, pool_first: bool) -> nn.Sequential:
