@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ MEAN, STD = 0.5, 0.25
 
 TARGETS = ("labels", "valence_arousal", "distribution")
 """The fields of a face set that a batch carries to the loss."""
+
+Bits = TypeVar("Bits", int, Tensor)
 
 # which of a sample's random numbers decides what
 _ORDER, _SIDE = 0, 1
@@ -287,7 +289,19 @@ def random_bits(seed: int, epoch: int, samples: Tensor, draws: Sequence[int]) ->
     return _mix(_mix(key ^ samples)[:, None] ^ torch.tensor(draws, device=samples.device))
 
 
-def _mix(x: Tensor) -> Tensor:
+def random_number(seed: int, epoch: int, sample: int, draw: int) -> int:
+    """Return one number of :func:`random_bits`, without a tensor: for what is asked at every step.
+
+    Args:
+        seed: from 0 to 2**32 - 1.
+        epoch: from 0 to 2**32 - 1.
+        sample: from 0 to 2**32 - 1.
+        draw: which of the sample's numbers.
+    """
+    return _mix(_mix(_mix(_mix(seed) ^ epoch) ^ sample) ^ draw)
+
+
+def _mix(x: Bits) -> Bits:
     low = 0xFFFFFFFF
     x = (x + 0x9E3779B9) & low  # so that zero is no fixed point
     x = (x ^ (x >> 16)) * 0x7FEB352D & low

@@ -109,6 +109,23 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_device(seed: int, where: torch.device) -> None:
+    """Seed PyTorch's random numbers of the CPU and of the kind of device that is used.
+
+    ``torch.manual_seed`` seeds every kind there could be, and for each that is not in use it writes down the
+    whole stack of calls: 0.6 ms a step in a notebook, where a small network takes 16.
+
+    Args:
+        seed: any integer from 0 to 2**32 - 1.
+        where: the device.
+    """
+    torch.default_generator.manual_seed(seed)
+    if where.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+    elif where.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def threads(num: int) -> Iterator[None]:
     """Let PyTorch compute on so many threads meanwhile.

@@ -37,6 +37,8 @@ def test_random_bits_are_the_published_mixer():
     key = lowbias32(lowbias32(3) ^ 5)
     expected = [[lowbias32(lowbias32(key ^ sample) ^ draw) for draw in (0, 2)] for sample in (0, 7, 40_000)]
     assert bits == expected
+    one_by_one = [[batches.random_number(3, 5, sample, draw) for draw in (0, 2)] for sample in (0, 7, 40_000)]
+    assert one_by_one == expected
 
 
 def test_random_bits_are_uniform_and_uncorrelated():

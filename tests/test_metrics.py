@@ -134,7 +134,7 @@ def test_calibration_of_a_forecaster_who_is_right_as_often_as_he_says():
 def test_softmax_equals_torch_and_survives_huge_logits():
     logits = np.random.default_rng(0).normal(size=(50, 7)) * 30
     expected = torch.from_numpy(logits).log_softmax(dim=-1).numpy()
-    # near log 1 = 0 the sum of exponentials, 1 + little, rounds at 2^-52, up or down as the exp of each chip has it
+    # a sum of exponentials that is 1 + little rounds at 2^-52, which each chip's exp does in its own way
     np.testing.assert_allclose(metrics.log_softmax(logits), expected, rtol=1e-9, atol=2.0**-51)
     np.testing.assert_allclose(metrics.softmax(np.float32([[1e4, 0.0, -1e4]])), [[1, 0, 0]])
 

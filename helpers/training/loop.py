@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from helpers import runtime
-from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_bits
+from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_number
 from helpers.training import distributed, guard
 from helpers.training.config import Config, lr_factor, make_optimizer
 from helpers.training.convolution import small_maps
@@ -358,8 +358,7 @@ class _Loop:
         return lr
 
     def _seed_dropout(self, part: int) -> None:
-        bits = random_bits(self.config.seed, self.epoch, torch.tensor([self.step]), [_STEP + part])
-        torch.manual_seed(int(bits))
+        runtime.seed_device(random_number(self.config.seed, self.epoch, self.step, _STEP + part), self.where)
 
     def _check(self, loss: Tensor, batch: Batch, lr: float) -> None:
         """Raise before a step that would spoil the weights; on a GPU, where nothing waits, a step later."""
