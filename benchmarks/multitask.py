@@ -94,26 +94,10 @@ def learned() -> losses.Loss:
 NUMBERS = ("valence", "arousal")
 
 
-def small(heads: Mapping[str, int]) -> torch.nn.Module:
-    """Return the network of the notebook.
-
-    Args:
-        heads: name to outputs.
-    """
-    return models.create("face-cnn", heads, stem="unshuffle", dropout=0.2)
-
-
-LARGE = {"contrast": 4, "stem": "unshuffle", "widths": (32, 64, 128), "convs": 2, "pool_first": True}
-LARGE |= {"readout": "grid", "head_width": 256, "dropout": 0.0}
-
-
-def large(heads: Mapping[str, int]) -> torch.nn.Module:
-    """Return one with twice as many layers, behind local contrast; its dense layer knows what lies where.
-
-    Args:
-        heads: name to outputs.
-    """
-    return models.create("face-cnn", heads, **LARGE)
+NARROW = {"stem": "unshuffle", "widths": (16, 32, 64), "pool_first": True, "dropout": 0.1}
+NARROW |= {"contrast": 4, "readout": "grid"}
+DEEP = NARROW | {"widths": (32, 64, 128), "convs": 2, "head_width": 256, "dropout": 0.0}
+"""The face-cnn of the notebook's comparisons, and one twice as wide and deep for longer trainings."""
 
 
 RUNS = {
@@ -134,7 +118,7 @@ class Part(NamedTuple):
 
     Args:
         runs: name to (loss, heads, augmentation).
-        network: makes one from its heads.
+        network: options of face-cnn.
         faces: to draw.
         epochs: passes over them.
         config: how to train, but for epochs, augmentation and seed.
@@ -142,7 +126,7 @@ class Part(NamedTuple):
     """
 
     runs: dict[str, tuple]
-    network: Callable[[Mapping[str, int]], torch.nn.Module]
+    network: Mapping[str, object]
     faces: int
     epochs: int
     config: training.Config = CONFIG
@@ -150,8 +134,8 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "comparisons": Part(RUNS, small, 2500, 6),
-    "longer": Part(LONGER, large, 40_000, 8, replace(CONFIG, lr=3e-3), with_units),
+    "comparisons": Part(RUNS, NARROW, 2500, 6),
+    "longer": Part(LONGER, DEEP, 40_000, 8, replace(CONFIG, lr=3e-3), with_units),
 }
 PARTS["shorter"] = PARTS["longer"]._replace(faces=10_000)
 
@@ -182,7 +166,7 @@ def train(
     """
     make_loss, heads, augment = run
     torch.manual_seed(seed)
-    model = part.network(heads)
+    model = models.create("face-cnn", heads, **part.network)
     config, started = replace(part.config, epochs=epochs, augment=augment, seed=seed), time.process_time()
     ready = map(part.prepared, sets)
     training.fit(model, *ready, make_loss(), scores_of(heads), config, progress=False)
@@ -345,7 +329,8 @@ def circumstances(
         "command": shlex.join(["python", "-m", "benchmarks.multitask", *words]),
         "machine": runtime.machine(),
         "faces": {"train": len(sets[0]), "validation": len(sets[1]), "judged": len(judged)},
-        "parameters": models.num_parameters(part.network(HEADS)),
+        "network": dict(part.network),
+        "parameters": models.num_parameters(models.create("face-cnn", HEADS, **part.network)),
         "config": config,
         "floor": floor(judged),
         "ceiling": ceiling(judged),
