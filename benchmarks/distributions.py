@@ -3,6 +3,7 @@
     python -m benchmarks.distributions ferplus --data FOLDER [--faces 8000] [--epochs 4] [--seeds 3]
     python -m benchmarks.distributions synthetic [--faces 10000] [--epochs 8] [--seeds 3]
     python -m benchmarks.distributions longer [--faces 40000] [--epochs 4] [--seeds 3]
+    python -m benchmarks.distributions cycles [--faces 400000] [--epochs 4] [--seeds 2] --runs FOLDER
     python -m benchmarks.distributions limits [--faces 3000] [--epochs 4]
 
 The first two parts compare the losses on real and on drawn faces: all networks learn from the shares of ten
@@ -11,6 +12,9 @@ faces by the loss that was trained.
 
 The others ask how much of the way from the class shares to the best possible divergence a network goes on
 drawn faces. "longer" trains one loss for longer, with a better network that foretells the action units, too.
+"cycles" trains one network on ten times as many faces: it lets the learning rate rise and fall as often as
+there are seeds, keeps the network at the end of each cycle, and averages their answers (Huang et al. 2017,
+arXiv 1704.00109).
 "limits" asks what holds it back: it trains the same network with more and fewer faces, on faces that are
 easier to read, and on the exact p in place of votes, and one that is told how far each face moves. Writes
 data/results/distributions_<part>.json, anew after each training.
@@ -24,13 +28,16 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 
+from benchmarks import multitask
 from helpers import datasets, emotions, faces, files, losses, metrics, models, runtime, training
 from helpers.batches import Augment
 from helpers.faces import people, truth
@@ -45,11 +52,13 @@ CONFIG = training.Config(
     augment=Augment(rotation=8, translation=0.06, scale=0.08, brightness=0.1, contrast=0.2, erasing=0),
 )
 LONGER = replace(CONFIG, augment=CONFIG.augment.scaled(0.5))
+MANY = replace(CONFIG, lr=3e-3, augment=CONFIG.augment.scaled(0))  # among so many faces none comes often
+COOLER = 2 / 3  # highest learning rate of a cycle, as a share of that of the cycle before
 UNITS = 20.0  # weight of the squared error of the action units beside the divergence
 JUDGED_SEED = 1_000_002  # of the drawn faces that are scored: other people than any trained or tried on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
 DEFAULTS = {"ferplus": (8000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (40_000, 4, 3)}
-DEFAULTS["limits"] = (3000, 4, 1)
+DEFAULTS |= {"cycles": (400_000, 4, 2), "limits": (3000, 4, 1)}
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
 
 
@@ -277,27 +286,42 @@ def with_units(faces: datasets.FaceSet) -> datasets.FaceSet:
 
 
 def learn(
-    parts: tuple[datasets.FaceSet, ...], divergence: losses.Divergence, seed: int, epochs: int
-) -> tuple[torch.nn.Module, float]:
-    """Return the better network, which foretells the action units as well, and the CPU seconds it took.
+    model: torch.nn.Module,
+    parts: Iterable[datasets.FaceSet],
+    divergence: losses.Divergence,
+    config: training.Config,
+    run: training.Run | None = None,
+) -> float:
+    """Train a network that foretells the action units as well; return the CPU seconds it took.
 
     Args:
+        model: with heads "labels" and "units".
         parts: training and validation faces, drawn.
         divergence: from the distribution.
-        seed: of weights, order and augmentation.
-        epochs: passes over the training faces.
+        config: how to train.
+        run: keeps the training, or None.
     """
 
     def loss(outputs: losses.Outputs, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
         missed = (outputs["units"] - targets["valence_arousal"]).square().mean()
         return divergence(outputs["labels"], targets["distribution"]) + UNITS * missed
 
+    started = time.process_time()
+    training.fit(model, *map(with_units, parts), loss, {}, config, run=run, progress=False)
+    return time.process_time() - started
+
+
+def better(classes: tuple[str, ...], seed: int, **options: object) -> torch.nn.Module:
+    """Return the better network, with a head for the distribution and one for the action units.
+
+    Args:
+        classes: names in label order.
+        seed: of the weights.
+        options: of "face-cnn-fast".
+    """
     torch.manual_seed(seed)
-    heads = {"labels": len(parts[0].classes), "units": len(faces.ACTION_UNITS)}
-    model = models.create("face-cnn-fast", heads, contrast=4, **BETTER)
-    started, config = time.process_time(), replace(LONGER, epochs=epochs, seed=seed)
-    training.fit(model, *map(with_units, parts), loss, {}, config, progress=False)
-    return model, time.process_time() - started
+    heads = {"labels": len(classes), "units": len(faces.ACTION_UNITS)}
+    return models.create("face-cnn-fast", heads, **{"contrast": 4} | options)
 
 
 def longer(options: argparse.Namespace, record: dict) -> None:
@@ -317,7 +341,8 @@ def longer(options: argparse.Namespace, record: dict) -> None:
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, parts), strict=True))
     answers = []
     for seed in range(options.seeds):
-        model, seconds = learn(parts[:2], losses.divergences(classes)[options.loss], seed, options.epochs)
+        model, config = better(classes, seed, **BETTER), replace(LONGER, epochs=options.epochs, seed=seed)
+        seconds = learn(model, parts[:2], losses.divergences(classes)[options.loss], config)
         outputs = training.predict(model, judged, tta="flip")
         answers.append(metrics.softmax(outputs["labels"]))
         record["cpu_seconds"].append(seconds)
@@ -329,6 +354,46 @@ def longer(options: argparse.Namespace, record: dict) -> None:
         record["units_explained"] = explained(judged.action_units, outputs["units"])
         write(options, record)
         tell(f"{options.loss} {seed}: {record['ways'][-1]:.3f}", record["result"]["seeds"][-1], seconds)
+
+
+def cycles(options: argparse.Namespace, record: dict) -> None:
+    """Train one network in cycles on many faces, and write how far it gets after each, and all together.
+
+    A cycle whose folder has all its epochs is not trained again.
+
+    Args:
+        options: of the command line.
+        record: to which the results are added.
+    """
+    every = datasets.load("synthetic", options.data, num_faces=options.faces)
+    judged = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED)
+    known, names = judged.distribution.max(axis=1).astype(np.float64), every.classes
+    parts = every.select(slice(-4000)), every.select(slice(-4000, None))  # whole people: 20 faces of each
+    parts, exact = tuple(map(learned_from_votes, parts)), judged.distribution.astype(np.float64)
+    prior = parts[0].distribution.mean(axis=0, dtype=np.float64)
+    model = better(names, 0, **multitask.DEEP)
+    record |= {"network": multitask.DEEP, "parameters": models.num_parameters(model), "loss": options.loss}
+    record["faces"] = dict(zip(("train", "validation", "judged"), map(len, (*parts, judged)), strict=True))
+    record["accuracy_best_possible"] = list(astuple(metrics.bootstrap(np.mean, known, groups=judged.subject)))
+    record["cycles"], answers = [], []
+    for cycle in range(options.seeds):
+        run = training.Run(Path(options.runs) / f"cycle_{cycle}")
+        config = replace(MANY, epochs=options.epochs, lr=MANY.lr * COOLER**cycle, seed=cycle)
+        history = run.folder / "history.csv"
+        if not history.exists() or len(pd.read_csv(history)) < options.epochs:
+            learn(model, parts, losses.divergences(names)[options.loss], config, run)
+        training.load_weights(model, run.best)
+        outputs = training.predict(model, judged, tta="flip")
+        answers.append(metrics.softmax(outputs["labels"]))
+        found = {"lr": config.lr, "seconds": float(pd.read_csv(history)["seconds"].sum())}
+        for name, q in (("alone", answers[-1]), ("together", np.mean(answers, axis=0))):
+            right = 1.0 * (q.argmax(axis=1) == judged.labels)
+            scores = {"accuracy": metrics.bootstrap(np.mean, right, groups=judged.subject)}
+            scores["way"] = way(exact, q, prior, judged.subject)
+            found[name] = {key: list(astuple(score)) for key, score in scores.items()}
+        record["cycles"].append(found | {"units_explained": explained(judged.action_units, outputs["units"])})
+        write(options, record)
+        print(f"cycle {cycle}", found, flush=True)
 
 
 def explained(units: np.ndarray, foretold: np.ndarray) -> dict[str, float]:
@@ -377,7 +442,8 @@ def gone(train: datasets.FaceSet, judged: datasets.FaceSet, epochs: int, exact: 
     """
     parts = train.splits(test=0.0)[:2]
     parts = parts if exact else tuple(map(learned_from_votes, parts))
-    model, seconds = learn(parts, losses.kl_divergence, 0, epochs)
+    model = better(train.classes, 0, **BETTER)
+    seconds = learn(model, parts, losses.kl_divergence, replace(LONGER, epochs=epochs))
     outputs = training.predict(model, judged, tta="flip")
     prior = train.distribution.mean(axis=0, dtype=np.float64)
     found = way(
@@ -482,10 +548,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--faces", type=int, help="to learn from")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int)
-    parser.add_argument("--loss", default="kl", help="of the longer training")
+    parser.add_argument("--loss", default="kl", help="of the longer trainings")
+    parser.add_argument("--runs", help="folder that keeps each cycle")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", help="file to write")
     options = parser.parse_args()
+    if options.part == "cycles" and not options.runs:
+        parser.error("cycles needs --runs, a folder that keeps each cycle")
     for name, value in zip(("faces", "epochs", "seeds"), DEFAULTS[options.part], strict=True):
         setattr(options, name, getattr(options, name) or value)
     options.out = options.out or f"data/results/distributions_{options.part}.json"
@@ -496,19 +565,18 @@ def main() -> None:
     """Compare the losses, or train one for longer."""
     options = arguments()
     torch.set_num_threads(options.threads)
-    words = ["FOLDER" if word == options.data else word for word in sys.argv[1:]]
+    words = ["FOLDER" if word in (options.data, options.runs) else word for word in sys.argv[1:]]
+    base = {"longer": LONGER, "limits": LONGER, "cycles": MANY}.get(options.part, CONFIG)
     record = {
         "set": "ferplus" if options.part == "ferplus" else "synthetic",
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "-m", "benchmarks.distributions", *words]),
         "machine": runtime.machine(),
         "network": NETWORK,
-        "config": asdict(
-            replace(LONGER if options.part in ("longer", "limits") else CONFIG, epochs=options.epochs)
-        ),
+        "config": asdict(replace(base, epochs=options.epochs)),
         "targets": "shares of the votes",
     }
-    {"longer": longer, "limits": limits}.get(options.part, compare)(options, record)
+    {"longer": longer, "cycles": cycles, "limits": limits}.get(options.part, compare)(options, record)
 
 
 if __name__ == "__main__":
