@@ -367,33 +367,51 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
     """
     every = datasets.load("synthetic", options.data, num_faces=options.faces)
     judged = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED)
-    known, names = judged.distribution.max(axis=1).astype(np.float64), every.classes
     parts = every.select(slice(-4000)), every.select(slice(-4000, None))  # whole people: 20 faces of each
-    parts, exact = tuple(map(learned_from_votes, parts)), judged.distribution.astype(np.float64)
+    parts = tuple(map(learned_from_votes, parts))
     prior = parts[0].distribution.mean(axis=0, dtype=np.float64)
-    model = better(names, 0, **multitask.DEEP)
+    model = better(every.classes, 0, **multitask.DEEP)
     record |= {"network": multitask.DEEP, "parameters": models.num_parameters(model), "loss": options.loss}
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, (*parts, judged)), strict=True))
-    record["accuracy_best_possible"] = list(astuple(metrics.bootstrap(np.mean, known, groups=judged.subject)))
-    record["cycles"], answers = [], []
+    record |= {"best possible": multitask.ceiling(judged), "cycles": []}
+    told = []
     for cycle in range(options.seeds):
         run = training.Run(Path(options.runs) / f"cycle_{cycle}")
         config = replace(MANY, epochs=options.epochs, lr=MANY.lr * COOLER**cycle, seed=cycle)
         history = run.folder / "history.csv"
         if not history.exists() or len(pd.read_csv(history)) < options.epochs:
-            learn(model, parts, losses.divergences(names)[options.loss], config, run)
+            learn(model, parts, losses.divergences(every.classes)[options.loss], config, run)
         training.load_weights(model, run.best)
         outputs = training.predict(model, judged, tta="flip")
-        answers.append(metrics.softmax(outputs["labels"]))
+        told.append((metrics.softmax(outputs["labels"]), outputs["units"]))
         found = {"lr": config.lr, "seconds": float(pd.read_csv(history)["seconds"].sum())}
-        for name, q in (("alone", answers[-1]), ("together", np.mean(answers, axis=0))):
-            right = 1.0 * (q.argmax(axis=1) == judged.labels)
-            scores = {"accuracy": metrics.bootstrap(np.mean, right, groups=judged.subject)}
-            scores["way"] = way(exact, q, prior, judged.subject)
-            found[name] = {key: list(astuple(score)) for key, score in scores.items()}
-        record["cycles"].append(found | {"units_explained": explained(judged.action_units, outputs["units"])})
+        found["alone"] = gone_after(judged, prior, *told[-1])
+        found["together"] = gone_after(
+            judged, prior, *(np.mean(each, axis=0) for each in zip(*told, strict=True))
+        )
+        found["units_explained"] = explained(judged.action_units, outputs["units"])
+        record["cycles"].append(found)
         write(options, record)
-        print(f"cycle {cycle}", found, flush=True)
+        print(f"cycle {cycle}", found["alone"], found["together"], sep="\n  ", flush=True)
+
+
+def gone_after(judged: datasets.FaceSet, prior: np.ndarray, q: np.ndarray, units: np.ndarray) -> dict:
+    """Return how far answers go: way, accuracy, and CCC of the valence and arousal that follow from units.
+
+    Args:
+        judged: the faces, with the exact p.
+        prior: class shares, ``[K]``.
+        q: predicted, ``[N, K]``.
+        units: foretold, ``[N, 17]``.
+    """
+    who, right = judged.subject, 1.0 * (q.argmax(axis=1) == judged.labels)
+    scores = {"way": way(judged.distribution.astype(np.float64), q, prior, who)}
+    scores["accuracy"] = metrics.bootstrap(np.mean, right, groups=who)
+    said = faces.valence_arousal(torch.tensor(units).clamp(0, 1)).numpy()
+    for i, name in enumerate(("valence", "arousal")):
+        score = metrics.bootstrap(metrics.ccc, judged.valence_arousal[:, i], said[:, i], groups=who)
+        scores[f"CCC {name}"] = score
+    return {name: list(astuple(score)) for name, score in scores.items()}
 
 
 def explained(units: np.ndarray, foretold: np.ndarray) -> dict[str, float]:

@@ -238,6 +238,42 @@ def test_a_changed_row_is_read_as_python_reads_it_or_refused(seed, places, junk)
         np.testing.assert_array_equal(fer2013.parse_pixels(bytes(text)), expected)
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 19),
+            st.integers(0, 9000),
+            st.sampled_from([b"", b" ", b"0", b"7", b"-", b" 3 ", b"\t"]),
+        ),
+        max_size=6,
+    ),
+)
+def test_rows_parsed_at_once_are_those_parsed_one_by_one(seed, changes, tmp_path_factory):
+    rng = np.random.default_rng(seed)
+    texts = [words(row).encode() for row in rng.integers(0, 256, (20, 2304))]  # more than a block holds
+    for row, place, put in changes:
+        text, place = texts[row], place % len(texts[row])
+        texts[row] = text[:place] + put + text[place + 1 :]
+    path = tmp_path_factory.mktemp("rows") / "fer2013.csv"
+    path.write_bytes(HEADER.encode() + b"\n" + b"\n".join(b"3," + text + b",Training" for text in texts))
+    expected = {number: strictly(text) for number, text in enumerate(texts, start=2)}
+    table = fer2013.read_csv(path)
+    assert [rejected.row for rejected in table.rejected] == [n for n, row in expected.items() if row is None]
+    np.testing.assert_array_equal(table.row, [n for n, row in expected.items() if row is not None])
+    for number, image in zip(table.row, table.images, strict=True):
+        np.testing.assert_array_equal(image.ravel(), expected[number])
+
+
+def test_too_few_pixels_in_one_row_and_too_many_in_the_next_are_both_refused(tmp_path):
+    rows = [words([7] * num) for num in (2304, 2303, 2305, 2304)]
+    path = tmp_path / "fer2013.csv"
+    path.write_text("\n".join([HEADER.strip(), *(f"3,{row},Training" for row in rows)]))
+    table = fer2013.read_csv(path)
+    reasons = [(rejected.row, rejected.reason) for rejected in table.rejected]
+    assert reasons == [(3, "2303 pixels instead of 2304"), (4, "2305 pixels instead of 2304")]
+
+
 # --- FER2013, image folders
 
 
