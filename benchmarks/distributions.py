@@ -12,9 +12,8 @@ faces by the loss that was trained.
 
 The others ask how much of the way from the class shares to the best possible divergence a network goes on
 drawn faces. "longer" trains one loss for longer, with a better network that foretells the action units, too.
-"cycles" trains one network on ten times as many faces: it lets the learning rate rise and fall as often as
-there are seeds, keeps the network at the end of each cycle, and averages their answers (Huang et al. 2017,
-arXiv 1704.00109).
+"cycles" trains one network on ten times as many faces, and lets the learning rate rise and fall as often as
+there are seeds, each time a little lower (warm restarts; Loshchilov and Hutter 2017, arXiv 1608.03983).
 "limits" asks what holds it back: it trains the same network with more and fewer faces, on faces that are
 easier to read, and on the exact p in place of votes, and one that is told how far each face moves. Writes
 data/results/distributions_<part>.json, anew after each training.
@@ -357,7 +356,7 @@ def longer(options: argparse.Namespace, record: dict) -> None:
 
 
 def cycles(options: argparse.Namespace, record: dict) -> None:
-    """Train one network in cycles on many faces, and write how far it gets after each, and all together.
+    """Train one network in cycles on many faces, and write how far it gets after each.
 
     A cycle whose folder has all its epochs is not trained again.
 
@@ -374,7 +373,6 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
     record |= {"network": multitask.DEEP, "parameters": models.num_parameters(model), "loss": options.loss}
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, (*parts, judged)), strict=True))
     record |= {"best possible": multitask.ceiling(judged), "cycles": []}
-    told = []
     for cycle in range(options.seeds):
         run = training.Run(Path(options.runs) / f"cycle_{cycle}")
         config = replace(MANY, epochs=options.epochs, lr=MANY.lr * COOLER**cycle, seed=cycle)
@@ -383,16 +381,12 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
             learn(model, parts, losses.divergences(every.classes)[options.loss], config, run)
         training.load_weights(model, run.best)
         outputs = training.predict(model, judged, tta="flip")
-        told.append((metrics.softmax(outputs["labels"]), outputs["units"]))
         found = {"lr": config.lr, "seconds": float(pd.read_csv(history)["seconds"].sum())}
-        found["alone"] = gone_after(judged, prior, *told[-1])
-        found["together"] = gone_after(
-            judged, prior, *(np.mean(each, axis=0) for each in zip(*told, strict=True))
-        )
+        found |= gone_after(judged, prior, metrics.softmax(outputs["labels"]), outputs["units"])
         found["units_explained"] = explained(judged.action_units, outputs["units"])
         record["cycles"].append(found)
         write(options, record)
-        print(f"cycle {cycle}", found["alone"], found["together"], sep="\n  ", flush=True)
+        print(f"cycle {cycle}", found, flush=True)
 
 
 def gone_after(judged: datasets.FaceSet, prior: np.ndarray, q: np.ndarray, units: np.ndarray) -> dict:
