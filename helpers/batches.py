@@ -208,7 +208,7 @@ class Batches:
         """Yield for each index what is drawn for its samples, or None where nothing is."""
         for start in range(0, len(cuts), _AHEAD):
             some = cuts[start : start + _AHEAD]
-            if self.augment is None:
+            if self.augment is None or len(self.shape) == 2:  # features stay as they are
                 yield from [None] * len(some)
             else:
                 yield from drawn(self.seed, epoch, torch.cat(some)).split([len(index) for index in some])

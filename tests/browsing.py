@@ -58,7 +58,8 @@ recipe = {"network": "face-cnn", "color": False, "batch_size": 64, "lr": 4e-3, "
 recipe |= {"schedule": "one-cycle", "warmup": 0.2, "options": {"stem": "unshuffle", "dropout": 0.2}}
 torch.manual_seed(0)
 model = models.create("face-cnn", num_classes, stem="unshuffle")
-pretrained, imagenet = models.create("face-cnn-fast", 7, widths=(16, 32, 64, 128)), None
+small = {"widths": (16, 32, 64, 128), "convs": 1, "contrast": 4}  # as notebook 04 has it
+pretrained, imagenet = models.create("face-cnn-fast", 7, **small), None
 nets = {"word alone": models.create("face-cnn", {"labels": num_classes}, stem="unshuffle")}
 reader = predictor.Predictor(model, classes)
 SCORES = {"accuracy": metrics.on_labels(metrics.accuracy)}

@@ -393,15 +393,15 @@ def test_a_score_that_is_not_a_number_is_never_the_best():
 def test_after_the_bad_face_is_out_the_training_goes_on_from_its_folder(monkeypatch, tmp_path):
     """The state of the last whole epoch stays, so what was learned is not lost."""
     with monkeypatch.context() as patch:
-        made = batches.Batches._made
+        made = batches.Batches.epoch
 
-        def breaking(self, pixels, index, epoch):
-            batch = made(self, pixels, index, epoch)
-            if self.shuffle and epoch == 2:
-                batch.images[0] = float("nan")
-            return batch
+        def breaking(self, epoch=0, start=0):
+            for batch in made(self, epoch, start):
+                if self.shuffle and epoch == 2:
+                    batch.images[0] = float("nan")
+                yield batch
 
-        patch.setattr(batches.Batches, "_made", breaking)
+        patch.setattr(batches.Batches, "epoch", breaking)
         with pytest.raises(FloatingPointError, match="epoch 3, step 1"):
             fit(Heads(), losses.on_labels(), run=tmp_path)
     model, whole = Heads(seed=4), Heads()
