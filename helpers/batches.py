@@ -211,7 +211,7 @@ class Batches:
             if self.augment is None or len(self.shape) == 2:  # features stay as they are
                 yield from [None] * len(some)
             else:
-                yield from drawn(self.seed, epoch, torch.cat(some)).split([len(index) for index in some])
+                yield from draws_of(self.seed, epoch, torch.cat(some)).split([len(index) for index in some])
 
     def _ahead(self, cuts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield each index with its pixels; what lies on disk is read while the batch before is worked on."""
@@ -309,7 +309,7 @@ def _mix(x: Bits) -> Bits:
     return x ^ (x >> 16)
 
 
-def drawn(seed: int, epoch: int, samples: Tensor) -> Tensor:
+def draws_of(seed: int, epoch: int, samples: Tensor) -> Tensor:
     """Return what chance decides about samples in an epoch, float32 ``[B, 15]`` in [0, 1).
 
     Args:
@@ -333,7 +333,7 @@ def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: 
         epoch: from 0; a sample that was mirrored in one epoch is not in the next.
         samples: int64 ``[B]``, the samples' ids.
     """
-    return _changed(images, augment, drawn(seed, epoch, samples))
+    return _changed(images, augment, draws_of(seed, epoch, samples))
 
 
 def _changed(images: Tensor, augment: Augment, chances: Tensor) -> Tensor:
