@@ -22,7 +22,7 @@ import torch
 from skimage.draw import line
 from sklearn.svm import SVC
 
-from helpers import did_you_mean, files
+from helpers import did_you_mean, files, runtime
 
 BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
 """How a block is divided by its own length; "L2-Hys" clips at 0.2 and divides again."""
@@ -41,6 +41,7 @@ MOST_IN_A_PAIR = 40_000
 """Faces of two classes that :meth:`SVM.fit` takes: their kernel fills 13 GB."""
 
 _EPS = 1e-5  # scikit-image's guard against division by zero
+_ROWS = 256  # of a kernel that are made at once
 _PIXELS_AT_ONCE = 150_000  # what one batch of this size needs stays in the processor's cache
 
 
@@ -274,7 +275,8 @@ class SVM:
 
         LIBSVM evaluates its kernel one row at a time, and once for each pair of classes that a face is in.
         Here the kernel comes from matrix products, those within a class once for all pairs, and LIBSVM gets
-        it ready made. It takes 8 bytes for each two faces of the two largest classes: 1.2 GB on FER2013.
+        it ready made, on each idle core that of another pair. Each takes 8 bytes for every two faces of the
+        two largest classes, 1.2 GB on FER2013; no more are taken at once than half the free memory holds.
 
         Args:
             features: float ``[N, D]``, for instance from :func:`hog`.
@@ -473,34 +475,61 @@ def _kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:
     return squared.clamp_(min=0).mul_(-gamma).exp_()
 
 
+def _kernel_within(a: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return the kernel of faces with one another, as LIBSVM keeps it in float32; its lower half mirrors."""
+    kernel = torch.empty(len(a), len(a))
+    for start in range(0, len(a), _ROWS):
+        end = start + _ROWS
+        kernel[start:end, start:] = _kernel(a[start:end], a[start:], gamma)
+        kernel[end:, start:end] = kernel[start:end, end:].T
+    return kernel
+
+
 def _fit_pairs(
     features: np.ndarray, labels: np.ndarray, num_classes: int, C: float, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients ``[N, P]`` and intercepts ``[P]``."""
-    rows = [np.flatnonzero(labels == label) for label in range(num_classes)]
+    """Return coefficients ``[N, P]`` and intercepts ``[P]``, of as many pairs at once as cores are idle."""
+    rows, pairs = [np.flatnonzero(labels == label) for label in range(num_classes)], _pairs(num_classes)
+    largest = sum(sorted(map(len, rows))[-2:])
+    room = runtime.free_memory(torch.device("cpu")) // (2 * 8 * largest**2)
+    at_once = max(1, min(runtime.idle_threads(), room))
+    runtime.keep_memory()  # fresh pages would cost a third of the time
+    memory = [torch.empty(largest**2, dtype=torch.float64) for _ in range(at_once)]
     part = [torch.from_numpy(features[these]).double() for these in rows]
-    within = [_kernel(each, each, gamma).float() for each in part]  # LIBSVM itself keeps float32
-    memory = np.empty(
-        sum(sorted(map(len, rows))[-2:]) ** 2
-    )  # one for all: fresh pages cost a third of the time
-    coefficients = np.zeros((len(features), len(_pairs(num_classes))))
-    intercepts = np.full(coefficients.shape[1], np.nan)
-    for pair, (i, j) in enumerate(_pairs(num_classes)):
-        if len(rows[i]) and len(rows[j]):
-            across = _kernel(part[i], part[j], gamma).float()
-            machine = _fit_pair(within[i], across, within[j], C, memory)
-            coefficients[np.concatenate([rows[i], rows[j]])[machine.support_], pair] = -machine.dual_coef_[0]
-            intercepts[pair] = -machine.intercept_[0]
+    within = runtime.spread(lambda each: _kernel_within(each, gamma), part, at_once)
+    coefficients = np.zeros((len(features), len(pairs)))
+    intercepts = np.full(len(pairs), np.nan)
+
+    def fit(pair: int) -> None:
+        i, j = pairs[pair]
+        num, mine = len(rows[i]) + len(rows[j]), memory.pop()
+        kernel = mine[: num**2].view(num, num)
+        _fill(kernel, within[i], within[j], part[i], part[j], gamma)
+        # the faces in LIBSVM's own order, so that it takes the same steps
+        with sklearn.config_context(assume_finite=True):
+            machine = SVC(C=C, kernel="precomputed", cache_size=500)
+            machine.fit(kernel.numpy(), np.arange(num) >= len(rows[i]))
+        memory.append(mine)
+        coefficients[np.concatenate([rows[i], rows[j]])[machine.support_], pair] = -machine.dual_coef_[0]
+        intercepts[pair] = -machine.intercept_[0]
+
+    work = {pair: len(rows[i]) * len(rows[j]) for pair, (i, j) in enumerate(pairs)}
+    runtime.spread(fit, sorted(filter(work.get, work), key=work.get, reverse=True), at_once)
     return coefficients, intercepts
 
 
-def _fit_pair(
-    first: torch.Tensor, across: torch.Tensor, second: torch.Tensor, C: float, memory: np.ndarray
-) -> SVC:
-    """Fit one pair of classes, its faces in LIBSVM's own order, so that it takes the same steps."""
-    num_first, num = len(first), len(first) + len(second)
-    kernel = memory[: num**2].reshape(num, num)
-    kernel[:num_first, :num_first], kernel[num_first:, num_first:] = first, second
-    kernel[:num_first, num_first:], kernel[num_first:, :num_first] = across, across.T
-    with sklearn.config_context(assume_finite=True):
-        return SVC(C=C, kernel="precomputed", cache_size=500).fit(kernel, np.arange(num) >= num_first)
+def _fill(
+    kernel: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    gamma: float,
+) -> None:
+    """Write the kernel of two classes, of which those within each are known."""
+    num = len(first)
+    kernel[:num, :num], kernel[num:, num:] = first, second
+    for start in range(0, num, _ROWS):
+        end = min(num, start + _ROWS)
+        across = _kernel(a[start:end], b, gamma).float()
+        kernel[start:end, num:], kernel[num:, start:end] = across, across.T

@@ -7,11 +7,15 @@ import os
 import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+Item, Found = TypeVar("Item"), TypeVar("Found")
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 
@@ -152,6 +156,27 @@ def hold_to_one_thread() -> None:
     global _one_thread_only
     _one_thread_only = True
     torch.set_num_threads(1)
+
+
+def spread(function: Callable[[Item], Found], items: Iterable[Item], num: int) -> list[Found]:
+    """Return what a function makes of each item, in their order, on so many Python threads at once.
+
+    Within each PyTorch computes on one thread only. It pays where a call takes long and lets go of the
+    interpreter: sharing out every small operation would cost more than it saves.
+
+    Args:
+        function: of one item.
+        items: of any number.
+        num: threads, 1 or more; after :func:`hold_to_one_thread` it counts as 1.
+
+    Raises:
+        Exception: what a call raises, once those under way have ended.
+    """
+    with threads(1):
+        if num == 1 or _one_thread_only:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
 
 
 def idle_threads(seconds: float = 0.05) -> int:

@@ -274,6 +274,20 @@ def test_fit_finds_the_machine_of_scikit_learn_on_faces(drawn_faces):
     np.testing.assert_array_equal(ours.features(drawn_faces.images[:9]), features[:9])
 
 
+def test_pairs_side_by_side_give_the_same_machine_and_only_as_many_as_memory_holds(monkeypatch):
+    at_once, fits = [], hog.runtime.spread
+    monkeypatch.setattr(hog.runtime, "spread", lambda *given: at_once.append(given[2]) or fits(*given))
+    machines = []
+    for threads, free in ((1, 2**33), (3, 2**33), (3, 0)):
+        monkeypatch.setattr(hog.runtime, "idle_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(hog.runtime, "free_memory", lambda where, free=free: free)
+        machines.append(hog.SVM.fit(*problem(), CLASSES, C=2.0, gamma=0.05))
+    assert at_once == [1, 1, 3, 3, 1, 1]
+    for other in machines[1:]:
+        np.testing.assert_array_equal(other.coefficients, machines[0].coefficients)
+        np.testing.assert_array_equal(other.intercepts, machines[0].intercepts)
+
+
 def test_labels_decide_not_their_order():
     features, labels = problem()
     order = np.random.default_rng(3).permutation(len(labels))

@@ -9,7 +9,6 @@ what varies between people and pictures is in :mod:`helpers.faces.people`; how i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from helpers import emotions
+from helpers import emotions, runtime
 from helpers.faces import camera, chance, people, truth
 from helpers.faces.landmarks import landmarks
 from helpers.faces.people import IDENTITY, VIEW
@@ -149,20 +148,11 @@ def sample(
 def _side_by_side(draw: Callable[[int], Any], starts: Sequence[int], device: str | torch.device) -> list:
     """Draw blocks: on a CPU each block on one thread and as many at once as PyTorch may use.
 
-    PyTorch's own threads would share out every small operation, which costs more than it saves; and a block
-    that one thread draws has the same bytes however many there are.
+    A block that one thread draws has the same bytes however many there are.
     """
-    threads = torch.get_num_threads()
     if torch.device(device).type != "cpu":
         return [draw(start) for start in starts]
-    try:
-        torch.set_num_threads(1)
-        if len(starts) == 1:  # a single face, for a panel: nothing to share out
-            return [draw(starts[0])]
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(draw, starts))
-    finally:
-        torch.set_num_threads(threads)
+    return runtime.spread(draw, starts, min(torch.get_num_threads(), len(starts)))
 
 
 @dataclass(frozen=True)
