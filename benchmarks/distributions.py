@@ -3,7 +3,7 @@
     python -m benchmarks.distributions ferplus --data FOLDER [--faces 8000] [--epochs 4] [--seeds 3]
     python -m benchmarks.distributions synthetic [--faces 10000] [--epochs 8] [--seeds 3]
     python -m benchmarks.distributions longer [--faces 40000] [--epochs 4] [--seeds 3]
-    python -m benchmarks.distributions cycles [--faces 400000] [--epochs 4] [--seeds 2] --runs FOLDER
+    python -m benchmarks.distributions cycles [--faces 400000] [--epochs 4] [--seeds 4] --runs FOLDER
     python -m benchmarks.distributions limits [--faces 3000] [--epochs 4]
 
 The first two parts compare the losses on real and on drawn faces: all networks learn from the shares of ten
@@ -57,7 +57,7 @@ UNITS = 20.0  # weight of the squared error of the action units beside the diver
 JUDGED_SEED = 1_000_002  # of the drawn faces that are scored: other people than any trained or tried on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
 DEFAULTS = {"ferplus": (8000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (40_000, 4, 3)}
-DEFAULTS |= {"cycles": (400_000, 4, 2), "limits": (3000, 4, 1)}
+DEFAULTS |= {"cycles": (400_000, 4, 4), "limits": (3000, 4, 1)}
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
 
 
@@ -392,6 +392,9 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
 def gone_after(judged: datasets.FaceSet, prior: np.ndarray, q: np.ndarray, units: np.ndarray) -> dict:
     """Return how far answers go: way, accuracy, and CCC of the valence and arousal that follow from units.
 
+    "below Bayes" is how much less often a rater gives that answer than the likeliest one. It is taken from p
+    itself, so that the luck of a single label has no part in it.
+
     Args:
         judged: the faces, with the exact p.
         prior: class shares, ``[K]``.
@@ -401,6 +404,9 @@ def gone_after(judged: datasets.FaceSet, prior: np.ndarray, q: np.ndarray, units
     who, right = judged.subject, 1.0 * (q.argmax(axis=1) == judged.labels)
     scores = {"way": way(judged.distribution.astype(np.float64), q, prior, who)}
     scores["accuracy"] = metrics.bootstrap(np.mean, right, groups=who)
+    p = judged.distribution
+    missed = p.max(axis=1) - p[np.arange(len(p)), q.argmax(axis=1)]
+    scores["below Bayes"] = metrics.bootstrap(np.mean, missed, groups=who)
     said = faces.valence_arousal(torch.tensor(units).clamp(0, 1)).numpy()
     for i, name in enumerate(("valence", "arousal")):
         score = metrics.bootstrap(metrics.ccc, judged.valence_arousal[:, i], said[:, i], groups=who)
