@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 HELPERS = ROOT / "helpers"
 
 FLOORS = {
-    # The words and the files that every other room stands on.
-    **dict.fromkeys(("emotions", "files"), 0),
+    # The words, the files and the machine that every other room stands on.
+    **dict.fromkeys(("emotions", "files", "runtime"), 0),
     # Ground: each can be read and used alone.
-    **dict.fromkeys(("runtime", "images", "hog", "losses", "metrics", "models", "gradcam", "plotting"), 1),
+    **dict.fromkeys(("images", "hog", "losses", "metrics", "models", "gradcam", "plotting"), 1),
     # Pixels and labels, from disk or drawn, to the device.
     **dict.fromkeys(("datasets", "batches", "faces"), 2),
     "training": 3,
