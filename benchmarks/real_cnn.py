@@ -9,9 +9,9 @@ once, at the end. Counts CPU seconds of the training. Writes data/results/cnn_<s
 
 from __future__ import annotations
 
-import argparse
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 
 import torch
 
@@ -22,25 +22,34 @@ from helpers.batches import Augment
 AUGMENT = Augment(rotation=8, translation=0.07, scale=0.07, brightness=0.05, contrast=0.15, erasing=0.1)
 
 
-def train(parts: tuple[datasets.FaceSet, ...], options: argparse.Namespace) -> tuple[torch.nn.Module, dict]:
+CONFIG = training.Config(
+    epochs=36,
+    batch_size=64,
+    lr=0.05,
+    optimizer="sgd",
+    weight_decay=5e-4,
+    ema=0.999,
+    augment=AUGMENT,
+)
+NETWORK = {"dropout": 0.2}  # of face-cnn-fast
+
+
+def train(
+    parts: tuple[datasets.FaceSet, ...],
+    config: training.Config = CONFIG,
+    network: Mapping[str, object] = NETWORK,
+    run: str | None = None,
+) -> tuple[torch.nn.Module, dict]:
     """Return the trained network, and what it took.
 
     Args:
         parts: training and validation faces.
-        options: the command line's.
+        config: how to train.
+        network: its options.
+        run: folder to keep the training in, or None.
     """
-    config = training.Config(
-        epochs=options.epochs,
-        batch_size=64,
-        lr=0.05,
-        optimizer="sgd",
-        weight_decay=5e-4,
-        ema=0.999,
-        augment=AUGMENT,
-        seed=options.seed,
-    )
-    torch.manual_seed(options.seed)
-    model = models.create("face-cnn-fast", len(parts[0].classes), dropout=0.2)
+    torch.manual_seed(config.seed)
+    model = models.create("face-cnn-fast", len(parts[0].classes), **network)
     watch = time.perf_counter(), time.process_time()
 
     def tell(history: training.History) -> None:
@@ -55,19 +64,19 @@ def train(parts: tuple[datasets.FaceSet, ...], options: argparse.Namespace) -> t
         losses.on_labels(label_smoothing=0.1),
         {"accuracy": metrics.on_labels(metrics.accuracy)},
         config,
-        run=options.run,
+        run=run,
         progress=False,
         on_epoch=tell,
     )
     took = {"seconds": time.perf_counter() - watch[0], "cpu_seconds": time.process_time() - watch[1]}
-    made = {"network": "face-cnn-fast", "dropout": 0.2, "label_smoothing": 0.1, "config": asdict(config)}
+    made = {"network": "face-cnn-fast", **network, "label_smoothing": 0.1, "config": asdict(config)}
     return model, {**made, **took, "best": history.best}
 
 
 def main() -> None:
     """Train, read the test once, and write the figures."""
     parser = records.options(__doc__)
-    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--epochs", type=int, default=CONFIG.epochs)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--run", help="folder to keep the training in, and to go on from")
     parser.add_argument("--leaks", choices=("keep", "drop"), default="keep")
@@ -75,7 +84,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     parts = datasets.load(options.name, options.data).splits(seed=options.seed, leaks=options.leaks)
     *learned, test = parts
-    model, made = train(tuple(learned), options)
+    config = replace(CONFIG, epochs=options.epochs, seed=options.seed)
+    model, made = train(tuple(learned), config, run=options.run)
     predicted = training.predict(model, test, tta="flip").argmax(axis=1)
     record = {
         **records.circumstances(options),
