@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -559,3 +560,22 @@ def test_a_training_goes_on_with_the_threads_it_began_with(tmp_path, monkeypatch
     assert len(seen) > 16
     assert set(seen) == {3}
     assert torch.get_num_threads() == 1  # as it was
+
+
+def test_work_spread_over_threads_comes_back_in_order_and_stops_at_the_first_error() -> None:
+    wanted, begun = torch.get_num_threads(), []
+
+    def work(item: int) -> tuple[int, int]:
+        begun.append(item)
+        if item == 3:
+            raise ValueError("item 3")
+        time.sleep(0.02 * (item % 2))  # the later one ends first
+        return item, torch.get_num_threads()
+
+    for num in (1, 2):
+        assert runtime.spread(work, range(3), num) == [(0, 1), (1, 1), (2, 1)]
+        begun.clear()
+        with pytest.raises(ValueError, match="item 3"):
+            runtime.spread(work, range(200), num)
+        assert len(begun) < 100
+        assert torch.get_num_threads() == wanted
