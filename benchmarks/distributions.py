@@ -37,7 +37,7 @@ import torch
 from scipy import stats
 
 from benchmarks import multitask
-from helpers import datasets, emotions, faces, files, losses, metrics, models, runtime, training
+from helpers import datasets, emotions, faces, files, gradcam, losses, metrics, models, runtime, training
 from helpers.batches import Augment
 from helpers.faces import people, truth
 
@@ -72,6 +72,7 @@ EASIER = {
     "96 pixels": {"size": 96},
 }
 """Name to options of ``faces.sample`` under which faces are easier to read."""
+EYES_AND_NOSE = slice(27, 48)  # of the 68 landmarks: what expressions hardly move
 
 
 def learned_from_votes(faces: datasets.FaceSet) -> datasets.FaceSet:
@@ -437,7 +438,8 @@ def drawn(num: int, seed: int, **how: object) -> datasets.FaceSet:
         how: options of ``faces.sample``.
     """
     some = faces.sample(num, seed, **how)
-    named = {name: getattr(some, name).numpy() for name in ("images", "labels", "action_units", "subject")}
+    names = ("images", "labels", "action_units", "subject", "landmarks")
+    named = {name: getattr(some, name).numpy() for name in names}
     return datasets.FaceSet(
         "drawn",
         classes=emotions.FER7,
@@ -447,6 +449,18 @@ def drawn(num: int, seed: int, **how: object) -> datasets.FaceSet:
         votes=some.votes.numpy(),
         **named,
     )
+
+
+def placed(faces: datasets.FaceSet, reference: np.ndarray) -> datasets.FaceSet:
+    """Return faces moved so that eyes and nose, as exactly as is known, lie where they lie in one face.
+
+    Args:
+        faces: with landmarks.
+        reference: landmarks of that face, ``[68, 2]``.
+    """
+    pictures, theirs, goal = map(torch.tensor, (faces.images, faces.landmarks, reference))
+    moved = gradcam.aligned(pictures, theirs[:, EYES_AND_NOSE], goal[EYES_AND_NOSE])
+    return replace(faces, images=moved.round().to(torch.uint8).numpy())
 
 
 def gone(train: datasets.FaceSet, judged: datasets.FaceSet, epochs: int, exact: bool = False) -> dict:
@@ -526,6 +540,9 @@ def limits(options: argparse.Namespace, record: dict) -> None:
     for many in (num // 2, num, 2 * num):
         keep(f"as drawn, {many}", gone(usual.select(slice(0, many)), judged, epochs))
     keep("as drawn, exact p", gone(usual.select(slice(0, num)), judged, epochs, exact=True))
+    where = usual.landmarks.mean(axis=0)
+    some = placed(usual.select(slice(0, num)), where)
+    keep(f"eyes and nose in one place, {num}", gone(some, placed(judged, where), epochs))
     for name, how in EASIER.items():
         many = num // 2 if "size" in how else num  # four times the pixels, four times the work
         keep(f"{name}, {many}", gone(drawn(many, 0, **how), drawn(2000, JUDGED_SEED, **how), epochs))

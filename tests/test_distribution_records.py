@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import r2_score
 
-from benchmarks import distributions
+from benchmarks import distributions, seeing
 from helpers import datasets, emotions, faces, metrics
 
 RECORDS = Path(__file__).resolve().parents[1] / "data" / "results"
@@ -82,6 +84,40 @@ def test_movement_is_the_action_units_times_how_far_the_person_s_face_moves():
     p = faces.class_probabilities(faces.sample(64, 5, size=16).action_units).numpy()
     np.testing.assert_allclose(told.distribution[:64], p, atol=1e-6)  # the same faces, seen by nobody
     assert (sides.max(axis=(1, 2)) > 1).any()  # some move farther than the average person ever does
+
+
+# --- what can be seen
+
+
+def test_the_reader_looks_at_the_faces_of_the_workbook():
+    given = seeing.scene(3, torch.arange(64), 24)
+    grain = (given.textures["grain"][:, 0] * given.view["noise"][:, None, None]).flatten(1)
+    drawn = faces.sample(64, 3, size=24).images.flatten(1)
+    seen = ((given.pixels(24) + grain).clamp(0, 1) * 255 + 0.5).byte()
+    assert (seen == drawn).float().mean() > 0.999
+
+
+def test_looking_leaves_less_open_and_nothing_is_read_off_a_picture_that_is_all_grain():
+    given, before = seeing.scene(3, torch.arange(4), 24), 0.04 * torch.eye(34, dtype=torch.float64)
+    known = torch.full((17,), 0.02, dtype=torch.float64)  # of the mean of two sides
+    after = seeing.uncertainty(given, 24, before).diagonal(dim1=1, dim2=2)
+    assert (after < known).all()
+    clear = [faces.ACTION_UNITS.index(name) for name in ("AU12", "AU26")]  # a smile and a dropped jaw
+    assert (after[:, clear] < known[clear] / 5).all()
+    sharper = seeing.uncertainty(seeing.scene(3, torch.arange(4), 48), 48, before)
+    assert sharper.diagonal(dim1=1, dim2=2).mean() < after.mean()
+    view = given.view | {"noise": torch.full((4,), 1e6)}
+    blind = seeing.uncertainty(replace(given, view=view), 24, before)
+    torch.testing.assert_close(blind, torch.diag(known).expand(4, -1, -1))
+
+
+def test_a_reader_who_is_certain_says_p_and_one_who_is_not_says_it_less_sharply():
+    units = faces.sample(64, 3, size=16).action_units.double()
+    p = faces.class_probabilities(units)
+    certain = seeing.answers(units, torch.zeros(64, 17, 17, dtype=torch.float64), torch.Generator())
+    torch.testing.assert_close(certain, p, atol=1e-3, rtol=0)
+    wide = 0.05 * torch.eye(17, dtype=torch.float64).expand(64, -1, -1)
+    assert seeing.answers(units, wide, torch.Generator()).amax(1).mean() < p.amax(1).mean() - 0.05
 
 
 # --- raters and networks on one task

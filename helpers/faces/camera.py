@@ -200,14 +200,12 @@ def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
     image[rows[:, None], :, place] += pale.transpose(1, 2)  # [picture, row, channel, column]
 
 
-def _sensor(image: Tensor, v: SimpleNamespace, grain: Tensor) -> Tensor:
+def _developed(image: Tensor, v: SimpleNamespace) -> Tensor:
     near = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     image = image.lerp(near, v.blur[:, None])
     image = ((image - 0.5) * v.contrast[:, None] + 0.5).clamp(min=0)
-    image = (
-        image * (1 + (image / 1.1).square().square()).sqrt().rsqrt() * 1.06
-    )  # highlights bend before they clip
-    return ((image + grain * v.noise[:, None]).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+    # highlights bend before they clip
+    return image * (1 + (image / 1.1).square().square()).sqrt().rsqrt() * 1.06
 
 
 def picture(
@@ -226,6 +224,27 @@ def picture(
     Returns:
         uint8 ``[N, 3 or 1, size, size]``, and bool ``[N, 4, size, size]`` over ``shape.REGIONS``.
     """
+    image, masks = exposed(units, person, view, texture, size, color)
+    noise = texture["grain"] * named(view).noise[:, None]
+    return ((image + noise).clamp(0, 1) * 255 + 0.5).to(torch.uint8), masks
+
+
+def exposed(
+    units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the picture of each face before the noise of the camera, and where its regions lie.
+
+    Args:
+        units: float ``[N, 17, 2]``, action units of the left and the right of the picture, in [0, 1].
+        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
+        view: the numbers of ``people.VIEW``, float ``[N]`` each.
+        texture: random fields, see :func:`textures`.
+        size: pixels along a side.
+        color: RGB instead of grey.
+
+    Returns:
+        float ``[N, 3 or 1, size, size]``, white at 1, and bool ``[N, 4, size, size]`` over ``shape.REGIONS``.
+    """
     sheet = paint.painted(units, person, view, texture, size, color)
     v = named(view)
     x, y = head_frame(size, v)
@@ -238,7 +257,7 @@ def picture(
     _strand(image, x, y, sheet, v)
     _watermark(image, v, texture["letters"])
     inside = (place.distance > 0)[:, None]
-    return _sensor(image, v, texture["grain"]), inside & regions(place.u, place.w, sheet.person)
+    return _developed(image, v), inside & regions(place.u, place.w, sheet.person)
 
 
 def _seen(sheet: Tensor, place: SimpleNamespace) -> Tensor:
