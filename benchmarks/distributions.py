@@ -13,7 +13,8 @@ faces by the loss that was trained.
 The others ask how much of the way from the class shares to the best possible divergence a network goes on
 drawn faces. "longer" trains one loss for longer, with a better network that foretells the action units, too.
 "cycles" trains one network on ten times as many faces, and lets the learning rate rise and fall as often as
-there are seeds, each time a little lower (warm restarts; Loshchilov and Hutter 2017, arXiv 1608.03983).
+there are seeds, each time a little lower (warm restarts; Loshchilov and Hutter 2017, arXiv 1608.03983); then
+once more on faces that are all upright and of one size, by landmarks that a second network finds.
 "limits" asks what holds it back: it trains the same network with more and fewer faces, on faces that are
 easier to read, and on the exact p in place of votes, and one that is told how far each face moves. Writes
 data/results/distributions_<part>.json, anew after each training.
@@ -27,7 +28,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ CONFIG = training.Config(
 )
 LONGER = replace(CONFIG, augment=CONFIG.augment.scaled(0.5))
 MANY = replace(CONFIG, lr=3e-3, augment=CONFIG.augment.scaled(0))  # among so many faces none comes often
+UPRIGHT = replace(MANY, epochs=3, lr=MANY.lr / 2)
 COOLER = 2 / 3  # highest learning rate of a cycle, as a share of that of the cycle before
 UNITS = 20.0  # weight of the squared error of the action units beside the divergence
 JUDGED_SEED = 1_000_002  # of the drawn faces that are scored: other people than any trained or tried on
@@ -72,6 +74,7 @@ EASIER = {
     "96 pixels": {"size": 96},
 }
 """Name to options of ``faces.sample`` under which faces are easier to read."""
+FOUND_ON = 100_000  # faces from which a network learns to find landmarks
 EYES_AND_NOSE = slice(27, 48)  # of the 68 landmarks: what expressions hardly move
 
 
@@ -359,7 +362,9 @@ def longer(options: argparse.Namespace, record: dict) -> None:
 def cycles(options: argparse.Namespace, record: dict) -> None:
     """Train one network in cycles on many faces, and write how far it gets after each.
 
-    A cycle whose folder has all its epochs is not trained again.
+    For the last cycle each face is turned, shifted and scaled so that eyes and nose lie where they lie in the
+    mean face, by landmarks that a second network has foretold. A cycle whose folder has all its epochs is not
+    trained again.
 
     Args:
         options: of the command line.
@@ -368,26 +373,96 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
     every = datasets.load("synthetic", options.data, num_faces=options.faces)
     judged = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED)
     parts = every.select(slice(-4000)), every.select(slice(-4000, None))  # whole people: 20 faces of each
-    parts = tuple(map(learned_from_votes, parts))
-    prior = parts[0].distribution.mean(axis=0, dtype=np.float64)
+    prior = learned_from_votes(parts[0]).distribution.mean(axis=0, dtype=np.float64)
     model = better(every.classes, 0, **multitask.DEEP)
     record |= {"network": multitask.DEEP, "parameters": models.num_parameters(model), "loss": options.loss}
     record["faces"] = dict(zip(("train", "validation", "judged"), map(len, (*parts, judged)), strict=True))
     record |= {"best possible": multitask.ceiling(judged), "cycles": []}
-    for cycle in range(options.seeds):
-        run = training.Run(Path(options.runs) / f"cycle_{cycle}")
-        config = replace(MANY, epochs=options.epochs, lr=MANY.lr * COOLER**cycle, seed=cycle)
+
+    def cycle(name: str, config: training.Config, seen: Callable = lambda faces: faces) -> dict:
+        run = training.Run(Path(options.runs) / name)
         history = run.folder / "history.csv"
-        if not history.exists() or len(pd.read_csv(history)) < options.epochs:
-            learn(model, parts, losses.divergences(every.classes)[options.loss], config, run)
+        if not history.exists() or len(pd.read_csv(history)) < config.epochs:
+            divergence = losses.divergences(every.classes)[options.loss]
+            learn(model, (learned_from_votes(seen(part)) for part in parts), divergence, config, run)
         training.load_weights(model, run.best)
-        outputs = training.predict(model, judged, tta="flip")
+        outputs = training.predict(model, seen(judged), tta="flip")
         found = {"lr": config.lr, "seconds": float(pd.read_csv(history)["seconds"].sum())}
         found |= gone_after(judged, prior, metrics.softmax(outputs["labels"]), outputs["units"])
         found["units_explained"] = explained(judged.action_units, outputs["units"])
-        record["cycles"].append(found)
+        print(name, found, flush=True)
+        return found
+
+    for number in range(options.seeds):
+        config = replace(MANY, epochs=options.epochs, lr=MANY.lr * COOLER**number, seed=number)
+        record["cycles"].append(cycle(f"cycle_{number}", config))
         write(options, record)
-        print(f"cycle {cycle}", found, flush=True)
+    find = finder(parts, training.Run(Path(options.runs) / "landmarks"))
+    where = parts[0].landmarks[:FOUND_ON].mean(axis=0)
+    config = replace(UPRIGHT, seed=options.seeds)
+    record["upright"] = cycle("upright", config, lambda faces: placed(faces, find(faces), where))
+    record["upright"]["pixels_off"] = missed_by(judged.landmarks, find(judged))
+    write(options, record)
+
+
+def finder(
+    parts: tuple[datasets.FaceSet, ...], run: training.Run
+) -> Callable[[datasets.FaceSet], np.ndarray]:
+    """Return what finds the 68 landmarks of faces, in pixels ``[N, 68, 2]``: a network, trained once.
+
+    Args:
+        parts: training and validation faces, drawn; the first ``FOUND_ON`` of the training ones are used.
+        run: keeps the training.
+    """
+    half = parts[0].images.shape[-1] / 2
+
+    def from_the_middle(faces: datasets.FaceSet) -> datasets.FaceSet:
+        places = (faces.landmarks / half - 1).reshape(len(faces), -1)
+        return replace(faces, valence_arousal=places.astype(np.float32))  # any number a batch may bring
+
+    def loss(outputs: losses.Outputs, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return 100 * (outputs["landmarks"] - targets["valence_arousal"]).square().mean()
+
+    def find(faces: datasets.FaceSet) -> np.ndarray:
+        return (training.predict(model, faces)["landmarks"].reshape(-1, 68, 2) + 1) * half
+
+    torch.manual_seed(0)
+    model = models.create("face-cnn-fast", {"landmarks": 2 * 68}, **{"contrast": 4} | multitask.DEEP)
+    if not run.best.exists():
+        learned = map(from_the_middle, (parts[0].select(slice(FOUND_ON)), parts[1]))
+        still = replace(MANY.augment, flip=False)  # a mirrored face has its landmarks elsewhere
+        training.fit(
+            model, *learned, loss, {}, replace(MANY, epochs=2, augment=still), run=run, progress=False
+        )
+    training.load_weights(model, run.best)
+    return find
+
+
+def missed_by(landmarks: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Return the mean distance in pixels between landmarks and what was found: all, and of eyes and nose.
+
+    Args:
+        landmarks: ``[N, 68, 2]``.
+        found: the same.
+    """
+    apart = np.linalg.norm(landmarks - found, axis=-1)
+    return {"all": float(apart.mean()), "eyes and nose": float(apart[:, EYES_AND_NOSE].mean())}
+
+
+def placed(faces: datasets.FaceSet, landmarks: np.ndarray, reference: np.ndarray) -> datasets.FaceSet:
+    """Return faces turned, shifted and scaled so that eyes and nose lie as near as can be to those of one.
+
+    Args:
+        faces: of any number.
+        landmarks: where theirs lie, in pixels ``[N, 68, 2]``.
+        reference: where they are to lie, ``[68, 2]``.
+    """
+    goal, moved = torch.tensor(reference[EYES_AND_NOSE]), []
+    for rows in torch.arange(len(faces)).split(1000):
+        pictures, theirs = torch.tensor(faces.images[rows.numpy()]), torch.tensor(landmarks[rows.numpy()])
+        some = gradcam.aligned(pictures, theirs[:, EYES_AND_NOSE], goal, similar=True, mode="bicubic")
+        moved.append(some.round().clamp(0, 255).to(torch.uint8).numpy())
+    return replace(faces, images=np.concatenate(moved))
 
 
 def gone_after(judged: datasets.FaceSet, prior: np.ndarray, q: np.ndarray, units: np.ndarray) -> dict:
@@ -449,18 +524,6 @@ def drawn(num: int, seed: int, **how: object) -> datasets.FaceSet:
         votes=some.votes.numpy(),
         **named,
     )
-
-
-def placed(faces: datasets.FaceSet, reference: np.ndarray) -> datasets.FaceSet:
-    """Return faces moved so that eyes and nose, as exactly as is known, lie where they lie in one face.
-
-    Args:
-        faces: with landmarks.
-        reference: landmarks of that face, ``[68, 2]``.
-    """
-    pictures, theirs, goal = map(torch.tensor, (faces.images, faces.landmarks, reference))
-    moved = gradcam.aligned(pictures, theirs[:, EYES_AND_NOSE], goal[EYES_AND_NOSE])
-    return replace(faces, images=moved.round().to(torch.uint8).numpy())
 
 
 def gone(train: datasets.FaceSet, judged: datasets.FaceSet, epochs: int, exact: bool = False) -> dict:
@@ -541,8 +604,11 @@ def limits(options: argparse.Namespace, record: dict) -> None:
         keep(f"as drawn, {many}", gone(usual.select(slice(0, many)), judged, epochs))
     keep("as drawn, exact p", gone(usual.select(slice(0, num)), judged, epochs, exact=True))
     where = usual.landmarks.mean(axis=0)
-    some = placed(usual.select(slice(0, num)), where)
-    keep(f"eyes and nose in one place, {num}", gone(some, placed(judged, where), epochs))
+    some = usual.select(slice(0, num))
+    keep(
+        f"eyes and nose in one place, {num}",
+        gone(*(placed(each, each.landmarks, where) for each in (some, judged)), epochs),
+    )
     for name, how in EASIER.items():
         many = num // 2 if "size" in how else num  # four times the pixels, four times the work
         keep(f"{name}, {many}", gone(drawn(many, 0, **how), drawn(2000, JUDGED_SEED, **how), epochs))

@@ -86,6 +86,31 @@ def test_movement_is_the_action_units_times_how_far_the_person_s_face_moves():
     assert (sides.max(axis=(1, 2)) > 1).any()  # some move farther than the average person ever does
 
 
+def alike(pictures):
+    """Return how each picture correlates with the mean of all, on average."""
+    rows = stats.zscore(pictures.reshape(len(pictures), -1).astype(float), axis=1)
+    return np.mean([np.corrcoef(row, rows.mean(axis=0))[0, 1] for row in rows])
+
+
+def test_faces_are_placed_by_eyes_and_nose_and_keep_their_proportions():
+    some = distributions.drawn(200, 3)
+    where = some.landmarks.mean(axis=0)
+    upright = distributions.placed(some, some.landmarks, where)
+    assert upright.images.dtype == np.uint8
+    there = distributions.placed(upright, np.tile(where, (200, 1, 1)), where)
+    np.testing.assert_array_equal(there.images, upright.images)  # a second time changes nothing
+    as_it_was, now = (alike(each.images[:, 12:36, 8:40]) for each in (some, upright))
+    assert now > as_it_was + 0.03
+
+
+def test_what_was_missed_of_landmarks_is_a_distance_in_pixels():
+    truth = np.random.default_rng(0).uniform(0, 48, (5, 68, 2))
+    assert distributions.missed_by(truth, truth + [3, 4])["all"] == pytest.approx(5)
+    wrong = truth.copy()
+    wrong[:, :27] += 9  # no part of eyes and nose
+    assert distributions.missed_by(truth, wrong)["eyes and nose"] == 0
+
+
 # --- what can be seen
 
 

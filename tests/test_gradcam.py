@@ -440,21 +440,31 @@ def test_curves_of_one_head(two_heads):
 # --- faces laid over each other ---
 
 
-def test_faces_are_aligned_as_by_scikit_image():
+@pytest.mark.parametrize("similar", [False, True])
+def test_faces_are_aligned_as_by_scikit_image(similar):
     random = np.random.default_rng(0)
     images = skimage.transform.resize(random.random((3, 6, 6)), (3, 40, 48), order=1)
     reference = random.uniform(8, 36, (12, 2))
     turn = np.array([[1.1, 0.2], [-0.15, 0.9]])
     landmarks = reference @ turn + [3, -2] + random.normal(0, 0.5, (3, 12, 2))
-    moved = gradcam.aligned(*(torch.as_tensor(a).float() for a in (images, landmarks, reference)))
+    given = (torch.as_tensor(a).float() for a in (images, landmarks, reference))
+    moved = gradcam.aligned(*given, similar=similar)
+    kind = skimage.transform.SimilarityTransform if similar else skimage.transform.AffineTransform
     ones = np.hstack([reference, np.ones((12, 1))])
     for picture, points, result in zip(images, landmarks, moved, strict=True):
         matrix = np.eye(3)
         matrix[:2] = np.linalg.lstsq(ones, points, rcond=None)[0].T
-        back = skimage.transform.AffineTransform(matrix=matrix)
+        back = kind.from_estimate(reference, points) if similar else kind(matrix=matrix)
         np.testing.assert_allclose(
             result, skimage.transform.warp(picture, back, order=1, mode="edge"), atol=1e-4
         )
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_face_that_lies_where_it_should_stays_as_it_is(mode):
+    points, images = torch.rand(5, 2).mul(40), pictures(2)[:, 0]
+    kept = gradcam.aligned(images, points.expand(2, -1, -1), points, similar=True, mode=mode)
+    torch.testing.assert_close(kept, images, atol=1e-4, rtol=0)
 
 
 # --- what is refused ---

@@ -174,7 +174,9 @@ def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
     return functional.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
-def aligned(pictures: Tensor, landmarks: Tensor, reference: Tensor) -> Tensor:
+def aligned(
+    pictures: Tensor, landmarks: Tensor, reference: Tensor, *, similar: bool = False, mode: str = "bilinear"
+) -> Tensor:
     """Return pictures or maps moved so that their landmarks lie on those of one face.
 
     As well as an affine map can (least squares). Only then does a mean over faces show eyes on eyes.
@@ -183,6 +185,9 @@ def aligned(pictures: Tensor, landmarks: Tensor, reference: Tensor) -> Tensor:
         pictures: float ``[N, H, W]``.
         landmarks: float ``[N, L, 2]``, (x, y) in pixels; whole numbers are the centres of pixels.
         reference: float ``[L, 2]``, where they are to lie.
+        similar: only turn, shift and scale, which leaves each face its proportions.
+        mode: how pixels are interpolated, as of ``torch.nn.functional.grid_sample``; "bicubic" keeps faint
+            lines better, and may go past the brightest and darkest pixel.
 
     Returns:
         float32 ``[N, H, W]``; what comes from outside a picture is its edge.
@@ -194,10 +199,25 @@ def aligned(pictures: Tensor, landmarks: Tensor, reference: Tensor) -> Tensor:
         wanted = [len(pictures), *reference.shape]
         raise ValueError(f"need landmarks {wanted} without NaN, not {list(landmarks.shape)}")
     height, width = pictures.shape[-2:]
-    goal = functional.pad(reference.double(), (0, 1), value=1.0).expand(len(pictures), -1, -1)
-    back = torch.linalg.lstsq(goal, landmarks.double()).solution  # [N, 3, 2], from the goal to each face
+    back = (_similar if similar else _affine)(reference.double(), landmarks.double())
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)], -1).double() @ back[:, None]
     grid = ((2 * places + 1) / torch.tensor([width, height]) - 1).float()
     options = {"padding_mode": "border", "align_corners": False}
-    return functional.grid_sample(pictures[:, None].float(), grid, **options)[:, 0]
+    return functional.grid_sample(pictures[:, None].float(), grid, mode, **options)[:, 0]
+
+
+def _affine(reference: Tensor, landmarks: Tensor) -> Tensor:
+    """Return the maps from the reference to each face, ``[N, 3, 2]``: (x, y, 1) times one is (x, y) there."""
+    goal = functional.pad(reference, (0, 1), value=1.0).expand(len(landmarks), -1, -1)
+    return torch.linalg.lstsq(goal, landmarks).solution
+
+
+def _similar(reference: Tensor, landmarks: Tensor) -> Tensor:
+    """Return the same, but as complex numbers z -> turn z + shift."""
+    goal, found = (torch.view_as_complex(points.contiguous()) for points in (reference, landmarks))
+    middle, middles = goal.mean(), found.mean(dim=1, keepdim=True)
+    turn = ((found - middles) * (goal - middle).conj()).sum(dim=1) / (goal - middle).abs().square().sum()
+    shift = middles[:, 0] - turn * middle
+    rows = [torch.view_as_real(each) for each in (turn, 1j * turn, shift)]
+    return torch.stack(rows, dim=1)
