@@ -62,7 +62,8 @@ class Scene:
         """Return the pictures before rounding and grain, ``[N, size * size]``, white at 1."""
         felt = (self.sides * self.person["expressive"][:, None, None]).clamp(0, 1.2)
         view = camera.framed(self.view, felt)
-        return camera.exposed(felt, self.person, view, self.textures, size, False)[0].flatten(1)
+        exact = camera.picture(felt, self.person, view, self.textures, size, color=False, exact=True)[0]
+        return exact.flatten(1)
 
 
 def scene(seed: int, index: Tensor, size: int) -> Scene:

@@ -209,7 +209,7 @@ def _developed(image: Tensor, v: SimpleNamespace) -> Tensor:
 
 
 def picture(
-    units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool
+    units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool, exact: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the picture of each face and where its regions lie.
 
@@ -220,30 +220,11 @@ def picture(
         texture: random fields, see :func:`textures`.
         size: pixels along a side.
         color: RGB instead of grey.
+        exact: as light falls on the sensor, without its grain and not rounded.
 
     Returns:
-        uint8 ``[N, 3 or 1, size, size]``, and bool ``[N, 4, size, size]`` over ``shape.REGIONS``.
-    """
-    image, masks = exposed(units, person, view, texture, size, color)
-    noise = texture["grain"] * named(view).noise[:, None]
-    return ((image + noise).clamp(0, 1) * 255 + 0.5).to(torch.uint8), masks
-
-
-def exposed(
-    units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the picture of each face before the noise of the camera, and where its regions lie.
-
-    Args:
-        units: float ``[N, 17, 2]``, action units of the left and the right of the picture, in [0, 1].
-        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
-        view: the numbers of ``people.VIEW``, float ``[N]`` each.
-        texture: random fields, see :func:`textures`.
-        size: pixels along a side.
-        color: RGB instead of grey.
-
-    Returns:
-        float ``[N, 3 or 1, size, size]``, white at 1, and bool ``[N, 4, size, size]`` over ``shape.REGIONS``.
+        uint8 ``[N, 3 or 1, size, size]`` (float, white at 1, where ``exact``), and bool
+        ``[N, 4, size, size]`` over ``shape.REGIONS``.
     """
     sheet = paint.painted(units, person, view, texture, size, color)
     v = named(view)
@@ -257,7 +238,11 @@ def exposed(
     _strand(image, x, y, sheet, v)
     _watermark(image, v, texture["letters"])
     inside = (place.distance > 0)[:, None]
-    return _developed(image, v), inside & regions(place.u, place.w, sheet.person)
+    image, masks = _developed(image, v), inside & regions(place.u, place.w, sheet.person)
+    if exact:
+        return image, masks
+    grain = texture["grain"] * v.noise[:, None]
+    return ((image + grain).clamp(0, 1) * 255 + 0.5).to(torch.uint8), masks
 
 
 def _seen(sheet: Tensor, place: SimpleNamespace) -> Tensor:
