@@ -99,7 +99,8 @@ class FaceCNN(nn.Module):
 
     def _read(self, maps: torch.Tensor) -> torch.Tensor:
         if self.readout == "grid":
-            return functional.adaptive_avg_pool2d(maps, GRID).flatten(1)
+            one_each = maps.shape[-2:] == (GRID, GRID)  # whose mean is itself: a tenth of a step saved
+            return (maps if one_each else functional.adaptive_avg_pool2d(maps, GRID)).flatten(1)
         mean = maps.mean(dim=(2, 3))
         return torch.cat([mean, maps.amax(dim=(2, 3))], dim=1) if self.readout == "mean+max" else mean
 
