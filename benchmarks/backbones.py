@@ -23,7 +23,7 @@ from dataclasses import asdict, astuple, replace
 import numpy as np
 import torch
 
-from benchmarks import distributions, multitask
+from benchmarks import cycles, distributions, multitask
 from helpers import datasets, files, losses, metrics, models, runtime, training
 
 NETWORKS: Mapping[str, tuple[dict, float]] = {
@@ -45,7 +45,7 @@ NETWORKS: Mapping[str, tuple[dict, float]] = {
 """Name to what ``models.create`` makes, and its highest learning rate."""
 
 CONFIG = training.Config(
-    epochs=1, batch_size=64, weight_decay=0.05, monitor="loss", augment=distributions.MANY.augment
+    epochs=1, batch_size=64, weight_decay=0.05, monitor="loss", augment=cycles.CONFIG.augment
 )
 PACE = 8  # batches that show the pace
 LOSS = losses.on_distribution(losses.soft_cross_entropy)

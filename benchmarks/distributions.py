@@ -3,7 +3,6 @@
     python -m benchmarks.distributions ferplus --data FOLDER [--faces 8000] [--epochs 4] [--seeds 3]
     python -m benchmarks.distributions synthetic [--faces 10000] [--epochs 8] [--seeds 3]
     python -m benchmarks.distributions longer [--faces 40000] [--epochs 4] [--seeds 3]
-    python -m benchmarks.distributions cycles [--faces 400000] [--epochs 4] [--seeds 4] --runs FOLDER
     python -m benchmarks.distributions limits [--faces 3000] [--epochs 4]
 
 The first two parts compare the losses on real and on drawn faces: all networks learn from the shares of ten
@@ -11,13 +10,10 @@ people's votes, on the same faces, in the same order and number of steps; the ep
 faces by the loss that was trained.
 
 The others ask how much of the way from the class shares to the best possible divergence a network goes on
-drawn faces. "longer" trains one loss for longer, with a better network that foretells the action units, too.
-"cycles" trains one network on ten times as many faces, and lets the learning rate rise and fall as often as
-there are seeds, each time a little lower (warm restarts; Loshchilov and Hutter 2017, arXiv 1608.03983); then
-once more on faces that are all upright and of one size, by landmarks that a second network finds.
-"limits" asks what holds it back: it trains the same network with more and fewer faces, on faces that are
-easier to read, and on the exact p in place of votes, and one that is told how far each face moves. Writes
-data/results/distributions_<part>.json, anew after each training.
+drawn faces. "longer" trains one loss for longer, with a better network that foretells the action units, too
+(``benchmarks.cycles`` goes on from there). "limits" asks what holds it back: it trains the same network with
+more and fewer faces, on faces that are easier to read, and on the exact p in place of votes, and one that is
+told how far each face moves. Writes data/results/distributions_<part>.json, anew after each training.
 """
 
 from __future__ import annotations
@@ -28,16 +24,13 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import stats
 
-from benchmarks import multitask
 from helpers import datasets, emotions, faces, files, gradcam, losses, metrics, models, runtime, training
 from helpers.batches import Augment
 from helpers.faces import people, truth
@@ -52,14 +45,11 @@ CONFIG = training.Config(
     augment=Augment(rotation=8, translation=0.06, scale=0.08, brightness=0.1, contrast=0.2, erasing=0),
 )
 LONGER = replace(CONFIG, augment=CONFIG.augment.scaled(0.5))
-MANY = replace(CONFIG, lr=3e-3, augment=CONFIG.augment.scaled(0))  # among so many faces none comes often
-UPRIGHT = replace(MANY, epochs=3, lr=MANY.lr / 2)
-COOLER = 2 / 3  # highest learning rate of a cycle, as a share of that of the cycle before
 UNITS = 20.0  # weight of the squared error of the action units beside the divergence
 JUDGED_SEED = 1_000_002  # of the drawn faces that are scored: other people than any trained or tried on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
 DEFAULTS = {"ferplus": (8000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (40_000, 4, 3)}
-DEFAULTS |= {"cycles": (400_000, 4, 4), "limits": (3000, 4, 1)}
+DEFAULTS |= {"limits": (3000, 4, 1)}
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
 
 
@@ -74,7 +64,6 @@ EASIER = {
     "96 pixels": {"size": 96},
 }
 """Name to options of ``faces.sample`` under which faces are easier to read."""
-FOUND_ON = 100_000  # faces from which a network learns to find landmarks
 EYES_AND_NOSE = slice(27, 48)  # of the 68 landmarks: what expressions hardly move
 
 
@@ -359,96 +348,6 @@ def longer(options: argparse.Namespace, record: dict) -> None:
         tell(f"{options.loss} {seed}: {record['ways'][-1]:.3f}", record["result"]["seeds"][-1], seconds)
 
 
-def cycles(options: argparse.Namespace, record: dict) -> None:
-    """Train one network in cycles on many faces, and write how far it gets after each.
-
-    For the last cycle each face is turned, shifted and scaled so that eyes and nose lie where they lie in the
-    mean face, by landmarks that a second network has foretold. A cycle whose folder has all its epochs is not
-    trained again.
-
-    Args:
-        options: of the command line.
-        record: to which the results are added.
-    """
-    every = datasets.load("synthetic", options.data, num_faces=options.faces)
-    judged = datasets.load("synthetic", options.data, num_faces=4000, seed=JUDGED_SEED)
-    parts = every.select(slice(-4000)), every.select(slice(-4000, None))  # whole people: 20 faces of each
-    prior = learned_from_votes(parts[0]).distribution.mean(axis=0, dtype=np.float64)
-    model = better(every.classes, 0, **multitask.DEEP)
-    record |= {"network": multitask.DEEP, "parameters": models.num_parameters(model), "loss": options.loss}
-    record["faces"] = dict(zip(("train", "validation", "judged"), map(len, (*parts, judged)), strict=True))
-    record |= {"best possible": multitask.ceiling(judged), "cycles": []}
-
-    def cycle(name: str, config: training.Config, seen: Callable = lambda faces: faces) -> dict:
-        run = training.Run(Path(options.runs) / name)
-        history = run.folder / "history.csv"
-        if not history.exists() or len(pd.read_csv(history)) < config.epochs:
-            divergence = losses.divergences(every.classes)[options.loss]
-            learn(model, (learned_from_votes(seen(part)) for part in parts), divergence, config, run)
-        training.load_weights(model, run.best)
-        outputs = training.predict(model, seen(judged), tta="flip")
-        found = {"lr": config.lr, "seconds": float(pd.read_csv(history)["seconds"].sum())}
-        found |= gone_after(judged, prior, metrics.softmax(outputs["labels"]), outputs["units"])
-        found["units_explained"] = explained(judged.action_units, outputs["units"])
-        print(name, found, flush=True)
-        return found
-
-    for number in range(options.seeds):
-        config = replace(MANY, epochs=options.epochs, lr=MANY.lr * COOLER**number, seed=number)
-        record["cycles"].append(cycle(f"cycle_{number}", config))
-        write(options, record)
-    find = finder(parts, training.Run(Path(options.runs) / "landmarks"))
-    where = parts[0].landmarks[:FOUND_ON].mean(axis=0)
-    config = replace(UPRIGHT, seed=options.seeds)
-    record["upright"] = cycle("upright", config, lambda faces: placed(faces, find(faces), where))
-    record["upright"]["pixels_off"] = missed_by(judged.landmarks, find(judged))
-    write(options, record)
-
-
-def finder(
-    parts: tuple[datasets.FaceSet, ...], run: training.Run
-) -> Callable[[datasets.FaceSet], np.ndarray]:
-    """Return what finds the 68 landmarks of faces, in pixels ``[N, 68, 2]``: a network, trained once.
-
-    Args:
-        parts: training and validation faces, drawn; the first ``FOUND_ON`` of the training ones are used.
-        run: keeps the training.
-    """
-    half = parts[0].images.shape[-1] / 2
-
-    def from_the_middle(faces: datasets.FaceSet) -> datasets.FaceSet:
-        places = (faces.landmarks / half - 1).reshape(len(faces), -1)
-        return replace(faces, valence_arousal=places.astype(np.float32))  # any number a batch may bring
-
-    def loss(outputs: losses.Outputs, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return 100 * (outputs["landmarks"] - targets["valence_arousal"]).square().mean()
-
-    def find(faces: datasets.FaceSet) -> np.ndarray:
-        return (training.predict(model, faces)["landmarks"].reshape(-1, 68, 2) + 1) * half
-
-    torch.manual_seed(0)
-    model = models.create("face-cnn-fast", {"landmarks": 2 * 68}, **{"contrast": 4} | multitask.DEEP)
-    if not run.best.exists():
-        learned = map(from_the_middle, (parts[0].select(slice(FOUND_ON)), parts[1]))
-        still = replace(MANY.augment, flip=False)  # a mirrored face has its landmarks elsewhere
-        training.fit(
-            model, *learned, loss, {}, replace(MANY, epochs=2, augment=still), run=run, progress=False
-        )
-    training.load_weights(model, run.best)
-    return find
-
-
-def missed_by(landmarks: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    """Return the mean distance in pixels between landmarks and what was found: all, and of eyes and nose.
-
-    Args:
-        landmarks: ``[N, 68, 2]``.
-        found: the same.
-    """
-    apart = np.linalg.norm(landmarks - found, axis=-1)
-    return {"all": float(apart.mean()), "eyes and nose": float(apart[:, EYES_AND_NOSE].mean())}
-
-
 def placed(faces: datasets.FaceSet, landmarks: np.ndarray, reference: np.ndarray) -> datasets.FaceSet:
     """Return faces turned, shifted and scaled so that eyes and nose lie as near as can be to those of one.
 
@@ -463,31 +362,6 @@ def placed(faces: datasets.FaceSet, landmarks: np.ndarray, reference: np.ndarray
         some = gradcam.aligned(pictures, theirs[:, EYES_AND_NOSE], goal, similar=True, mode="bicubic")
         moved.append(some.round().clamp(0, 255).to(torch.uint8).numpy())
     return replace(faces, images=np.concatenate(moved))
-
-
-def gone_after(judged: datasets.FaceSet, prior: np.ndarray, q: np.ndarray, units: np.ndarray) -> dict:
-    """Return how far answers go: way, accuracy, and CCC of the valence and arousal that follow from units.
-
-    "below Bayes" is how much less often a rater gives that answer than the likeliest one. It is taken from p
-    itself, so that the luck of a single label has no part in it.
-
-    Args:
-        judged: the faces, with the exact p.
-        prior: class shares, ``[K]``.
-        q: predicted, ``[N, K]``.
-        units: foretold, ``[N, 17]``.
-    """
-    who, right = judged.subject, 1.0 * (q.argmax(axis=1) == judged.labels)
-    scores = {"way": way(judged.distribution.astype(np.float64), q, prior, who)}
-    scores["accuracy"] = metrics.bootstrap(np.mean, right, groups=who)
-    p = judged.distribution
-    missed = p.max(axis=1) - p[np.arange(len(p)), q.argmax(axis=1)]
-    scores["below Bayes"] = metrics.bootstrap(np.mean, missed, groups=who)
-    said = faces.valence_arousal(torch.tensor(units).clamp(0, 1)).numpy()
-    for i, name in enumerate(("valence", "arousal")):
-        score = metrics.bootstrap(metrics.ccc, judged.valence_arousal[:, i], said[:, i], groups=who)
-        scores[f"CCC {name}"] = score
-    return {name: list(astuple(score)) for name, score in scores.items()}
 
 
 def explained(units: np.ndarray, foretold: np.ndarray) -> dict[str, float]:
@@ -650,12 +524,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--loss", default="kl", help="of the longer trainings")
-    parser.add_argument("--runs", help="folder that keeps each cycle")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", help="file to write")
     options = parser.parse_args()
-    if options.part == "cycles" and not options.runs:
-        parser.error("cycles needs --runs, a folder that keeps each cycle")
     for name, value in zip(("faces", "epochs", "seeds"), DEFAULTS[options.part], strict=True):
         setattr(options, name, getattr(options, name) or value)
     options.out = options.out or f"data/results/distributions_{options.part}.json"
@@ -666,8 +537,8 @@ def main() -> None:
     """Compare the losses, or train one for longer."""
     options = arguments()
     torch.set_num_threads(options.threads)
-    words = ["FOLDER" if word in (options.data, options.runs) else word for word in sys.argv[1:]]
-    base = {"longer": LONGER, "limits": LONGER, "cycles": MANY}.get(options.part, CONFIG)
+    words = ["FOLDER" if word == options.data else word for word in sys.argv[1:]]
+    base = {"longer": LONGER, "limits": LONGER}.get(options.part, CONFIG)
     record = {
         "set": "ferplus" if options.part == "ferplus" else "synthetic",
         "date": datetime.date.today().isoformat(),
@@ -677,7 +548,7 @@ def main() -> None:
         "config": asdict(replace(base, epochs=options.epochs)),
         "targets": "shares of the votes",
     }
-    {"longer": longer, "cycles": cycles, "limits": limits}.get(options.part, compare)(options, record)
+    {"longer": longer, "limits": limits}.get(options.part, compare)(options, record)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import r2_score
 
-from benchmarks import distributions, seeing
-from helpers import datasets, emotions, faces, metrics
+from benchmarks import cycles, distributions, seeing
+from helpers import datasets, emotions, faces, metrics, models, training
 
 RECORDS = Path(__file__).resolve().parents[1] / "data" / "results"
 TIGHT = {"rel": 1e-9}
@@ -105,10 +105,50 @@ def test_faces_are_placed_by_eyes_and_nose_and_keep_their_proportions():
 
 def test_what_was_missed_of_landmarks_is_a_distance_in_pixels():
     truth = np.random.default_rng(0).uniform(0, 48, (5, 68, 2))
-    assert distributions.missed_by(truth, truth + [3, 4])["all"] == pytest.approx(5)
+    assert cycles.missed_by(truth, truth + [3, 4])["all"] == pytest.approx(5)
     wrong = truth.copy()
     wrong[:, :27] += 9  # no part of eyes and nose
-    assert distributions.missed_by(truth, wrong)["eyes and nose"] == 0
+    assert cycles.missed_by(truth, wrong)["eyes and nose"] == 0
+
+
+def grid_of(net, images):
+    """Return the map that the dense layers read, ``[B, C, 6, 6]``."""
+    seen = {}
+    net.dense.register_forward_hook(lambda _, given, __: seen.update(map=given[0]))
+    net(images)
+    return seen["map"].unflatten(1, (-1, 6, 6))
+
+
+def test_two_parts_of_a_face_start_alike_and_each_goes_its_own_way():
+    options = {"stem": "unshuffle", "widths": (8, 8, 4), "pool_first": True, "readout": "grid"}
+    net = models.FaceCNN({"labels": 7}, **options).eval()
+    images = torch.randn(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    whole, parts = grid_of(net, images), cycles.TwoParts(net).eval()
+    assert models.num_parameters(parts) > models.num_parameters(net)
+    far = [0, 1, 4, 5]  # rows that look no further than their part of the picture reaches
+    torch.testing.assert_close(grid_of(parts, images)[:, :, far], whole[:, :, far])
+    with torch.no_grad():
+        parts.lower[2][0].weight += 1
+    changed = (grid_of(parts, images) - whole).abs().amax(dim=(0, 1, 3)) > 0.01
+    assert not changed[:2].any()
+    assert changed[3:].all()
+
+
+def test_a_cycle_that_is_there_is_not_trained_again(tmp_path):
+    some = distributions.drawn(80, 3)
+    parts = [some.select(slice(64)), some.select(slice(64, None))]
+    config = replace(cycles.CONFIG, epochs=1, batch_size=16)
+
+    def tried(num_epochs, parts):
+        net = distributions.better(some.classes, 0, widths=(4, 4, 4))
+        took = cycles.cycle(net, parts, replace(config, epochs=num_epochs), tmp_path / "cycle")
+        return took, training.predict(net, some)["labels"]
+
+    first, again = tried(1, lambda: parts), tried(1, None)
+    assert first[0] == again[0]
+    np.testing.assert_allclose(first[1], again[1], atol=1e-6)
+    with pytest.raises(TypeError):
+        tried(2, None)  # an epoch is missing, so it asks for faces
 
 
 # --- what can be seen

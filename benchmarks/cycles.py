@@ -1,0 +1,243 @@
+"""How near to the best possible a network comes on drawn faces, given hundreds of thousands of them.
+
+    python -m benchmarks.cycles --data FOLDER --runs FOLDER [--faces 400000] [--epochs 4] [--seeds 4]
+
+One network learns from votes by KL and foretells the action units beside them. It is trained in cycles: the
+learning rate rises and falls as often as there are seeds, each time a little lower (warm restarts; Loshchilov
+and Hutter 2017, arXiv 1608.03983). Then once more on the same faces, all upright and of one size, by
+landmarks that a second network finds. And a last time on as many new ones, each of another person, after its
+convolutions were doubled: for the upper and for the lower part of a face.
+
+A cycle whose folder has all its epochs is not trained again, so the record can be made anew, and what broke
+off goes on. Writes data/results/distributions_cycles.json after each cycle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks import distributions, multitask
+from helpers import datasets, faces, losses, metrics, models, runtime, training
+
+CONFIG = replace(
+    distributions.CONFIG,
+    epochs=4,
+    lr=3e-3,
+    augment=distributions.CONFIG.augment.scaled(0),  # among so many faces none comes often
+)
+UPRIGHT = replace(CONFIG, epochs=3, lr=CONFIG.lr / 2)
+COOLER = 2 / 3  # highest learning rate of a cycle, as a share of that of the cycle before
+FOUND_ON = 100_000  # faces from which a network learns to find landmarks
+STRANGERS = {"seed": 1, "faces_per_person": 1}  # of the drawn faces of the last cycle
+
+Parts = tuple[datasets.FaceSet, ...]
+
+
+class TwoParts(nn.Module):
+    """A trained CNN whose convolutions come twice, for the upper and the lower two thirds of the picture.
+
+    Both start from the trained weights, and either may then learn what its part of the face asks for. Of the
+    map of features the upper half is the one's and the lower half the other's, so the third that both see
+    keeps the edges of their views out of it, all but a little.
+
+    Args:
+        net: a ``FaceCNN`` for 48 pixels, read on a grid. Its layers become part of this one.
+    """
+
+    def __init__(self, net: models.FaceCNN) -> None:
+        super().__init__()
+        self.stem, self.dense, self.head = net.stem, net.dense, net.head
+        self.upper, self.lower = net.blocks, copy.deepcopy(net.blocks)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what the heads put out, ``[B, outputs]`` each.
+
+        Args:
+            images: ``[B, 1, 48, 48]``.
+        """
+        pixels = self.stem(images)
+        third = pixels.shape[2] // 3
+        upper, lower = self.upper(pixels[:, :, :-third]), self.lower(pixels[:, :, third:])
+        half = upper.shape[2] * 3 // 4
+        maps = torch.cat([upper[:, :, :half], lower[:, :, -half:]], dim=2)
+        return self.head(self.dense(maps.flatten(1)))
+
+
+def cycles(options: argparse.Namespace, record: dict) -> None:
+    """Train, and write how far the network gets after each cycle.
+
+    Args:
+        options: of the command line.
+        record: to which the results are added.
+    """
+    every = datasets.load("synthetic", options.data, num_faces=options.faces)
+    judged = datasets.load("synthetic", options.data, num_faces=4000, seed=distributions.JUDGED_SEED)
+    train, validation = every.select(slice(-4000)), every.select(slice(-4000, None))  # whole people
+    prior = distributions.learned_from_votes(train).distribution.mean(axis=0, dtype=np.float64)
+    model = distributions.better(every.classes, 0, **multitask.DEEP)
+    record |= {"network": multitask.DEEP, "parameters": models.num_parameters(model)}
+    record["faces"] = {"train": len(train), "validation": len(validation), "judged": len(judged)}
+    record |= {"best possible": multitask.ceiling(judged), "cycles": []}
+    folder = Path(options.runs)
+    find = finder((train.select(slice(FOUND_ON)), validation), training.Run(folder / "landmarks"))
+    where = train.landmarks[:FOUND_ON].mean(axis=0)
+
+    def upright(faces: datasets.FaceSet) -> datasets.FaceSet:
+        return distributions.placed(faces, find(faces), where)
+
+    for number in range(options.seeds):
+        config = replace(CONFIG, epochs=options.epochs, lr=CONFIG.lr * COOLER**number, seed=number)
+        took = cycle(model, lambda: (train, validation), config, folder / f"cycle_{number}")
+        record["cycles"].append(took | gone_after(model, judged, prior))
+        distributions.write(options, record)
+
+    straight = upright(judged)
+    config = replace(UPRIGHT, seed=options.seeds)
+    took = cycle(model, lambda: (upright(train), upright(validation)), config, folder / "upright")
+    record["upright"] = took | gone_after(model, straight, prior)
+    record["upright"]["pixels_off"] = missed_by(judged.landmarks, find(judged))
+    distributions.write(options, record)
+
+    def strangers() -> Parts:
+        new = datasets.load("synthetic", options.data, num_faces=options.faces, **STRANGERS)
+        return upright(new), upright(validation)
+
+    model, config = TwoParts(model), replace(UPRIGHT, seed=options.seeds + 1)
+    took = cycle(model, strangers, config, folder / "strangers")
+    record["strangers"] = {"parameters": models.num_parameters(model), "faces": options.faces}
+    record["strangers"] |= took | gone_after(model, straight, prior)
+    distributions.write(options, record)
+
+
+def cycle(model: nn.Module, parts: Callable[[], Parts], config: training.Config, folder: Path) -> dict:
+    """Train a network, or take the weights of its best epoch from the folder where it was trained before.
+
+    Args:
+        model: starts with the weights it has.
+        parts: returns training and validation faces; not called where the training is there.
+        config: how to train.
+        folder: keeps the training.
+
+    Returns:
+        the highest learning rate, and the seconds that the training took.
+    """
+    run = training.Run(folder)
+    history = folder / "history.csv"
+    if not history.exists() or len(pd.read_csv(history)) < config.epochs:
+        learned = map(distributions.learned_from_votes, parts())
+        distributions.learn(model, learned, losses.kl_divergence, config, run)
+    training.load_weights(model, run.best)
+    return {"lr": config.lr, "seconds": float(pd.read_csv(history)["seconds"].sum())}
+
+
+def finder(parts: Parts, run: training.Run) -> Callable[[datasets.FaceSet], np.ndarray]:
+    """Return what finds the 68 landmarks of faces, in pixels ``[N, 68, 2]``: a network, trained once.
+
+    Args:
+        parts: training and validation faces, drawn.
+        run: keeps the training.
+    """
+    half = parts[0].images.shape[-1] / 2
+
+    def from_the_middle(faces: datasets.FaceSet) -> datasets.FaceSet:
+        places = (faces.landmarks / half - 1).reshape(len(faces), -1)
+        return replace(faces, valence_arousal=places.astype(np.float32))  # any number a batch may bring
+
+    def loss(outputs: losses.Outputs, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return 100 * (outputs["landmarks"] - targets["valence_arousal"]).square().mean()
+
+    def find(faces: datasets.FaceSet) -> np.ndarray:
+        return (training.predict(model, faces)["landmarks"].reshape(-1, 68, 2) + 1) * half
+
+    torch.manual_seed(0)
+    model = models.create("face-cnn-fast", {"landmarks": 2 * 68}, **{"contrast": 4} | multitask.DEEP)
+    if not run.best.exists():
+        still = replace(CONFIG.augment, flip=False)  # a mirrored face has its landmarks elsewhere
+        config = replace(CONFIG, epochs=2, augment=still)
+        training.fit(model, *map(from_the_middle, parts), loss, {}, config, run=run, progress=False)
+    training.load_weights(model, run.best)
+    return find
+
+
+def missed_by(landmarks: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Return the mean distance in pixels between landmarks and what was found: all, and of eyes and nose.
+
+    Args:
+        landmarks: ``[N, 68, 2]``.
+        found: the same.
+    """
+    apart = np.linalg.norm(landmarks - found, axis=-1)
+    eyes_and_nose = apart[:, distributions.EYES_AND_NOSE]
+    return {"all": float(apart.mean()), "eyes and nose": float(eyes_and_nose.mean())}
+
+
+def gone_after(model: nn.Module, judged: datasets.FaceSet, prior: np.ndarray) -> dict:
+    """Return how far a network goes: way, accuracy, CCC of what its units say of valence and arousal.
+
+    "below Bayes" is how much less often a rater gives that answer than the likeliest one. It is taken from p
+    itself, so that the luck of a single label has no part in it.
+
+    Args:
+        model: with heads "labels" and "units".
+        judged: the faces, with the exact p.
+        prior: class shares, ``[K]``.
+    """
+    outputs = training.predict(model, judged, tta="flip")
+    q, units = metrics.softmax(outputs["labels"]), outputs["units"]
+    who, p, said = judged.subject, judged.distribution, q.argmax(axis=1)
+    missed = p.max(axis=1) - p[np.arange(len(p)), said]
+    numbers = faces.valence_arousal(torch.tensor(units).clamp(0, 1)).numpy()
+    scores = {
+        "way": distributions.way(p.astype(np.float64), q, prior, who),
+        "accuracy": metrics.bootstrap(np.mean, 1.0 * (said == judged.labels), groups=who),
+        "below Bayes": metrics.bootstrap(np.mean, missed, groups=who),
+    }
+    for i, name in enumerate(("valence", "arousal")):
+        both = judged.valence_arousal[:, i], numbers[:, i]
+        scores[f"CCC {name}"] = metrics.bootstrap(metrics.ccc, *both, groups=who)
+    found = {name: list(astuple(score)) for name, score in scores.items()}
+    print(len(judged), {name: np.round(score, 4).tolist() for name, score in found.items()}, flush=True)
+    return found | {"units_explained": distributions.explained(judged.action_units, units)}
+
+
+def main() -> None:
+    """Train in cycles, and write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="data", help="folder with the cache of drawn faces")
+    parser.add_argument("--runs", required=True, help="folder that keeps each cycle")
+    parser.add_argument("--faces", type=int, default=400_000, help="drawn, and as many again for the last")
+    parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of a cycle")
+    parser.add_argument("--seeds", type=int, default=4, help="cycles on the faces as they are drawn")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", default="data/results/distributions_cycles.json", help="file to write")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    words = ["FOLDER" if word in (options.data, options.runs) else word for word in sys.argv[1:]]
+    record = {
+        "set": "synthetic",
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", "-m", "benchmarks.cycles", *words]),
+        "machine": runtime.machine(),
+        "config": asdict(replace(CONFIG, epochs=options.epochs)),
+        "targets": "shares of the votes",
+        "loss": "kl",
+    }
+    cycles(options, record)
+
+
+if __name__ == "__main__":
+    main()
