@@ -8,6 +8,7 @@ resume change it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -378,8 +379,7 @@ def _changed(images: Tensor, change: Change) -> Tensor:
 
 def _warp(images: Tensor, homography: Tensor) -> Tensor:
     height, width = images.shape[-2:]
-    y, x = torch.meshgrid(_pixel_centres(height, images), _pixel_centres(width, images), indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)]).flatten(1)  # [3, H*W]
+    points = torch.from_numpy(_pixel_centres(height, width)).to(images)
     # one product of tall matrices: a product for each image took twenty times as long on a CPU
     mapped = (homography.reshape(-1, 3) @ points).view(len(images), -1, height, width)
     grid = mapped[:, :2]
@@ -389,8 +389,11 @@ def _warp(images: Tensor, homography: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _pixel_centres(size: int, like: Tensor) -> Tensor:
-    return (torch.arange(size, device=like.device, dtype=like.dtype) * 2 + 1) / size - 1
+@functools.cache  # of NumPy's arrays: a tensor made in inference mode could not be used in training
+def _pixel_centres(height: int, width: int) -> np.ndarray:
+    """Return x, y and 1 of each pixel, in [-1, 1] coordinates, float32 ``[3, H*W]``."""
+    y, x = ((np.arange(size, dtype=np.float32) * 2 + 1) / size - 1 for size in (height, width))
+    return np.stack([*np.meshgrid(x, y), np.ones((height, width), np.float32)]).reshape(3, -1)
 
 
 def _homography(augment: Augment, draws: Tensor, mirrored: Tensor) -> Tensor:
