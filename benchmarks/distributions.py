@@ -48,8 +48,12 @@ LONGER = replace(CONFIG, augment=CONFIG.augment.scaled(0.5))
 UNITS = 20.0  # weight of the squared error of the action units beside the divergence
 JUDGED_SEED = 1_000_002  # of the drawn faces that are scored: other people than any trained or tried on
 SAME = ("cross-entropy",)  # has the gradient of "kl", so the same network comes out
-DEFAULTS = {"ferplus": (8000, 4, 3), "synthetic": (10_000, 8, 3), "longer": (40_000, 4, 3)}
-DEFAULTS |= {"limits": (3000, 4, 1)}
+DEFAULTS = {
+    "ferplus": (8000, 4, 3),
+    "synthetic": (10_000, 8, 3),
+    "longer": (40_000, 4, 3),
+    "limits": (3000, 4, 1),
+}
 """Faces to learn from (where they are drawn, a tenth of them for validation), epochs, seeds."""
 
 
