@@ -5,8 +5,8 @@
 One network learns from votes by KL and foretells the action units beside them. It is trained in cycles: the
 learning rate rises and falls as often as there are seeds, each time a little lower (warm restarts; Loshchilov
 and Hutter 2017, arXiv 1608.03983). Then once more on the same faces, all upright and of one size, by
-landmarks that a second network finds. And a last time on as many new ones, each of another person, after its
-convolutions were doubled: for the upper and for the lower part of a face.
+landmarks that a second network finds. And at last, after its convolutions were doubled, for the upper and for
+the lower part of a face, in cycles on as many new faces each, every one of another person.
 
 A cycle whose folder has all its epochs is not trained again, so the record can be made anew, and what broke
 off goes on. Writes data/results/distributions_cycles.json after each cycle.
@@ -21,6 +21,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ CONFIG = replace(
 UPRIGHT = replace(CONFIG, epochs=3, lr=CONFIG.lr / 2)
 COOLER = 2 / 3  # highest learning rate of a cycle, as a share of that of the cycle before
 FOUND_ON = 100_000  # faces from which a network learns to find landmarks
-STRANGERS = {"seed": 1, "faces_per_person": 1}  # of the drawn faces of the last cycle
+STRANGERS = (1, 2, 3)  # seeds of the drawn faces of the last cycles: other people, one face of each
 
 Parts = tuple[datasets.FaceSet, ...]
 
@@ -110,15 +111,18 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
     record["upright"]["pixels_off"] = missed_by(judged.landmarks, find(judged))
     distributions.write(options, record)
 
-    def strangers() -> Parts:
-        new = datasets.load("synthetic", options.data, num_faces=options.faces, **STRANGERS)
-        return upright(new), upright(validation)
+    def strangers(seed: int) -> Parts:
+        drawn = {"num_faces": options.faces, "faces_per_person": 1, "seed": seed}
+        return upright(datasets.load("synthetic", options.data, **drawn)), upright(validation)
 
-    model, config = TwoParts(model), replace(UPRIGHT, seed=options.seeds + 1)
-    took = cycle(model, strangers, config, folder / "strangers")
-    record["strangers"] = {"parameters": models.num_parameters(model), "faces": options.faces}
-    record["strangers"] |= took | gone_after(model, straight, prior)
-    distributions.write(options, record)
+    model = TwoParts(model)
+    record["strangers"] = {"parameters": models.num_parameters(model), "faces": options.faces, "cycles": []}
+    for number, seed in enumerate(STRANGERS):
+        lr = UPRIGHT.lr * COOLER**number
+        config = replace(UPRIGHT, lr=lr, seed=options.seeds + 1 + number)
+        took = cycle(model, partial(strangers, seed), config, folder / f"strangers_{number}")
+        record["strangers"]["cycles"].append(took | gone_after(model, straight, prior))
+        distributions.write(options, record)
 
 
 def cycle(model: nn.Module, parts: Callable[[], Parts], config: training.Config, folder: Path) -> dict:
@@ -219,7 +223,7 @@ def main() -> None:
     )
     parser.add_argument("--data", default="data", help="folder with the cache of drawn faces")
     parser.add_argument("--runs", required=True, help="folder that keeps each cycle")
-    parser.add_argument("--faces", type=int, default=400_000, help="drawn, and as many again for the last")
+    parser.add_argument("--faces", type=int, default=400_000, help="drawn, and as many for each last cycle")
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of a cycle")
     parser.add_argument("--seeds", type=int, default=4, help="cycles on the faces as they are drawn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
