@@ -5,11 +5,13 @@
 One network learns from votes by KL and foretells the action units beside them. It is trained in cycles: the
 learning rate rises and falls as often as there are seeds, each time a little lower (warm restarts; Loshchilov
 and Hutter 2017, arXiv 1608.03983). Then once more on the same faces, all upright and of one size, by
-landmarks that a second network finds. And at last, after its convolutions were doubled, for the upper and for
-the lower part of a face, in cycles on as many new faces each, every one of another person.
+landmarks that a second network finds. And at last in cycles on as many new faces each, every one of another
+person: after its convolutions were doubled, for the upper and for the lower part of a face, and again after
+each part was given two more where the map is still fine.
 
 A cycle whose folder has all its epochs is not trained again, so the record can be made anew, and what broke
-off goes on. Writes data/results/distributions_cycles.json after each cycle.
+off goes on. Writes data/results/distributions_cycles.json after each cycle, and at the end beside it the
+networks, as distributions_cycles.safetensors: :func:`recorded` brings them back.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import torch
 from torch import nn
 
 from benchmarks import distributions, multitask
-from helpers import datasets, faces, losses, metrics, models, runtime, training
+from helpers import datasets, emotions, faces, losses, metrics, models, runtime, training
 
 CONFIG = replace(
     distributions.CONFIG,
@@ -41,7 +43,8 @@ CONFIG = replace(
 UPRIGHT = replace(CONFIG, epochs=3, lr=CONFIG.lr / 2)
 COOLER = 2 / 3  # highest learning rate of a cycle, as a share of that of the cycle before
 FOUND_ON = 100_000  # faces from which a network learns to find landmarks
-STRANGERS = (1, 2, 3)  # seeds of the drawn faces of the last cycles: other people, one face of each
+
+RECORD = Path("data/results/distributions_cycles.json")
 
 Parts = tuple[datasets.FaceSet, ...]
 
@@ -76,6 +79,95 @@ class TwoParts(nn.Module):
         return self.head(self.dense(maps.flatten(1)))
 
 
+class Residual(nn.Module):
+    """Two convolutions whose result is added to what came in (He et al. 2016, arXiv 1512.03385).
+
+    The second starts at zero, so a network that is given one answers at first as it did before.
+
+    Args:
+        channels: of the maps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        first, last = (nn.Conv2d(channels, channels, 3, padding=1, bias=bias) for bias in (False, True))
+        self.added = nn.Sequential(first, nn.BatchNorm2d(channels), nn.ReLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return maps of the same shape.
+
+        Args:
+            maps: ``[B, channels, H, W]``.
+        """
+        return maps + self.added(maps)
+
+
+def look_closer(model: TwoParts) -> TwoParts:
+    """Return the network with two more convolutions in either part, before the first pooling.
+
+    Args:
+        model: is changed.
+    """
+    for blocks in (model.upper, model.lower):
+        blocks[0].insert(1, Residual(blocks[0][0].out_channels))  # behind the first convolution
+    return model
+
+
+GROWN = {"two parts": (TwoParts, (1, 2)), "closer": (look_closer, (3, 4))}
+"""How the network grows, and the seeds of the drawn faces of the cycles that follow: each of new people."""
+
+
+class Reader(nn.Module):
+    """What reads drawn faces in the end: it finds landmarks, turns the face upright by them, and then looks.
+
+    Args:
+        finder: finds them, as :func:`finder` returns it.
+        net: learned from upright faces.
+        where: 68 landmarks of an upright face, in pixels ``[68, 2]``.
+    """
+
+    def __init__(self, finder: nn.Module, net: nn.Module, where: np.ndarray) -> None:
+        super().__init__()
+        self.finder, self.net = finder, net
+        self.register_buffer("where", torch.tensor(where))
+
+    def upright(self, faces: datasets.FaceSet) -> datasets.FaceSet:
+        """Return the faces upright and of one size.
+
+        Args:
+            faces: drawn, grey, 48 by 48.
+        """
+        return distributions.placed(faces, found(self.finder, faces), self.where.numpy())
+
+    def answers(self, faces: datasets.FaceSet) -> dict[str, np.ndarray]:
+        """Return logits "labels" ``[N, 7]`` and "units" ``[N, 17]``: means over a face and its mirror image.
+
+        Args:
+            faces: drawn, grey, 48 by 48, as they are.
+        """
+        return training.predict(self.net, self.upright(faces), tta="flip")
+
+
+def recorded(path: str | Path = RECORD) -> Reader:
+    """Return the reader that a record tells of, as it was trained.
+
+    Args:
+        path: of the record; its weights lie beside it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or belongs to other networks.
+    """
+    net = distributions.better(emotions.FER7, 0, **multitask.DEEP)
+    for grow, _ in GROWN.values():
+        net = grow(net)
+    reader = Reader(_finder(), net, np.zeros((68, 2), np.float32)).half()
+    training.load_weights(reader, Path(path).with_suffix(".safetensors"))
+    return reader.float().eval()
+
+
 def cycles(options: argparse.Namespace, record: dict) -> None:
     """Train, and write how far the network gets after each cycle.
 
@@ -90,39 +182,43 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
     model = distributions.better(every.classes, 0, **multitask.DEEP)
     record |= {"network": multitask.DEEP, "parameters": models.num_parameters(model)}
     record["faces"] = {"train": len(train), "validation": len(validation), "judged": len(judged)}
-    record |= {"best possible": multitask.ceiling(judged), "cycles": []}
+    record |= {"class shares": prior.tolist(), "best possible": multitask.ceiling(judged), "cycles": []}
     folder = Path(options.runs)
-    find = finder((train.select(slice(FOUND_ON)), validation), training.Run(folder / "landmarks"))
-    where = train.landmarks[:FOUND_ON].mean(axis=0)
 
-    def upright(faces: datasets.FaceSet) -> datasets.FaceSet:
-        return distributions.placed(faces, find(faces), where)
+    def judge(outputs: Mapping[str, np.ndarray]) -> dict:
+        far = how_far(outputs, judged, prior)
+        print({name: np.round(far[name], 4).tolist() for name in ("way", "below Bayes")}, flush=True)
+        return far
 
     for number in range(options.seeds):
         config = replace(CONFIG, epochs=options.epochs, lr=CONFIG.lr * COOLER**number, seed=number)
         took = cycle(model, lambda: (train, validation), config, folder / f"cycle_{number}")
-        record["cycles"].append(took | gone_after(model, judged, prior))
+        record["cycles"].append(took | judge(training.predict(model, judged, tta="flip")))
         distributions.write(options, record)
 
-    straight = upright(judged)
+    net = finder((train.select(slice(FOUND_ON)), validation), training.Run(folder / "landmarks"))
+    reader = Reader(net, model, train.landmarks[:FOUND_ON].mean(axis=0))
     config = replace(UPRIGHT, seed=options.seeds)
-    took = cycle(model, lambda: (upright(train), upright(validation)), config, folder / "upright")
-    record["upright"] = took | gone_after(model, straight, prior)
-    record["upright"]["pixels_off"] = missed_by(judged.landmarks, find(judged))
+    took = cycle(model, lambda: tuple(map(reader.upright, (train, validation))), config, folder / "upright")
+    record["upright"] = took | judge(reader.answers(judged))
+    record["upright"]["pixels_off"] = missed_by(judged.landmarks, found(net, judged))
     distributions.write(options, record)
 
     def strangers(seed: int) -> Parts:
         drawn = {"num_faces": options.faces, "faces_per_person": 1, "seed": seed}
-        return upright(datasets.load("synthetic", options.data, **drawn)), upright(validation)
+        new = datasets.load("synthetic", options.data, **drawn)
+        return reader.upright(new), reader.upright(validation)
 
-    model = TwoParts(model)
-    record["strangers"] = {"parameters": models.num_parameters(model), "faces": options.faces, "cycles": []}
-    for number, seed in enumerate(STRANGERS):
-        lr = UPRIGHT.lr * COOLER**number
-        config = replace(UPRIGHT, lr=lr, seed=options.seeds + 1 + number)
-        took = cycle(model, partial(strangers, seed), config, folder / f"strangers_{number}")
-        record["strangers"]["cycles"].append(took | gone_after(model, straight, prior))
-        distributions.write(options, record)
+    record["strangers"] = []
+    for name, (grow, seeds) in GROWN.items():
+        reader.net = grow(reader.net)
+        for number, seed in enumerate(seeds):
+            config = replace(UPRIGHT, lr=UPRIGHT.lr * COOLER**number, seed=options.seeds + seed)
+            took = cycle(reader.net, partial(strangers, seed), config, folder / f"strangers_{seed}")
+            stage = {"network": name, "faces": options.faces, "parameters": models.num_parameters(reader.net)}
+            record["strangers"].append(stage | took | judge(reader.answers(judged)))
+            distributions.write(options, record)
+    training.save_weights(copy.deepcopy(reader).half(), Path(options.out).with_suffix(".safetensors"))
 
 
 def cycle(model: nn.Module, parts: Callable[[], Parts], config: training.Config, folder: Path) -> dict:
@@ -146,8 +242,8 @@ def cycle(model: nn.Module, parts: Callable[[], Parts], config: training.Config,
     return {"lr": config.lr, "seconds": float(pd.read_csv(history)["seconds"].sum())}
 
 
-def finder(parts: Parts, run: training.Run) -> Callable[[datasets.FaceSet], np.ndarray]:
-    """Return what finds the 68 landmarks of faces, in pixels ``[N, 68, 2]``: a network, trained once.
+def finder(parts: Parts, run: training.Run) -> nn.Module:
+    """Return a network that finds landmarks, trained once; :func:`found` asks it.
 
     Args:
         parts: training and validation faces, drawn.
@@ -162,17 +258,29 @@ def finder(parts: Parts, run: training.Run) -> Callable[[datasets.FaceSet], np.n
     def loss(outputs: losses.Outputs, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return 100 * (outputs["landmarks"] - targets["valence_arousal"]).square().mean()
 
-    def find(faces: datasets.FaceSet) -> np.ndarray:
-        return (training.predict(model, faces)["landmarks"].reshape(-1, 68, 2) + 1) * half
-
     torch.manual_seed(0)
-    model = models.create("face-cnn-fast", {"landmarks": 2 * 68}, **{"contrast": 4} | multitask.DEEP)
+    model = _finder()
     if not run.best.exists():
         still = replace(CONFIG.augment, flip=False)  # a mirrored face has its landmarks elsewhere
         config = replace(CONFIG, epochs=2, augment=still)
         training.fit(model, *map(from_the_middle, parts), loss, {}, config, run=run, progress=False)
     training.load_weights(model, run.best)
-    return find
+    return model
+
+
+def _finder() -> nn.Module:
+    return models.create("face-cnn-fast", {"landmarks": 2 * 68}, **{"contrast": 4} | multitask.DEEP)
+
+
+def found(model: nn.Module, faces: datasets.FaceSet) -> np.ndarray:
+    """Return the 68 landmarks of faces, in pixels ``[N, 68, 2]``.
+
+    Args:
+        model: from :func:`finder`.
+        faces: drawn.
+    """
+    half = faces.images.shape[-1] / 2
+    return (training.predict(model, faces)["landmarks"].reshape(-1, 68, 2) + 1) * half
 
 
 def missed_by(landmarks: np.ndarray, found: np.ndarray) -> dict[str, float]:
@@ -187,18 +295,17 @@ def missed_by(landmarks: np.ndarray, found: np.ndarray) -> dict[str, float]:
     return {"all": float(apart.mean()), "eyes and nose": float(eyes_and_nose.mean())}
 
 
-def gone_after(model: nn.Module, judged: datasets.FaceSet, prior: np.ndarray) -> dict:
+def how_far(outputs: Mapping[str, np.ndarray], judged: datasets.FaceSet, prior: np.ndarray) -> dict:
     """Return how far a network goes: way, accuracy, CCC of what its units say of valence and arousal.
 
     "below Bayes" is how much less often a rater gives that answer than the likeliest one. It is taken from p
     itself, so that the luck of a single label has no part in it.
 
     Args:
-        model: with heads "labels" and "units".
+        outputs: of its heads "labels" and "units", about those faces.
         judged: the faces, with the exact p.
         prior: class shares, ``[K]``.
     """
-    outputs = training.predict(model, judged, tta="flip")
     q, units = metrics.softmax(outputs["labels"]), outputs["units"]
     who, p, said = judged.subject, judged.distribution, q.argmax(axis=1)
     missed = p.max(axis=1) - p[np.arange(len(p)), said]
@@ -211,9 +318,8 @@ def gone_after(model: nn.Module, judged: datasets.FaceSet, prior: np.ndarray) ->
     for i, name in enumerate(("valence", "arousal")):
         both = judged.valence_arousal[:, i], numbers[:, i]
         scores[f"CCC {name}"] = metrics.bootstrap(metrics.ccc, *both, groups=who)
-    found = {name: list(astuple(score)) for name, score in scores.items()}
-    print(len(judged), {name: np.round(score, 4).tolist() for name, score in found.items()}, flush=True)
-    return found | {"units_explained": distributions.explained(judged.action_units, units)}
+    named = {name: list(astuple(score)) for name, score in scores.items()}
+    return named | {"units_explained": distributions.explained(judged.action_units, units)}
 
 
 def main() -> None:
@@ -227,7 +333,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of a cycle")
     parser.add_argument("--seeds", type=int, default=4, help="cycles on the faces as they are drawn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", default="data/results/distributions_cycles.json", help="file to write")
+    parser.add_argument("--out", default=str(RECORD), help="file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     words = ["FOLDER" if word in (options.data, options.runs) else word for word in sys.argv[1:]]

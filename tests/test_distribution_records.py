@@ -134,6 +134,37 @@ def test_two_parts_of_a_face_start_alike_and_each_goes_its_own_way():
     assert changed[3:].all()
 
 
+def test_a_network_that_looks_closer_starts_with_the_answers_it_had_and_learns_others():
+    options = {"stem": "unshuffle", "widths": (8, 8, 4), "pool_first": True, "readout": "grid"}
+    parts = cycles.TwoParts(models.FaceCNN({"labels": 7}, **options)).eval()
+    images = torch.randn(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    before, parameters = parts(images)["labels"], models.num_parameters(parts)
+    closer = cycles.look_closer(parts).eval()
+    assert models.num_parameters(closer) == parameters + 2 * (2 * 8 * 8 * 9 + 2 * 8 + 8)
+    torch.testing.assert_close(closer(images)["labels"], before)
+    seen = []
+    closer.upper[0][1].register_forward_hook(lambda _, __, maps: seen.append(maps.shape[2:]))
+    closer.train()(images)["labels"].square().mean().backward()
+    assert seen == [(16, 24)]  # two thirds of the map, not yet pooled
+    for blocks in (closer.upper, closer.lower):
+        assert blocks[0][1].added[-1].weight.grad.abs().max() > 0
+
+
+def test_the_reader_of_the_record_goes_as_far_as_the_record_says():
+    record, judged = recorded("cycles"), distributions.drawn(1000, distributions.JUDGED_SEED)
+    far = cycles.how_far(cycles.recorded().answers(judged), judged, np.array(record["class shares"]))
+    said = record["strangers"][-1]
+    for name, slack in (("way", 0.02), ("below Bayes", 0.01)):  # a quarter of the faces, in half precision
+        assert far[name][1] < said[name][0] < far[name][2]
+        assert far[name][0] == pytest.approx(said[name][0], abs=slack)
+
+
+def test_the_weights_of_another_network_are_no_reader(tmp_path):
+    training.save_weights(models.FaceCNN(7), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="weights of another network than this Reader"):
+        cycles.recorded(tmp_path / "other.json")
+
+
 def test_a_cycle_that_is_there_is_not_trained_again(tmp_path):
     some = distributions.drawn(80, 3)
     parts = [some.select(slice(64)), some.select(slice(64, None))]
