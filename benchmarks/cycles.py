@@ -115,7 +115,7 @@ def look_closer(model: TwoParts) -> TwoParts:
     return model
 
 
-GROWN = {"two parts": (TwoParts, (1, 2)), "closer": (look_closer, (3, 4))}
+GROWN = {"two parts": (TwoParts, (1, 2)), "closer": (look_closer, (3,))}
 """How the network grows, and the seeds of the drawn faces of the cycles that follow: each of new people."""
 
 
