@@ -39,6 +39,7 @@ from helpers.training.evaluation import autocast
 DATA = "data alone"
 NETWORKS = ("face-cnn", "face-cnn-fast", "resnet18", "resnet18/small")
 """Name, or name/stem."""
+START = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 REST = 1.0
 """Seconds before our loop is timed: the other's workers first fill their queue, and keep the cores busy."""
 
@@ -88,6 +89,8 @@ def common_step(
         model: the network to train, where it is wanted afterwards.
     """
     options = {"shuffle": True, "num_workers": args.workers, "drop_last": True}
+    if args.workers:  # started once, and as Linux does it: this process was spawned, and so would they be
+        options |= {"persistent_workers": True, "multiprocessing_context": START}
     loader = DataLoader(Pictures(faces), args.batch_size, **options)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     if name == DATA:
