@@ -383,6 +383,11 @@ def _go_on(python: Path, words: list[str]) -> int:
     command = [str(python), str(HERE), *words]
     misleading = {"PYTHONHOME", "__PYVENV_LAUNCHER__"}  # they belong to this Python
     settings = {key: value for key, value in os.environ.items() if key not in misleading}
+    if settings.get("PYTHONDONTWRITEBYTECODE") and (VENV / MARK).is_file():
+        # Without byte code each kernel compiles PyTorch's sources anew, ten seconds long. It is kept in our
+        # environment, and nowhere else is any written.
+        del settings["PYTHONDONTWRITEBYTECODE"]
+        settings["PYTHONPYCACHEPREFIX"] = str(VENV / "bytecode")
     sys.stdout.flush()
     if os.name != "nt":
         os.execve(command[0], command, settings)

@@ -150,8 +150,9 @@ def test_a_network_that_looks_closer_starts_with_the_answers_it_had_and_learns_o
         assert blocks[0][1].added[-1].weight.grad.abs().max() > 0
 
 
-def test_the_reader_of_the_record_goes_as_far_as_the_record_says():
-    record, judged = recorded("cycles"), distributions.drawn(1000, distributions.JUDGED_SEED)
+def test_the_reader_of_the_record_goes_as_far_as_the_record_says(tmp_path):
+    record, seed = recorded("cycles"), distributions.JUDGED_SEED
+    judged = datasets.load("synthetic", tmp_path, num_faces=1000, seed=seed)
     far = cycles.how_far(cycles.recorded().answers(judged), judged, np.array(record["class shares"]))
     said = record["strangers"][-1]
     for name, slack in (("way", 0.02), ("below Bayes", 0.01)):  # a quarter of the faces, in half precision

@@ -15,6 +15,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import HEAR_CTRL_C
@@ -451,6 +452,25 @@ def test_pip_installs_where_there_is_no_uv(project, tmp_path):
     assert output.startswith("Setting up, once: pip installs")
     found = subprocess.check_output([project.python, "-m", "pip", "list", "--format=freeze"], text=True)
     assert "stub-faces==1.5" in found
+
+
+@pytest.mark.parametrize("forbidden", ["", "1"])
+def test_byte_code_is_kept_in_our_environment_even_where_none_may_lie_beside_the_sources(
+    tmp_path, monkeypatch, forbidden
+):
+    monkeypatch.setattr(setup, "VENV", tmp_path)
+    monkeypatch.setattr(setup.os, "name", "posix")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", forbidden)
+    handed = []
+    monkeypatch.setattr(setup.os, "execve", lambda *words: handed.append(words[2]))
+    monkeypatch.setattr(setup.subprocess, "Popen", lambda *_, **__: SimpleNamespace(wait=lambda: 0))
+    setup._go_on(Path(sys.executable), ["run"])  # somebody else's environment: left as it is
+    assert handed[0].get("PYTHONDONTWRITEBYTECODE") == forbidden
+    assert "PYTHONPYCACHEPREFIX" not in handed[0]
+    (tmp_path / setup.MARK).write_text("made by us")
+    setup._go_on(Path(sys.executable), ["run"])
+    assert handed[1].get("PYTHONDONTWRITEBYTECODE", "") == ""
+    assert handed[1].get("PYTHONPYCACHEPREFIX") == (str(tmp_path / "bytecode") if forbidden else None)
 
 
 def test_where_exec_is_no_exec_the_exit_status_passes_through(project, monkeypatch, capfd):
