@@ -305,7 +305,7 @@ def main() -> None:
     print(f"{faces.name}, batch {args.batch_size}, {runtime.machine()}")
     print(f"the machine: {speed['products'] / 1e9:,.0f} GFLOP/s, copies {speed['copies'] / 1e9:.1f} GB/s")
     for name in (DATA, *args.networks):
-        longer = argparse.Namespace(**vars(args) | {"steps": 5 * args.steps})  # a batch alone takes 2 ms
+        longer = argparse.Namespace(**vars(args) | {"steps": 25 * args.steps})  # a batch alone takes 2 ms
         rows[name] = compare(name, faces, longer if name == DATA else args)
         if name != DATA:
             rows[name]["stages"] = breakdown(name, faces, args)

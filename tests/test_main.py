@@ -461,6 +461,7 @@ def test_byte_code_is_kept_in_our_environment_even_where_none_may_lie_beside_the
     monkeypatch.setattr(setup, "VENV", tmp_path)
     monkeypatch.setattr(setup.os, "name", "posix")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", forbidden)
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
     handed = []
     monkeypatch.setattr(setup.os, "execve", lambda *words: handed.append(words[2]))
     monkeypatch.setattr(setup.subprocess, "Popen", lambda *_, **__: SimpleNamespace(wait=lambda: 0))
