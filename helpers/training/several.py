@@ -75,9 +75,10 @@ def _in_processes(
                 pipe, process = _begun(work, left[0], nets[left[0]])
                 running[pipe] = left.pop(0), process
             for pipe in wait(list(running)):
-                key, process = running.pop(pipe)
+                key, process = running[pipe]
                 found[key] = _taken(pipe, key, nets[key])
                 process.join()
+                del running[pipe]  # one that brings an error stays, and is ended with the others
                 bar.step()
     finally:
         for pipe, (_, process) in running.items():
