@@ -33,7 +33,7 @@ from torchvision import transforms
 from helpers import datasets, files, losses, models, runtime, training
 from helpers.batches import Augment, Batches
 from helpers.training.config import make_optimizer
-from helpers.training.convolution import small_maps
+from helpers.training.convolution import matrix_products
 from helpers.training.evaluation import autocast
 
 DATA = "data alone"
@@ -231,7 +231,7 @@ def breakdown(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> d
 
         batch = data.batch(order[i * size : (i + 1) * size])
         mark()
-        with small_maps(), autocast(device, "auto"):
+        with matrix_products(), autocast(device, "auto"):
             outputs = model(batch.images.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(outputs.float(), batch.targets["labels"])
         mark()

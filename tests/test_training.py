@@ -16,7 +16,6 @@ from torch import nn
 from helpers import files, runtime, training
 from helpers.batches import Augment, Batches
 from helpers.training.config import SCHEDULES, make_optimizer
-from helpers.training.convolution import small_maps
 
 
 class Faces:
@@ -467,66 +466,6 @@ def test_bad_settings_are_one_line(settings, message):
 
 
 # Shortcuts
-
-
-SMALL = {  # (in, out) channels, side, kernel, stride, padding
-    "a kernel of three": (3, 5, 3, 3, 1, 1),
-    "a stride of two": (4, 8, 5, 3, 2, 1),
-    "single pixels": (6, 2, 2, 1, 1, 0),
-    "one pixel left": (6, 2, 2, 2, 2, 0),
-    "sides that differ": (3, 4, 7, 7, 3, (3, 2)),
-    "a flat kernel": (5, 6, 3, (1, 3), 1, (0, 1)),
-}
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("case", SMALL)
-def test_a_small_map_gives_the_gradients_that_pytorch_gives(case, layout):
-    inputs, outputs, side, *how = SMALL[case]
-    torch.manual_seed(0)
-    layer = nn.Conv2d(inputs, outputs, *how, bias=False).double().to(memory_format=layout)
-    images = torch.randn(4, inputs, side, side, dtype=torch.float64).contiguous(memory_format=layout)
-    images.requires_grad_()
-    wanted, slope = layer(images), torch.randn_like(layer(images))
-    with small_maps():
-        got = layer(images)
-    assert "_Convolution" in type(got.grad_fn).__name__  # the shortcut was taken
-    assert torch.equal(got, wanted)
-    pairs = [torch.autograd.grad(out, (images, layer.weight), slope) for out in (got, wanted)]
-    for ours, theirs in zip(*pairs, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Conv2d(4, 4, 3, padding=1),
-        nn.Conv2d(4, 4, 3, padding=1, bias=False, groups=2),
-        nn.Conv2d(4, 4, 3, padding=2, bias=False, dilation=2),
-        nn.Conv2d(4, 4, 3, padding="same", bias=False),
-        nn.Conv2d(4, 4, 1, padding=1, bias=False),
-        nn.Conv2d(4, 4, 3, padding=1, bias=False).requires_grad_(False),
-    ],
-    ids=["bias", "groups", "dilation", "same", "large map", "frozen"],
-)
-def test_what_is_no_small_map_is_left_to_pytorch(layer):
-    images = torch.randn(2, 4, 3, 3, requires_grad=True)
-    with small_maps():
-        outputs = layer(images)
-    assert "_Convolution" not in type(outputs.grad_fn).__name__
-    assert torch.equal(outputs, layer(images))
-
-
-def test_a_small_map_keeps_to_half_precision():
-    layer, images = nn.Conv2d(64, 32, 3, padding=1, bias=False), torch.randn(8, 64, 2, 2)
-    with small_maps(), torch.autocast("cpu", torch.bfloat16):
-        outputs = layer(images)
-    assert outputs.dtype == torch.bfloat16
-    outputs.float().square().sum().backward()
-    ours, layer.weight.grad = layer.weight.grad, None
-    layer(images).square().sum().backward()
-    assert ours.dtype == torch.float32
-    assert torch.allclose(ours, layer.weight.grad, atol=0.02 * float(layer.weight.grad.abs().max()))
 
 
 @pytest.mark.parametrize(("idle", "threads"), [(0, 1), (30, 1), (55, 2), (160, 6), (200, 8), (400, 8)])

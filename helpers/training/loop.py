@@ -24,7 +24,7 @@ from helpers import runtime
 from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_number
 from helpers.training import distributed, guard
 from helpers.training.config import Config, lr_factor, make_optimizer
-from helpers.training.convolution import small_maps
+from helpers.training.convolution import matrix_products
 from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predict, targets_of
 from helpers.training.history import History
 from helpers.training.progress import Progress, Watch
@@ -163,7 +163,7 @@ class _Loop:
         self.averaged = copy.deepcopy(model) if config.ema else model
         self.share = distributed.share()
         self.parallel = distributed.parallel(self.model)
-        self.shortcuts = small_maps if where.type == "cpu" else nullcontext
+        self.shortcuts = matrix_products if where.type == "cpu" else nullcontext
         kind = {"seed": config.seed, "augment": config.augment, "shuffle": True, "device": where}
         self.train = Batches(train, config.batch_size, **kind, share=(self.share.rank, self.share.world))
         self.validation = Batches(validation, 512, device=where)
