@@ -1,6 +1,7 @@
 """How near to the best possible a network comes on drawn faces, given hundreds of thousands of them.
 
     python -m benchmarks.cycles --data FOLDER --runs FOLDER [--faces 400000] [--epochs 4] [--seeds 4]
+    python -m benchmarks.cycles --anew 20000
 
 One network learns from votes by KL and foretells the action units beside them. It is trained in cycles: the
 learning rate rises and falls as often as there are seeds, each time a little lower (warm restarts; Loshchilov
@@ -12,6 +13,9 @@ each part was given two more where the map is still fine.
 A cycle whose folder has all its epochs is not trained again, so the record can be made anew, and what broke
 off goes on. Writes data/results/distributions_cycles.json after each cycle, and at the end beside it the
 networks, as distributions_cycles.safetensors: :func:`recorded` brings them back.
+
+The 4,000 faces that are judged after each cycle were looked at while the network was built. With ``--anew``
+nothing is trained: the recorded networks judge faces drawn for that alone, each of another person.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
+import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +48,12 @@ CONFIG = replace(
 UPRIGHT = replace(CONFIG, epochs=3, lr=CONFIG.lr / 2)
 COOLER = 2 / 3  # highest learning rate of a cycle, as a share of that of the cycle before
 FOUND_ON = 100_000  # faces from which a network learns to find landmarks
+
+STRAIGHT = (0.0, 0.0)
+LOOKS = (STRAIGHT, (0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5))
+"""Shifts of an upright face, in pixels, over which answers are averaged. Half a pixel each way was as good as
+also turning and scaling, and as eight shifts, on 4,000 faces of seed 77, each of another person."""
+ANEW_SEED = 1_000_003  # of faces that are drawn to judge what is recorded, and for nothing else
 
 RECORD = Path("data/results/distributions_cycles.json")
 
@@ -141,13 +152,20 @@ class Reader(nn.Module):
         """
         return distributions.placed(faces, found(self.finder, faces), self.where.numpy())
 
-    def answers(self, faces: datasets.FaceSet) -> dict[str, np.ndarray]:
-        """Return logits "labels" ``[N, 7]`` and "units" ``[N, 17]``: means over a face and its mirror image.
+    def answers(
+        self, faces: datasets.FaceSet, looks: Sequence[tuple[float, float]] = LOOKS
+    ) -> dict[str, np.ndarray]:
+        """Return logits "labels" ``[N, 7]`` and "units" ``[N, 17]``: means over looks and mirror images.
 
         Args:
             faces: drawn, grey, 48 by 48, as they are.
+            looks: how far the upright face is shifted for each, in pixels to the right and down.
         """
-        return training.predict(self.net, self.upright(faces), tta="flip")
+        landmarks, where = found(self.finder, faces), self.where.numpy()
+        shifted = (where + np.array(look, where.dtype) for look in looks)
+        placed = (distributions.placed(faces, landmarks, to) for to in shifted)
+        seen = [training.predict(self.net, upright, tta="flip") for upright in placed]
+        return {name: np.mean([outputs[name] for outputs in seen], axis=0) for name in seen[0]}
 
 
 def recorded(path: str | Path = RECORD) -> Reader:
@@ -166,6 +184,20 @@ def recorded(path: str | Path = RECORD) -> Reader:
     reader = Reader(_finder(), net, np.zeros((68, 2), np.float32)).half()
     training.load_weights(reader, Path(path).with_suffix(".safetensors"))
     return reader.float().eval()
+
+
+def judged_anew(num_faces: int, record: Mapping) -> dict:
+    """Return how far the recorded networks go on faces that nobody has seen before, each of another person.
+
+    Args:
+        num_faces: to draw.
+        record: what was written beside the networks.
+    """
+    new = datasets.load("synthetic", num_faces=num_faces, seed=ANEW_SEED, faces_per_person=1)
+    reader, prior = recorded(), np.array(record["class shares"])
+    about = {"faces": num_faces, "seed": ANEW_SEED, "best possible": multitask.ceiling(new)}
+    looks = {"one look": (STRAIGHT,), "five looks": LOOKS}
+    return about | {name: how_far(reader.answers(new, some), new, prior) for name, some in looks.items()}
 
 
 def cycles(options: argparse.Namespace, record: dict) -> None:
@@ -187,7 +219,7 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
 
     def judge(outputs: Mapping[str, np.ndarray]) -> dict:
         far = how_far(outputs, judged, prior)
-        print({name: np.round(far[name], 4).tolist() for name in ("way", "below Bayes")}, flush=True)
+        tell("judged", far)
         return far
 
     for number in range(options.seeds):
@@ -200,7 +232,7 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
     reader = Reader(net, model, train.landmarks[:FOUND_ON].mean(axis=0))
     config = replace(UPRIGHT, seed=options.seeds)
     took = cycle(model, lambda: tuple(map(reader.upright, (train, validation))), config, folder / "upright")
-    record["upright"] = took | judge(reader.answers(judged))
+    record["upright"] = took | judge(reader.answers(judged, [STRAIGHT]))
     record["upright"]["pixels_off"] = missed_by(judged.landmarks, found(net, judged))
     distributions.write(options, record)
 
@@ -216,7 +248,7 @@ def cycles(options: argparse.Namespace, record: dict) -> None:
             config = replace(UPRIGHT, lr=UPRIGHT.lr * COOLER**number, seed=options.seeds + seed)
             took = cycle(reader.net, partial(strangers, seed), config, folder / f"strangers_{seed}")
             stage = {"network": name, "faces": options.faces, "parameters": models.num_parameters(reader.net)}
-            record["strangers"].append(stage | took | judge(reader.answers(judged)))
+            record["strangers"].append(stage | took | judge(reader.answers(judged, [STRAIGHT])))
             distributions.write(options, record)
     training.save_weights(copy.deepcopy(reader).half(), Path(options.out).with_suffix(".safetensors"))
 
@@ -322,13 +354,24 @@ def how_far(outputs: Mapping[str, np.ndarray], judged: datasets.FaceSet, prior: 
     return named | {"units_explained": distributions.explained(judged.action_units, units)}
 
 
+def tell(name: str, far: Mapping[str, list]) -> None:
+    """Print the two figures that matter most, with their intervals.
+
+    Args:
+        name: of what was judged.
+        far: from :func:`how_far`.
+    """
+    print(name, {figure: np.round(far[figure], 4).tolist() for figure in ("way", "below Bayes")}, flush=True)
+
+
 def main() -> None:
     """Train in cycles, and write the record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="data", help="folder with the cache of drawn faces")
-    parser.add_argument("--runs", required=True, help="folder that keeps each cycle")
+    parser.add_argument("--runs", help="folder that keeps each cycle")
+    parser.add_argument("--anew", type=int, metavar="N", help="only judge what is recorded, on N faces")
     parser.add_argument("--faces", type=int, default=400_000, help="drawn, and as many for each last cycle")
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of a cycle")
     parser.add_argument("--seeds", type=int, default=4, help="cycles on the faces as they are drawn")
@@ -336,6 +379,15 @@ def main() -> None:
     parser.add_argument("--out", default=str(RECORD), help="file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.anew:
+        record = json.loads(Path(options.out).read_text())
+        record["judged anew"] = judged_anew(options.anew, record)
+        for looks in ("one look", "five looks"):
+            tell(looks, record["judged anew"][looks])
+        distributions.write(options, record)
+        return
+    if not options.runs:
+        parser.error("--runs FOLDER keeps each cycle; it is needed to train")
     words = ["FOLDER" if word in (options.data, options.runs) else word for word in sys.argv[1:]]
     record = {
         "set": "synthetic",

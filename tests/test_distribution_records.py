@@ -153,11 +153,23 @@ def test_a_network_that_looks_closer_starts_with_the_answers_it_had_and_learns_o
 def test_the_reader_of_the_record_goes_as_far_as_the_record_says(tmp_path):
     record, seed = recorded("cycles"), distributions.JUDGED_SEED
     judged = datasets.load("synthetic", tmp_path, num_faces=1000, seed=seed)
-    far = cycles.how_far(cycles.recorded().answers(judged), judged, np.array(record["class shares"]))
-    said = record["strangers"][-1]
+    reader, prior, said = cycles.recorded(), np.array(record["class shares"]), record["strangers"][-1]
+    far = cycles.how_far(reader.answers(judged, looks=[cycles.STRAIGHT]), judged, prior)
     for name, slack in (("way", 0.02), ("below Bayes", 0.01)):  # a quarter of the faces, in half precision
         assert far[name][1] < said[name][0] < far[name][2]
         assert far[name][0] == pytest.approx(said[name][0], abs=slack)
+
+
+def test_five_looks_go_further_than_one(tmp_path):
+    new = recorded("cycles")["judged anew"]
+    assert new["five looks"]["way"][0] > new["one look"]["way"][0]
+    faces, reader = distributions.drawn(300, 5), cycles.recorded()
+    p, prior = faces.distribution.astype(float), faces.distribution.mean(axis=0, dtype=float)
+    every = [reader.answers(faces, looks=[look])["labels"] for look in cycles.LOOKS]
+    together = reader.answers(faces)["labels"]
+    assert np.allclose(together, np.mean(every, axis=0), atol=1e-5)
+    ways = [distributions.way(p, metrics.softmax(logits), prior).value for logits in every]
+    assert distributions.way(p, metrics.softmax(together), prior).value > max(ways)
 
 
 def test_the_weights_of_another_network_are_no_reader(tmp_path):
