@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from test_training import same, stop_at
 from torch import nn
 from torch.nn.functional import conv2d
 from torch.overrides import TorchFunctionMode
@@ -186,6 +187,9 @@ def test_half_precision_never_goes_by_winograd():
     assert way(layer.bfloat16(), images.bfloat16()) == "pytorch"
 
 
+LOSS = losses.on_labels()
+
+
 class plainly(TorchFunctionMode):  # noqa: N801
     """In place of ``matrix_products``: nothing is changed."""
 
@@ -193,19 +197,32 @@ class plainly(TorchFunctionMode):  # noqa: N801
         return func(*args, **(kwargs or {}))
 
 
-def test_a_training_by_products_loses_what_the_plain_one_loses(monkeypatch):
+def learned(loss=LOSS, **how):
+    """Return how a short training went, of a network with one layer that goes by Winograd's way."""
     faces = datasets.load("synthetic", num_faces=320, seed=3)
-    train, validation = faces.select(slice(0, 256)), faces.select(slice(256, 320))
+    torch.manual_seed(0)
+    net = models.create("face-cnn", 7, widths=(16, 64, 64), stem="unshuffle", dropout=0)
+    config = training.Config(epochs=2, batch_size=32, precision="float32", monitor="loss")
+    parts = faces.select(slice(0, 256)), faces.select(slice(256, 320))
+    history = training.fit(net, *parts, loss, {}, config, device="cpu", progress=False, **how)
+    return history.epochs, net
+
+
+def test_a_training_by_products_loses_what_the_plain_one_loses(monkeypatch):
     taken, found = itertools.count(), []
     convolve = winograd.convolve
     monkeypatch.setattr(winograd, "convolve", lambda *pair: (next(taken), convolve(*pair))[1])
     for context in (matrix_products, plainly):
-        torch.manual_seed(0)
-        net = models.create("face-cnn", 7, widths=(16, 64, 64), stem="unshuffle", dropout=0)
         monkeypatch.setattr(training.loop, "matrix_products", context)
-        config = training.Config(epochs=2, batch_size=32, precision="float32", monitor="loss")
-        found.append(training.fit(net, train, validation, losses.on_labels(), {}, config, progress=False))
+        found.append(learned()[0])
     assert next(taken) == 2 * 8, "two epochs of eight batches have one such layer"
-    for ours, theirs in zip(*(history.epochs for history in found), strict=True):
+    for ours, theirs in zip(*found, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
+
+
+def test_a_training_by_products_that_goes_on_ends_with_the_same_bits(tmp_path):
+    stop = training.Stop()
+    broken_off = stop_at(11, stop.request, LOSS)
+    assert len(learned(broken_off, run=tmp_path, stop=stop)[0]) == 1
+    assert same(learned(run=tmp_path)[1], learned()[1])
