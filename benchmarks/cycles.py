@@ -1,7 +1,7 @@
 """How near to the best possible a network comes on drawn faces, given hundreds of thousands of them.
 
     python -m benchmarks.cycles --data FOLDER --runs FOLDER [--faces 400000] [--epochs 4] [--seeds 4]
-    python -m benchmarks.cycles --anew 20000
+    python -m benchmarks.cycles [--anew 20000]
 
 One network learns from votes by KL and foretells the action units beside them. It is trained in cycles: the
 learning rate rises and falls as often as there are seeds, each time a little lower (warm restarts; Loshchilov
@@ -14,8 +14,8 @@ A cycle whose folder has all its epochs is not trained again, so the record can 
 off goes on. Writes data/results/distributions_cycles.json after each cycle, and at the end beside it the
 networks, as distributions_cycles.safetensors: :func:`recorded` brings them back.
 
-The 4,000 faces that are judged after each cycle were looked at while the network was built. With ``--anew``
-nothing is trained: the recorded networks judge faces drawn for that alone, each of another person.
+The 4,000 faces that are judged after each cycle were looked at while the network was built. So at the end the
+networks judge faces drawn for that alone, each of another person; without ``--runs`` nothing else is done.
 """
 
 from __future__ import annotations
@@ -186,18 +186,20 @@ def recorded(path: str | Path = RECORD) -> Reader:
     return reader.float().eval()
 
 
-def judged_anew(num_faces: int, record: Mapping) -> dict:
-    """Return how far the recorded networks go on faces that nobody has seen before, each of another person.
+def judged_anew(reader: Reader, num_faces: int, prior: np.ndarray) -> dict:
+    """Return how far a reader goes on faces that nobody has seen before, each of another person.
 
     Args:
+        reader: looks at each face once, and then five times.
         num_faces: to draw.
-        record: what was written beside the networks.
+        prior: class shares, ``[K]``.
     """
     new = datasets.load("synthetic", num_faces=num_faces, seed=ANEW_SEED, faces_per_person=1)
-    reader, prior = recorded(), np.array(record["class shares"])
-    about = {"faces": num_faces, "seed": ANEW_SEED, "best possible": multitask.ceiling(new)}
-    looks = {"one look": (STRAIGHT,), "five looks": LOOKS}
-    return about | {name: how_far(reader.answers(new, some), new, prior) for name, some in looks.items()}
+    far = {"faces": num_faces, "seed": ANEW_SEED, "best possible": multitask.ceiling(new)}
+    for name, looks in (("one look", (STRAIGHT,)), ("five looks", LOOKS)):
+        far[name] = how_far(reader.answers(new, looks), new, prior)
+        tell(name, far[name])
+    return far
 
 
 def cycles(options: argparse.Namespace, record: dict) -> None:
@@ -370,8 +372,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="data", help="folder with the cache of drawn faces")
-    parser.add_argument("--runs", help="folder that keeps each cycle")
-    parser.add_argument("--anew", type=int, metavar="N", help="only judge what is recorded, on N faces")
+    parser.add_argument("--runs", help="folder that keeps each cycle; without it nothing is trained")
+    parser.add_argument("--anew", type=int, default=20_000, help="faces drawn to judge the recorded networks")
     parser.add_argument("--faces", type=int, default=400_000, help="drawn, and as many for each last cycle")
     parser.add_argument("--epochs", type=int, default=CONFIG.epochs, help="of a cycle")
     parser.add_argument("--seeds", type=int, default=4, help="cycles on the faces as they are drawn")
@@ -379,15 +381,6 @@ def main() -> None:
     parser.add_argument("--out", default=str(RECORD), help="file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.anew:
-        record = json.loads(Path(options.out).read_text())
-        record["judged anew"] = judged_anew(options.anew, record)
-        for looks in ("one look", "five looks"):
-            tell(looks, record["judged anew"][looks])
-        distributions.write(options, record)
-        return
-    if not options.runs:
-        parser.error("--runs FOLDER keeps each cycle; it is needed to train")
     words = ["FOLDER" if word in (options.data, options.runs) else word for word in sys.argv[1:]]
     record = {
         "set": "synthetic",
@@ -398,7 +391,13 @@ def main() -> None:
         "targets": "shares of the votes",
         "loss": "kl",
     }
-    cycles(options, record)
+    if options.runs:
+        cycles(options, record)
+    else:
+        record = json.loads(Path(options.out).read_text())
+    prior = np.array(record["class shares"])
+    record["judged anew"] = judged_anew(recorded(options.out), options.anew, prior)
+    distributions.write(options, record)
 
 
 if __name__ == "__main__":

@@ -180,6 +180,20 @@ def test_winograd_is_taken_where_it_saves_products(layer, side, wanted):
     assert way(layer, images) == wanted
 
 
+def test_what_is_left_to_pytorch_is_handed_over_as_it_came():
+    layer, images, got = nn.Conv2d(64, 64, 3, padding=1, bias=False), torch.randn(2, 64, 12, 12), []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            got.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with torch.autocast("cpu", torch.bfloat16), Watch(), matrix_products():
+        layer(images)
+    assert torch.Tensor.to not in got, "autocast would convert it once more"
+    assert got.count(torch.conv2d) == 1
+
+
 def test_half_precision_never_goes_by_winograd():
     layer, images = nn.Conv2d(64, 64, 3, padding=1, bias=False), torch.randn(2, 64, 12, 12)
     with torch.autocast("cpu", torch.bfloat16):

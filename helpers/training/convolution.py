@@ -41,14 +41,14 @@ class matrix_products(TorchFunctionMode):  # noqa: N801 (a context, named as tor
         if func is not torch.conv2d or kwargs or not _plain(*args):
             return func(*args, **(kwargs or {}))
         images, weight, _, stride, padding, *_ = args
-        if torch.is_autocast_enabled("cpu"):
-            half = torch.get_autocast_dtype("cpu")
-            images, weight = images.to(half), weight.to(half)
-        if _saves_products(images, weight, stride, padding):
+        half = torch.is_autocast_enabled("cpu")
+        if not half and _saves_products(images, weight, stride, padding):
             return winograd.convolve(images, weight)
-        if all(0 < side <= LARGEST for side in _sides(images, weight, stride, padding)):
-            return _Convolution.apply(images, weight, stride, padding)
-        return func(*args)
+        if not all(0 < side <= LARGEST for side in _sides(images, weight, stride, padding)):
+            return func(*args)
+        if half:
+            images, weight = (each.to(torch.get_autocast_dtype("cpu")) for each in (images, weight))
+        return _Convolution.apply(images, weight, stride, padding)
 
 
 def _plain(

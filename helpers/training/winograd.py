@@ -71,7 +71,7 @@ def tile_of(side: int) -> int:
     return min((2, 3, 4), key=lambda tile: -(-side // tile) * (tile + 2))
 
 
-class _Sandwich:
+class _Transform:
     """``down @ tile @ across.T`` of many tiles: ``[a, b, ...]`` to ``[points, ...]``, and its transpose."""
 
     def __init__(self, down: np.ndarray, across: np.ndarray, dtype: torch.dtype) -> None:
@@ -103,7 +103,7 @@ class _Plane:
         self.tile = tile_of(height), tile_of(width)
         self.tiles = -(-height // self.tile[0]), -(-width // self.tile[1])
         self.outputs, self.inputs, self.kernel = (
-            _Sandwich(down, across, dtype) for down, across in zip(*map(matrices, self.tile), strict=True)
+            _Transform(down, across, dtype) for down, across in zip(*map(matrices, self.tile), strict=True)
         )
         self.points = len(self.inputs.both)
 
