@@ -163,6 +163,11 @@ GONE = """() => {
     window.stream = await ask(wanted);
     return window.stream;
   };
+  const read = Blob.prototype.arrayBuffer;
+  Blob.prototype.arrayBuffer = async function () {  // the last frame arrives after the camera went
+    await new Promise((go) => setTimeout(go, 500));
+    return read.call(this);
+  };
 }"""
 NONE = """() => {
   navigator.mediaDevices.getUserMedia = async () => {
@@ -178,8 +183,11 @@ def test_a_camera_that_goes_away_or_is_not_there_is_one_line(notebook):
     page.evaluate(GONE)
     page.get_by_role("button", name="Start camera").click()
     page.get_by_role("button", name="Stop camera").wait_for()
+    time.sleep(0.3)
     page.evaluate("window.stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
     page.get_by_text("the camera went away; plug it in and start again").wait_for()
+    time.sleep(1.5)
+    assert page.get_by_text("the camera went away; plug it in and start again").is_visible()
     page.evaluate(NONE)
     page.get_by_role("button", name="Start camera").click()
     page.get_by_text("no camera: Requested device not found; plug one in and allow its use").wait_for()

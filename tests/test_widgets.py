@@ -507,6 +507,10 @@ def test_frames_from_the_browser_come_back_read(reader):
     assert "no picture of a known format" in note.value
     lens.trouble = "the camera went away; plug it in and start again"
     assert "went away" in note.value
+    lens.set_state({"trouble": ""})  # it is started again, and goes away with a frame on its way
+    lens.set_state({"trouble": "the camera went away once more", "frame": memoryview(buffer.getvalue())})
+    assert lens.answered == 3
+    assert "went away once more" in note.value
 
 
 def test_the_camera_asks_for_anywidget_by_name(reader, monkeypatch):

@@ -55,6 +55,7 @@ function render({ model, el }) {
       stream.getVideoTracks()[0].onended = () => stop("the camera went away; plug it in and start again");
       video.srcObject = stream;
       await video.play();
+      if (!stream) return;  // it went away meanwhile
       button.textContent = "Stop camera";
       tell("");
       timer = setInterval(send, 40);
@@ -93,9 +94,11 @@ def camera(reader: Reader, width: int = 480) -> ipywidgets.Widget:
         try:
             seen = stream.next(images.read(bytes(change.new), color=True), time.perf_counter() - began)
             picture.value = _jpeg(seen.annotated())
-            note.value = line(str(seen))
+            said = line(str(seen))
         except ValueError as error:
-            note.value = line(one_line(error), wrong=True)
+            said = line(one_line(error), wrong=True)
+        if not lens.trouble:  # the last frame may come after it, or in one message with it
+            note.value = said
         lens.answered += 1
 
     lens.observe(read, names="frame")
