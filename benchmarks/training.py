@@ -118,7 +118,6 @@ def our_step(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> Ca
         faces: to learn from.
         args: of the command line.
     """
-    runtime.keep_memory()  # as fit does
     if name == DATA:
         data = Batches(faces, args.batch_size, augment=Augment(), shuffle=True, device=args.device)
         batches = itertools.chain.from_iterable(map(data.epoch, itertools.count()))
@@ -304,14 +303,15 @@ def main() -> None:
     speed, rows = machine_speed(args), {}
     print(f"{faces.name}, batch {args.batch_size}, {runtime.machine()}")
     print(f"the machine: {speed['products'] / 1e9:,.0f} GFLOP/s, copies {speed['copies'] / 1e9:.1f} GB/s")
-    for name in (DATA, *args.networks):
-        longer = argparse.Namespace(**vars(args) | {"steps": 25 * args.steps})  # a batch alone takes 2 ms
-        rows[name] = compare(name, faces, longer if name == DATA else args)
-        if name != DATA:
-            rows[name]["stages"] = breakdown(name, faces, args)
-            work = 3 * models.flops(network(name), faces.images.shape[-1])  # backward counts twice
-            rows[name]["stages"]["of the products' speed"] = work * rows[name]["ours"][0] / speed["products"]
-        tell(name, rows[name])
+    with runtime.kept_memory():  # as fit does; the common loop has a process of its own
+        for name in (DATA, *args.networks):
+            longer = argparse.Namespace(**vars(args) | {"steps": 25 * args.steps})  # a batch alone takes 2 ms
+            rows[name] = compare(name, faces, longer if name == DATA else args)
+            if name != DATA:
+                rows[name]["stages"] = breakdown(name, faces, args)
+                work = 3 * models.flops(network(name), faces.images.shape[-1])  # backward counts twice
+                rows[name]["stages"]["of the products' speed"] = work * rows[name]["ours"][0] / speed["products"]
+            tell(name, rows[name])
     if args.record:
         words = ["FOLDER" if word == args.data else word for word in sys.argv[1:]]
         circumstances = {

@@ -501,6 +501,44 @@ def test_a_training_goes_on_with_the_threads_it_began_with(tmp_path, monkeypatch
     assert torch.get_num_threads() == 1  # as it was
 
 
+def test_memory_is_kept_for_the_next_step_and_given_back_at_the_end():
+    script = """
+        import numpy as np, resource
+        from helpers import runtime
+
+        def pages_cleared():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            np.ones(2**23)  # 64 MB, above what the C library would keep
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        def megabytes():
+            return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
+
+        if not runtime.keep_memory():
+            raise SystemExit(3)
+        pages_cleared()
+        print(pages_cleared())
+        with runtime.kept_memory():
+            before = megabytes()
+            pages_cleared()
+            print(pages_cleared())
+            print(megabytes() - before)
+        print(megabytes() - before)
+        pages_cleared()
+        print(pages_cleared())
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    if ran.returncode == 3:
+        pytest.skip("not the GNU C library")
+    assert ran.returncode == 0, ran.stderr
+    before, inside, held, left, after = map(int, ran.stdout.split())
+    assert before > 100
+    assert inside <= 2
+    assert held > 60
+    assert left < 5
+    assert after > 100
+
+
 def test_work_spread_over_threads_comes_back_in_order_and_stops_at_the_first_error() -> None:
     wanted, begun = torch.get_num_threads(), []
 

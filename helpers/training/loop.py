@@ -120,7 +120,6 @@ def fit(
             The network is left with the best weights so far, and what is in the folder stays.
     """
     config = config or Config()
-    runtime.keep_memory()
     if config.monitor not in {"loss", *metrics}:
         raise ValueError(f"monitor {config.monitor!r} is not among the metrics: {', '.join(metrics)}")
     stop = stop or Stop()
@@ -131,7 +130,7 @@ def fit(
         shown = progress if loop.share.rank == 0 else False
         bar = Progress(config.epochs * len(loop.train), loop.steps_done, shown)
         own = _own_random_numbers(loop.where)
-        with own, runtime.threads(loop.threads), distributed.shared_statistics(model):
+        with own, runtime.kept_memory(), runtime.threads(loop.threads), distributed.shared_statistics(model):
             # asked first: one that was killed after its last epoch has none left to train
             while not loop.finished and loop.train_epoch(stop, bar):
                 outputs = loop.validate()
