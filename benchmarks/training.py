@@ -308,9 +308,9 @@ def main() -> None:
             longer = argparse.Namespace(**vars(args) | {"steps": 25 * args.steps})  # a batch alone takes 2 ms
             rows[name] = compare(name, faces, longer if name == DATA else args)
             if name != DATA:
-                rows[name]["stages"] = breakdown(name, faces, args)
                 work = 3 * models.flops(network(name), faces.images.shape[-1])  # backward counts twice
-                rows[name]["stages"]["of the products' speed"] = work * rows[name]["ours"][0] / speed["products"]
+                share = work * rows[name]["ours"][0] / speed["products"]
+                rows[name]["stages"] = breakdown(name, faces, args) | {"of the products' speed": share}
             tell(name, rows[name])
     if args.record:
         words = ["FOLDER" if word == args.data else word for word in sys.argv[1:]]

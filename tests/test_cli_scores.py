@@ -228,6 +228,8 @@ def test_three_that_err_in_different_places_are_right_together():
     assert found["mcnemar"] < 1e-9
     text = ensemble.as_text(found | {"split": "test", "tta": "none"})
     assert "Gain in accuracy over a: 0.333" in text
+    text = ensemble.as_text(found | {"split": "test", "tta": "flip"})
+    assert "over 3 runs, each of them over each face and its mirror image, on the test faces" in text
 
 
 # --- mistakes ---

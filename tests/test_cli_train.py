@@ -18,7 +18,7 @@ from conftest import HEAR_CTRL_C, ROOT
 from safetensors.torch import load_file
 
 from helpers import cli, datasets, faces, hog, models, training
-from helpers.cli import experiment, settings
+from helpers.cli import evaluate, experiment, settings
 from helpers.cli.configurations import CONFIGURATIONS
 from helpers.cli.settings import Settings, merged
 from helpers.datasets import layouts
@@ -96,6 +96,7 @@ def test_the_words_that_are_offered_are_those_that_the_rooms_know():
     assert settings.CHOICES["optimizer"] == training.config.OPTIMIZERS
     assert settings.CHOICES["schedule"] == training.config.SCHEDULES
     assert settings.CHOICES["augment"] == tuple(experiment.AUGMENTS)
+    assert tuple(training.TTA) == evaluate.VIEWS
     assert set(settings.LOSSES["multitask"]) == set(experiment.DISTANCES)
 
 

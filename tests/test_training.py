@@ -371,6 +371,29 @@ def test_the_mean_over_the_mirror_image():
     assert model.training  # as it was
 
 
+def test_the_mean_over_shifted_faces():
+    model, faces, moved = network(), Faces(20), Faces(20)
+    settings = {"device": "cpu", "precision": "float32"}
+    height, width = faces.images.shape[1:]
+    around, answers = np.pad(faces.images, ((0, 0), (1, 1), (1, 1)), mode="edge"), []
+    for down, right in np.ndindex(3, 3):
+        moved.images = around[:, down : down + height, right : right + width]
+        answers.append(training.predict(model, moved, tta="flip", **settings))
+    assert np.ptp(answers, axis=0).max() > 0.01
+    np.testing.assert_allclose(
+        training.predict(model, faces, tta="shift", **settings), np.mean(answers, axis=0), atol=1e-6
+    )
+
+
+def test_features_have_no_mirror_image():
+    head = torch.nn.Linear(5, 3)
+    features = Faces(20)
+    features.images = np.ones((20, 5), np.float32)
+    assert training.predict(head, features, device="cpu").shape == (20, 3)
+    with pytest.raises(ValueError, match="tta 'flip' needs pictures, and these are features"):
+        training.predict(head, features, tta="flip", device="cpu")
+
+
 def test_evaluate_scores_with_an_interval():
     model, faces = fit(epochs=1, lr=0.002)[0], Faces(200, 2)
     result = training.evaluate(model, faces, {"accuracy": accuracy}, device="cpu")

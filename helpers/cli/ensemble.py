@@ -132,7 +132,9 @@ def as_text(found: dict[str, Any]) -> str:
     Args:
         found: as :func:`gained` returns it, with "split" and "tta".
     """
-    how = " and over mirror images" if found["tta"] == "flip" else ""
+    from helpers.training import TTA
+
+    how = "" if found["tta"] == "none" else f", each of them over {TTA[found['tta']]}"
     rows = [*found["runs"], found["together"]]
     width = max(len(row["run"]) for row in rows) + 2
     shared = [name for name in rows[-1]["scores"] if all(name in row["scores"] for row in rows)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from helpers.cli.scoring import Answers
 
 SPLITS = ("validation", "test")
+VIEWS = ("none", "flip", "shift")  # the names of training.TTA, which need not be loaded to refuse a word
 
 TEXT = """\
 Score a training that was kept: every score with its 95 % interval (bootstrap over faces, over people where
@@ -50,7 +51,7 @@ def add_faces(parser: argparse.ArgumentParser, split: str) -> None:
     """
     add = parser.add_argument
     add("--split", default=split, metavar="PART", help="validation or test (default: %(default)s)")
-    add("--tta", default="none", metavar="HOW", help="flip: the mean over each face and its mirror image")
+    add("--tta", default="none", metavar="HOW", help="average over views: flip, or shift (18 of each face)")
     add("--root", metavar="FOLDER", help="where the data is, if not where it was")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: %(default)s)")
@@ -69,7 +70,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"unknown option {arguments.rest[0]!r}; python3 -m helpers {arguments.command} --help lists them"
         )
-    for name, known in (("split", SPLITS), ("tta", ("none", "flip")), ("device", CHOICES["device"])):
+    for name, known in (("split", SPLITS), ("tta", VIEWS), ("device", CHOICES["device"])):
         word = getattr(arguments, name)
         if word not in known:
             raise ValueError(f"unknown {name} {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from helpers import datasets, files, hog, metrics, training
 from helpers.cli import experiment
@@ -178,8 +179,8 @@ def _outputs(
 ) -> dict[str, np.ndarray]:
     if settings.model == "hog-svm":
         machine, pictures = hog.SVM.load(folder / "svm.npz"), experiment.grey(faces.images)
-        views = [pictures] if tta == "none" else [pictures, pictures[..., ::-1]]
-        return {"labels": np.mean([machine.votes(machine.features(view)) for view in views], axis=0)}
+        views = training.views(torch.from_numpy(pictures), tta)
+        return {"labels": np.mean([machine.votes(machine.features(view.numpy())) for view in views], axis=0)}
     model = Predictor.load(folder, device=device).model
     precision = "auto" if settings.amp else "float32"
     found = training.predict(model, faces, tta=tta, device=device, precision=precision)

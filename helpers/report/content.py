@@ -292,9 +292,10 @@ def _looks(run: Kept) -> list[Block]:
 
 
 def _particulars(runs: Sequence[Kept]) -> list[Block]:
-    said = []
-    if any(run.evaluation.get("tta") == "flip" for run in runs):
-        said.append("Outputs are means over each face and its mirror image.")
+    from helpers.training import TTA  # late: PyTorch takes seconds to load
+
+    ways = sorted({run.evaluation.get("tta", "none") for run in runs} - {"none"})
+    said = [f"Outputs are means over {TTA[way]}." for way in ways]
     quick = ", ".join(run.name for run in runs if run.record.get("fast"))
     if quick:
         said.append(f"Trained with --fast, on a few faces for one epoch, and so of no meaning: {quick}.")

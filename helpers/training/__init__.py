@@ -2,7 +2,7 @@
 
 from helpers.training import distributed
 from helpers.training.config import Config, lr_factor
-from helpers.training.evaluation import Evaluation, evaluate, features, predict
+from helpers.training.evaluation import TTA, Evaluation, evaluate, features, predict, views
 from helpers.training.history import History
 from helpers.training.loop import Stop, fit
 from helpers.training.recipes import RECIPES
@@ -12,6 +12,7 @@ from helpers.training.tracking import TensorBoard, Tracker, WandB
 
 __all__ = [
     "RECIPES",
+    "TTA",
     "Config",
     "Evaluation",
     "History",
@@ -29,4 +30,5 @@ __all__ = [
     "predict",
     "save_weights",
     "side_by_side",
+    "views",
 ]

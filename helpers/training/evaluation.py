@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,12 @@ Arrays = np.ndarray | dict[str, np.ndarray]
 Metric = Callable[[Any, dict[str, np.ndarray]], float]
 """A score of (outputs, targets), both as arrays with one row a face."""
 
-AVERAGED_OVER = {"none": (False,), "flip": (False, True)}
+TTA = {
+    "none": "each face",
+    "flip": "each face and its mirror image",
+    "shift": "each face and its mirror image, both also shifted by a pixel in eight directions",
+}
+"""Test-time augmentation by name: what a network's outputs are averaged over."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ def predict(
     Args:
         model: the network.
         faces: the set, or batches already on the device.
-        tta: "none", or "flip" for the mean of the outputs for a face and its mirror image.
+        tta: a name of ``TTA``: "none", "flip" for the mean of the outputs for a face and its mirror image, or
+            "shift" for the mean over 18 views, which takes nine times as long again.
         batch_size: images at a time.
         device: where to compute.
         precision: as in ``Config``.
@@ -61,17 +68,19 @@ def predict(
         ``[N, K]``, or one such array by name where the network has several heads.
 
     Raises:
-        ValueError: the set is empty, or ``tta`` is unknown.
+        ValueError: the set is empty, ``tta`` is unknown, or something but "none" for features.
     """
-    if tta not in AVERAGED_OVER:
-        raise ValueError(f"unknown tta {tta!r}{did_you_mean(tta, AVERAGED_OVER)}; known: none, flip")
+    if tta not in TTA:
+        raise ValueError(f"unknown tta {tta!r}{did_you_mean(tta, TTA)}; known: {', '.join(TTA)}")
     if not isinstance(faces, Batches):
         faces = Batches(faces, batch_size, device=runtime.device(device))
+    if tta != "none" and len(faces.shape) == 2:
+        raise ValueError(f"tta {tta!r} needs pictures, and these are features; ask where they are made")
     where = faces.device
     was_training = model.training
     model.to(where).eval()
     with torch.inference_mode(), autocast(where, precision):
-        parts = [_averaged(model, batch.images, AVERAGED_OVER[tta]) for batch in faces.epoch()]
+        parts = [_averaged(model, batch.images, tta) for batch in faces.epoch()]
     model.train(was_training)
     return _joined(parts)
 
@@ -95,7 +104,7 @@ def features(
         model: the network.
         faces: the set, or batches already on the device.
         head: the name of the head; None where the workbook knows the network.
-        tta: "none", or "flip" for the mean of the features of a face and its mirror image.
+        tta: as in :func:`predict`, for the mean of the features.
         batch_size: images at a time.
         device: where to compute.
         precision: as in ``Config``.
@@ -123,9 +132,26 @@ def autocast(where: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(where.type, dtype if enabled else torch.bfloat16, enabled=enabled)
 
 
-def _averaged(model: nn.Module, images: Tensor, mirrored: tuple[bool, ...]) -> dict[str, Tensor]:
-    views = [by_name(model(images.flip(-1) if flip else images)) for flip in mirrored]
-    return {name: torch.stack([view[name].float() for view in views]).mean(0) for name in views[0]}
+def views(pictures: Tensor, tta: str) -> Iterator[Tensor]:
+    """Yield the pictures, and what they look like in each way that is averaged over; edges are repeated.
+
+    Args:
+        pictures: ``[..., H, W]``.
+        tta: a name of ``TTA``.
+    """
+    steps = (0, -1, 1) if tta == "shift" else (0,)
+    for side in [pictures] if tta == "none" else [pictures, pictures.flip(-1)]:
+        for shift in itertools.product(steps, repeat=2):
+            view = side
+            for axis, step in zip((-2, -1), shift, strict=True):
+                places = torch.arange(view.shape[axis], device=view.device)
+                view = view.index_select(axis, (places - step).clamp(places[0], places[-1])) if step else view
+            yield view
+
+
+def _averaged(model: nn.Module, images: Tensor, tta: str) -> dict[str, Tensor]:
+    seen = [by_name(model(view)) for view in views(images, tta)]
+    return {name: torch.stack([each[name].float() for each in seen]).mean(0) for name in seen[0]}
 
 
 def by_name(outputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
