@@ -90,7 +90,8 @@ def keep_memory() -> bool:
     The C library of Linux gives such blocks back at once, and the kernel then clears every page of the next
     one: with maps of 48 by 48 pixels that was a third of a training's time. At most 512 MB are kept.
     """
-    return _mallopt(_MMAP_THRESHOLD, 32 * 2**20) and _mallopt(_TRIM_THRESHOLD, 512 * 2**20)
+    kept = _libc("mallopt", _MMAP_THRESHOLD, 32 * 2**20) and _libc("mallopt", _TRIM_THRESHOLD, 512 * 2**20)
+    return bool(kept)
 
 
 @contextmanager
@@ -101,20 +102,21 @@ def kept_memory() -> Iterator[None]:
     Blocks that are meant to stay are better made before it, since free memory below them cannot be given
     back.
     """
-    kept = keep_memory() and _mallopt(_MMAP_MAX, 0)
+    kept = keep_memory() and _libc("mallopt", _MMAP_MAX, 0)
     try:
         yield
     finally:
         if kept:
-            _mallopt(_MMAP_MAX, 65536)  # as the library starts with
-            ctypes.CDLL(None).malloc_trim(0)
+            _libc("mallopt", _MMAP_MAX, 65536)  # as the library starts with
+            _libc("malloc_trim", 0)
 
 
-def _mallopt(setting: int, value: int) -> bool:
+def _libc(function: str, *values: int) -> int:
+    """Call a function of the GNU C library; where there is another, return 0."""
     try:
-        return bool(ctypes.CDLL(None).mallopt(setting, value))
-    except (AttributeError, OSError, TypeError):  # not the GNU C library
-        return False
+        return getattr(ctypes.CDLL(None), function)(*values)
+    except (AttributeError, OSError, TypeError):
+        return 0
 
 
 def seed_everything(seed: int) -> None:
