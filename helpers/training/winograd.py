@@ -26,7 +26,7 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
 """Where polynomials are taken, beside infinity. Larger ones would make rounding errors larger."""
 CACHE = 2**23
 """Bytes of values at points that are treated at a time."""
-KEPT = 2**25
+KEPT = 2**23
 """Bytes of inputs at points, up to which a layer keeps them for the way back; more are computed again."""
 
 
