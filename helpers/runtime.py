@@ -100,15 +100,22 @@ def kept_memory() -> Iterator[None]:
 
     For work that asks for the same blocks again and again: 128 faces in 32 maps of 48 by 48 pixels are 38 MB.
     Blocks that are meant to stay are better made before it, since free memory below them cannot be given
-    back.
+    back. Where a limit is set on the address space (``ulimit -v``) nothing more is kept: gaps between blocks
+    would count, and smaller batches would fit.
     """
-    kept = keep_memory() and _libc("mallopt", _MMAP_MAX, 0)
+    kept = keep_memory() and not _address_space_is_limited() and _libc("mallopt", _MMAP_MAX, 0)
     try:
         yield
     finally:
         if kept:
             _libc("mallopt", _MMAP_MAX, 65536)  # as the library starts with
             _libc("malloc_trim", 0)
+
+
+def _address_space_is_limited() -> bool:
+    import resource  # Unix alone has it, as it has the C library that is asked
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _libc(function: str, *values: int) -> int:

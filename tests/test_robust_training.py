@@ -228,13 +228,12 @@ def test_a_real_limit_on_memory_is_lived_with(root):
         model(torch.zeros(2, 1, 64, 64)).sum().backward()  # what torch loads late is loaded now
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 420 * 2**20, resource.RLIM_INFINITY))
-        resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             history = training.fit(model, made(128), made(4), losses.on_labels(), {{"accuracy": score}},
                 config, device="cpu", progress=False)
         lines = [str(w.message) for w in said if "out of memory" in str(w.message)]
-        left = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() - resident
+        left = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() - used
         print(len(history.epochs), len(lines), left >> 20, lines[-1] if lines else "")
     """
     ran = subprocess.run(
