@@ -37,7 +37,7 @@ CHOICES = {
     "balance": ("fixed", "learned"),
     "leaks": ("drop", "keep"),
     "merge": ("none", "4"),
-    "optimizer": ("adamw", "adam", "sgd"),
+    "optimizer": ("adamw", "adam", "sgd", "muon"),
     "schedule": ("one-cycle", "cosine", "step", "plateau", "constant"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
@@ -77,7 +77,7 @@ class Settings:
     lr_decay: float = _says(1.0, "learning rate of each stage as a share of that of the stage after it")
     optimizer: str = _says("adamw", "what takes the steps")
     weight_decay: float = _says(0.01, "pull of the weights towards zero")
-    momentum: float = _says(0.9, "of SGD")
+    momentum: float = _says(0.9, "of SGD and Muon")
     schedule: str = _says("one-cycle", "how the learning rate goes; step divides it by 10 at 50 and 75 %%")
     warmup: float = _says(0.2, "share of the training in which the learning rate rises")
     ema: float = _says(0.0, "decay a step of a running mean of the weights, which then is the result")

@@ -12,8 +12,9 @@ from torch import nn
 
 from helpers import did_you_mean, models
 from helpers.batches import Augment
+from helpers.training.muon import Muon
 
-OPTIMIZERS = ("adamw", "adam", "sgd")
+OPTIMIZERS = ("adamw", "adam", "sgd", "muon")
 SCHEDULES = ("one-cycle", "cosine", "step", "plateau", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -28,9 +29,9 @@ class Config:
         lr: highest learning rate; the schedule scales it.
         lr_decay: the learning rate of each stage of the network as a share of that of the stage after it; the
             head has the whole of ``lr``. 1 for the same everywhere (see ``models.stages``).
-        optimizer: "adamw", "adam" or "sgd" (with Nesterov momentum).
+        optimizer: "adamw", "adam", "sgd" (with Nesterov momentum) or "muon" (:mod:`helpers.training.muon`).
         weight_decay: pull towards zero; on weights only, not on biases and batch norm.
-        momentum: of SGD.
+        momentum: of SGD and Muon.
         schedule: "one-cycle" rises and falls linearly to zero (Smith 2018, arXiv 1803.09820); "cosine"
             falls along a half wave; "step" divides by ten at 50 % and 75 %; "plateau" halves after
             ``plateau_patience`` epochs without a better ``monitor``; "constant" stays.
@@ -144,6 +145,8 @@ def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = No
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
         return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=nesterov, fused=fused)
+    if config.optimizer == "muon":
+        return Muon(groups, config.lr, momentum=config.momentum)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return kind(groups, config.lr, fused=fused)
 

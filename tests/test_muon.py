@@ -1,0 +1,141 @@
+"""Muon: its matrix iteration against the singular value decomposition, its steps against PyTorch's own."""
+
+import copy
+import math
+
+import pytest
+import scipy.linalg
+import torch
+from torch import nn
+
+from helpers import training
+from helpers.training.config import make_optimizer
+from helpers.training.muon import Muon, is_matrix, orthogonal
+
+SHAPES = [(16, 16), (24, 200), (200, 24), (64, 64)]
+
+
+def spread(shape, seed=0, least=1e-3):
+    """Return a matrix whose singular values fall to a thousandth, as those of gradients do."""
+    random = torch.Generator().manual_seed(seed)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=random), full_matrices=False)
+    return u * torch.logspace(0, math.log10(least), min(shape)) @ v
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_singular_values_come_near_one_and_their_vectors_stay(shape):
+    matrix = spread(shape)
+    made = orthogonal(matrix)
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    inside = u.T @ made @ v.T
+    found = inside.diagonal()
+    strong = values > 0.02 * values.norm()  # five rounds bring these up
+    assert found[strong].min() > 0.65
+    assert found.max() < 1.25
+    assert (found > 0).all()
+    torch.testing.assert_close(inside, found.diag(), rtol=0, atol=2e-3)
+
+
+def test_a_matrix_that_is_nearly_orthogonal_goes_to_its_polar_factor():
+    rotation = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(1))).Q
+    matrix = 5 * rotation + 0.01 * spread((32, 32))
+    made = orthogonal(matrix)
+    polar = torch.from_numpy(scipy.linalg.polar(matrix.numpy())[0])
+    torch.testing.assert_close(made / made.norm(), polar / polar.norm(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_on_the_smaller_product_it_is_the_same_iteration(shape):
+    matrix = spread(shape)
+    plain = matrix / matrix.norm()
+    if shape[0] > shape[1]:
+        plain = plain.T
+    for _ in range(5):
+        gram = plain @ plain.T
+        plain = 3.4445 * plain + (-4.775 * gram + 2.0315 * gram @ gram) @ plain
+    if shape[0] > shape[1]:
+        plain = plain.T
+    torch.testing.assert_close(orthogonal(matrix), plain, rtol=0, atol=1e-3)
+
+
+def test_no_gradient_gives_no_step():
+    assert torch.equal(orthogonal(torch.zeros(16, 20)), torch.zeros(16, 20))
+
+
+def weight(*shape):
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(7)) / 20)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon of its own")
+@pytest.mark.parametrize("shape", [(24, 200), (200, 24)])
+def test_its_steps_are_those_of_pytorchs(shape):
+    ours, theirs, start = weight(*shape), weight(*shape), weight(*shape)
+    common = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.9}
+    mine = Muon([ours], **common)
+    other = torch.optim.Muon([theirs], **common, adjust_lr_fn="match_rms_adamw")
+    for seed in range(6):
+        ours.grad, theirs.grad = (spread(shape, seed, least=0.1) for _ in range(2))
+        mine.step()
+        other.step()
+    moved = (theirs - start).norm()
+    assert moved > 0.01
+    assert (ours - theirs).norm() < 0.02 * moved  # PyTorch's iterates in bfloat16, too coarse for 0.001
+
+
+def test_a_kernel_is_a_matrix_whose_rows_are_its_outputs():
+    kernel, matrix = weight(16, 8, 3, 3), nn.Parameter(weight(16, 8, 3, 3).detach().flatten(1))
+    kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
+    for each in (kernel, matrix):
+        each.grad = spread((16, 72)).view_as(each)
+        Muon([each], lr=0.01).step()
+    torch.testing.assert_close(kernel.flatten(1), matrix)
+
+
+@pytest.mark.parametrize("shape", [(40,), (7, 64), (64, 7), (32, 1, 3, 3), (1, 197, 768)])
+def test_vectors_heads_and_first_layers_go_by_adamw(shape):
+    ours, theirs = weight(*shape), weight(*shape)
+    assert not is_matrix(ours)
+    mine, other = Muon([ours], 0.01, 0.1), torch.optim.AdamW([theirs], 0.01, weight_decay=0.1)
+    for seed in range(3):
+        ours.grad, theirs.grad = (spread((shape[0], theirs[0].numel()), seed).view(shape) for _ in range(2))
+        mine.step()
+        other.step()
+    assert torch.equal(ours, theirs)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
+
+
+def steps(net, optimizer, seeds):
+    for seed in seeds:
+        random = torch.Generator().manual_seed(seed)
+        images, labels = torch.randn(32, 1, 8, 8, generator=random), torch.arange(32) % 2
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images + labels[:, None, None, None]), labels).backward()
+        optimizer.step()
+
+
+def test_a_state_that_was_kept_goes_on_to_the_same_bit():
+    config = training.Config(optimizer="muon")
+    whole, half = network(), network()
+    steps(whole, make_optimizer(whole, config), range(6))
+    first = make_optimizer(half, config)
+    steps(half, first, range(3))
+    kept = copy.deepcopy(first.state_dict())
+    second = make_optimizer(half, config)
+    second.load_state_dict(kept)
+    steps(half, second, range(3, 6))
+    assert all(map(torch.equal, whole.parameters(), half.parameters()))
+
+
+def test_a_training_takes_it_with_its_numbers():
+    optimizer = make_optimizer(network(), training.Config(optimizer="muon", lr=0.02, momentum=0.8))
+    assert isinstance(optimizer, Muon)
+    assert {(group["lr"], group["momentum"]) for group in optimizer.param_groups} == {(0.02, 0.8)}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
+
+
+def test_it_returns_what_the_closure_gave():
+    assert Muon([weight(16, 16)]).step(lambda: 3.0) == 3.0
