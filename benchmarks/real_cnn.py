@@ -20,15 +20,13 @@ from helpers import datasets, losses, metrics, models, training
 from helpers.batches import Augment
 
 AUGMENT = Augment(rotation=8, translation=0.07, scale=0.07, brightness=0.05, contrast=0.15, erasing=0.1)
-
-
-CONFIG = training.Config(
-    epochs=36,
-    batch_size=64,
-    lr=0.05,
-    optimizer="sgd",
-    weight_decay=5e-4,
-    ema=0.999,
+CONFIG = training.Config(  # some 900 CPU-seconds on FER2013, without half precision
+    epochs=22,
+    batch_size=256,
+    lr=8e-3,
+    optimizer="muon",
+    weight_decay=0.05,
+    ema=0.996,
     augment=AUGMENT,
 )
 NETWORK = {"dropout": 0.2}  # of face-cnn-fast
@@ -86,7 +84,7 @@ def main() -> None:
     *learned, test = parts
     config = replace(CONFIG, epochs=options.epochs, seed=options.seed)
     model, made = train(tuple(learned), config, run=options.run)
-    predicted = training.predict(model, test, tta="flip").argmax(axis=1)
+    predicted = training.predict(model, test, tta="shift").argmax(axis=1)
     record = {
         **records.circumstances(options),
         "faces": dict(zip(("train", "validation", "test"), map(len, parts), strict=True)),

@@ -85,7 +85,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     gram = matrix @ matrix.T
     square = gram.trace().clamp(min=torch.finfo(gram.dtype).tiny)
-    gram, whole = gram / square, torch.eye(len(gram)).to(gram)
+    gram, whole = gram / square, torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(ROUNDS):
         factor = b * gram + c * gram @ gram
         factor.diagonal().add_(a)
