@@ -82,11 +82,12 @@ def test_its_steps_are_those_of_pytorchs(shape):
     assert (ours - theirs).norm() < 0.02 * moved  # PyTorch's iterates in bfloat16, too coarse for 0.001
 
 
-def test_a_kernel_is_a_matrix_whose_rows_are_its_outputs():
-    kernel, matrix = weight(16, 8, 3, 3), nn.Parameter(weight(16, 8, 3, 3).detach().flatten(1))
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (64, 16, 1, 1)])
+def test_a_kernel_is_a_matrix_whose_rows_are_its_outputs(shape):
+    kernel, matrix = weight(*shape), nn.Parameter(weight(*shape).detach().flatten(1))
     kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
     for each in (kernel, matrix):
-        each.grad = spread((16, 72)).view_as(each)
+        each.grad = spread(matrix.shape).view_as(each)
         Muon([each], lr=0.01).step()
     torch.testing.assert_close(kernel.flatten(1), matrix)
 
