@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -341,6 +342,32 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_there_is(tmp_path):
     assert (tmp_path / "out" / "01_a.html").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals the POSIX way")
+@pytest.mark.parametrize("until_started", [0.0, 0.6])
+def test_ctrl_c_waits_until_the_client_has_tidied_up(tmp_path, monkeypatch, until_started):
+    # A client that still tidies up while Python ends can hang its exit. Its kernel may not even have started.
+    class Client:
+        km, tidy, kills = None, False, 0
+
+        def kill(self):
+            self.kills += 1
+
+        def execute(self, cleanup_kc):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(until_started)
+            self.km = SimpleNamespace(provisioner=SimpleNamespace(process=self))
+            while not self.kills:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            self.tidy = True
+
+    client = Client()
+    monkeypatch.setattr(execution, "_client", lambda *_, **__: client)
+    outcome = execute(write(tmp_path / "01_a.ipynb", "pass"), tmp_path)
+    assert (outcome.status, outcome.error) == ("stopped", "Ctrl-C")
+    assert client.tidy
 
 
 # --- the status line ---

@@ -125,18 +125,19 @@ class _Job:
         self.sections, self.timeout = _sections(notebook), timeout
         self.at, self.error = 0, None
         self.client = _client(notebook, timeout, root, on_cell_start=self._note)
-        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.ended = threading.Event()
 
     def _note(self, cell: NotebookNode, cell_index: int) -> None:
         self.at = cell_index
 
     def _work(self) -> None:
         try:
-            self.client.execute(
-                cleanup_kc=True
-            )  # the manager is ours, so ending the kernel has to be asked for
+            # The manager is ours, so ending the kernel has to be asked for.
+            self.client.execute(cleanup_kc=True)
         except Exception as error:  # whatever it is, the reader is told and the next notebook runs
             self.error = error
+        finally:
+            self.ended.set()
 
     def _place(self) -> tuple[int, str]:
         return sum(i <= self.at for i in self.code), self.sections[self.at] if self.sections else ""
@@ -157,9 +158,10 @@ class _Job:
 
     def _follow(self, name: str, line: StatusLine) -> None:
         began = time.monotonic()
-        self.thread.start()
-        while self.thread.is_alive():
-            self.thread.join(0.2)
+        threading.Thread(target=self._work, daemon=True).start()
+        # An event and not Thread.join: Python 3.11 takes a thread for ended when Ctrl-C interrupts its join
+        # (https://github.com/python/cpython/issues/90882), and a client that still tidies up hangs the exit.
+        while not self.ended.wait(0.2):
             number, section = self._place()
             elapsed = (
                 f"{clock(time.monotonic() - began)}  cell {number} of {len(self.code)}  " if line.live else ""
@@ -167,11 +169,15 @@ class _Job:
             line.show(f"{name}  {elapsed}{section}")
 
     def _kill(self) -> None:
-        # Not interrupted: a training loop answers that by ending early, and the notebook would go on.
-        process = getattr(getattr(self.client.km, "provisioner", None), "process", None)
-        if process is not None:
-            process.kill()
-        self.thread.join(10)
+        # Not interrupted: a training loop answers that by ending early, and the notebook would go on. More
+        # than once, for a kernel may be only about to start.
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            process = getattr(getattr(self.client.km, "provisioner", None), "process", None)
+            if process is not None:
+                process.kill()
+            if self.ended.wait(0.2):
+                break
 
 
 class _ThisEnvironment(KernelSpecManager):
