@@ -294,17 +294,26 @@ def test_a_trainer_has_a_control_for_each_setting_it_knows(fit):
 def test_every_setting_reaches_the_function_as_its_control_stands():
     asked = []
 
-    def train_with(body="drawn", frozen=False, lr_decay=0.7, valence_weight=1, arousal_weight=1, **watch):
-        asked.append((body, frozen, lr_decay, valence_weight, arousal_weight))
+    def train_with(
+        body="drawn",
+        optimizer="adamw",
+        frozen=False,
+        lr_decay=0.7,
+        valence_weight=1,
+        arousal_weight=1,
+        **watch,
+    ):
+        asked.append((body, optimizer, frozen, lr_decay, valence_weight, arousal_weight))
         return training.History("loss")
 
     made = widgets.trainer(train_with, body=("chance", "drawn"))
-    moves = {"body": "chance", "frozen": True, "lr_decay": 0.3, "valence_weight": 2.5, "arousal_weight": 0}
+    moves = {"body": "chance", "optimizer": "muon", "frozen": True, "lr_decay": 0.3}
+    moves |= {"valence_weight": 2.5, "arousal_weight": 0}
     for name, value in moves.items():
         made.controls[name].value = value
     made.buttons["Train"].click()
     until(lambda: done(made))
-    assert asked == [("chance", True, 0.3, 2.5, 0)]
+    assert asked == [("chance", "muon", True, 0.3, 2.5, 0)]
 
 
 def test_losses_are_drawn_at_the_left_and_scores_at_the_right():

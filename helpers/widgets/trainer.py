@@ -34,6 +34,7 @@ Fit = Callable[..., History]
 
 KNOBS: dict[str, Callable[[Any], ipywidgets.Widget]] = {
     "lr": lambda value: log_slider("learning rate", value, -5, 0),
+    "optimizer": lambda value: choice("optimiser", training.config.OPTIMIZERS, value),
     "batch_size": lambda value: choice("batch size", sorted({16, 32, 64, 128, 256, value}), value),
     "epochs": lambda value: slider("epochs", value, 1, max(30, value), 1),
     "dropout": lambda value: slider("dropout", float(value), 0.0, 0.9),
