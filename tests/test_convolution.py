@@ -97,12 +97,22 @@ def test_a_tile_is_the_sums_of_its_definition(tile):
     assert np.allclose(to_outputs.T @ (of_inputs @ line * (of_kernel @ kernel)), wanted, atol=1e-12)
 
 
+@pytest.mark.parametrize(("side", "points"), [(1, 1), (2, 3), (3, 5), (4, 6)])
+def test_a_whole_side_is_the_sums_with_zeros_beyond_it(side, points):
+    to_outputs, of_inputs, of_kernel = winograd.whole(side)
+    random = np.random.default_rng(side)
+    line, kernel = random.normal(size=side), random.normal(size=3)
+    wanted = np.correlate(np.pad(line, 1), kernel, "valid")
+    assert len(of_inputs) == points
+    assert np.allclose(to_outputs.T @ (of_inputs @ line * (of_kernel @ kernel)), wanted, atol=1e-12)
+
+
 @pytest.mark.parametrize(("side", "tile"), [(1, 2), (2, 2), (3, 3), (4, 4), (6, 3), (8, 4), (12, 4), (48, 4)])
 def test_a_side_is_cut_so_that_it_takes_the_fewest_products(side, tile):
     assert winograd.tile_of(side) == tile
 
 
-SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (6, 2), (7, 12), (9, 3), (13, 8)]
+SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (6, 2), (1, 9), (7, 12), (9, 3), (13, 8)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -5,9 +5,12 @@ polynomials, brought to their values at m + 2 points, multiplied there, and brou
 savings multiply: tiles of 4 by 4 need a quarter of the products. What is left are plain matrix products, a
 few pictures at a time, so that all of it stays in the processor's cache.
 
+A side of one or two pixels takes still fewer, as beyond it all is zero: [g1 g2; g0 g1] times [d0 d1] is made
+of g1 (d0 + d1), (g2 - g1) d1 and (g0 - g1) d0, three products and not four.
+
 With the matrices A, B and G of :func:`matrices`, where * multiplies element by element::
 
-    a tile of outputs      Aᵀ (B d Bᵀ * G g Gᵀ) A         d: (m + 2)² inputs, g: the kernel
+    a tile of outputs      Aᵀ (B d Bᵀ * G g Gᵀ) A         d: the tile's inputs, g: the kernel
     gradient of d          Bᵀ (A e Aᵀ * G g Gᵀ) B         e: the gradient of the tile's outputs
     gradient of g          Gᵀ (A e Aᵀ * B d Bᵀ) G         summed over tiles and pictures
 """
@@ -24,6 +27,8 @@ from torch import Tensor
 
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
 """Where polynomials are taken, beside infinity. Larger ones would make rounding errors larger."""
+WHOLE = 4
+"""Pixels of a side up to which it is one tile."""
 CACHE = 2**23
 """Bytes of values at points that are treated at a time."""
 KEPT = 2**23
@@ -62,6 +67,21 @@ def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return values(tile), np.linalg.inv(values(size)).T, values(3)
 
 
+def whole(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return A and B ``[n, side]`` and G ``[n, 3]`` for a side that is one tile, with zeros beyond.
+
+    Args:
+        side: pixels, 1 to 4.
+    """
+    if side == 1:
+        return np.ones((1, 1)), np.ones((1, 1)), np.array([[0.0, 1.0, 0.0]])
+    if side == 2:
+        outputs, inputs = [[1, 1], [1, 0], [0, 1]], [[1, 1], [0, 1], [1, 0]]
+        return tuple(np.array(each, float) for each in (outputs, inputs, [[0, 1, 0], [0, -1, 1], [1, -1, 0]]))
+    outputs, inputs, kernel = matrices(side)
+    return outputs, inputs[:, 1:-1], kernel
+
+
 def tile_of(side: int) -> int:
     """Return the outputs of a tile along a side, such that the side takes the fewest products.
 
@@ -95,38 +115,55 @@ class _Transform:
         return torch.matmul(across, half).view(len(both), -1)
 
 
+class _Side:
+    """How a side of a map is cut into tiles, whose inputs reach beyond their outputs by ``reach`` pixels."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.tile = size if size <= WHOLE else tile_of(size)
+        self.tiles = -(-size // self.tile)
+        self.reach = int(self.tiles > 1)
+        self.matrices = matrices(self.tile) if self.reach else whole(size)
+        self.beyond = self.tiles * self.tile - size
+        """Pixels of the last tile that the map has not."""
+
+
 class _Plane:
     """How maps ``[N, H, W, C]`` of one size are cut into tiles, and what brings those to the points."""
 
     def __init__(self, height: int, width: int, dtype: torch.dtype) -> None:
-        self.size = height, width
-        self.tile = tile_of(height), tile_of(width)
-        self.tiles = -(-height // self.tile[0]), -(-width // self.tile[1])
+        self.sides = _Side(height), _Side(width)
+        self.size, self.tile = (height, width), tuple(side.tile for side in self.sides)
+        self.tiles = tuple(side.tiles for side in self.sides)
         self.outputs, self.inputs, self.kernel = (
-            _Transform(down, across, dtype) for down, across in zip(*map(matrices, self.tile), strict=True)
+            _Transform(*pair, dtype) for pair in zip(*(side.matrices for side in self.sides), strict=True)
         )
         self.points = len(self.inputs.both)
 
     def inputs_of(self, maps: Tensor) -> Tensor:
-        """Return the inputs of each tile, which overlap by two, at the points: ``[points, tiles, C]``."""
-        bottom, right = (count * m + 1 - side for count, m, side in self._sides())
-        patches = F.pad(maps, (0, 0, 1, right, 1, bottom))
-        for axis, m in enumerate(self.tile):
-            patches = patches.unfold(axis + 1, m + 2, m)
+        """Return the inputs of each tile, which may overlap by two, at the points: ``[points, tiles, C]``."""
+        down, across = ((side.reach, side.reach + side.beyond) for side in self.sides)
+        patches = F.pad(maps, (0, 0, *across, *down)) if any(down + across) else maps
+        for axis, side in enumerate(self.sides):
+            patches = patches.unfold(axis + 1, side.tile + 2 * side.reach, side.tile)
         return self.inputs(patches.permute(4, 5, 0, 1, 2, 3)).view(self.points, -1, maps.shape[-1])
 
     def inputs_back(self, values: Tensor) -> Tensor:
         """Return the gradient ``[N, H, W, C]`` of the maps of which ``inputs_of`` made ``values``."""
         (rows, columns), (m, n), channels = self.tiles, self.tile, values.shape[-1]
-        patches = self.inputs.transposed(values).view(m + 2, n + 2, -1, rows, columns, channels)
+        a, b = (2 * side.reach for side in self.sides)
+        patches = self.inputs.transposed(values).view(m + a, n + b, -1, rows, columns, channels)
         patches = patches.permute(2, 3, 0, 4, 1, 5)
+        if not a and not b:
+            return patches.reshape(len(patches), *self.size, channels)
         total = patches.new_zeros(len(patches), rows + 1, m, columns + 1, n, channels)
         total[:, :-1, :, :-1] = patches[:, :, :m, :, :n]
-        total[:, 1:, :2, :-1] += patches[:, :, m:, :, :n]  # what reaches into the tile below
-        total[:, :-1, :, 1:, :2] += patches[:, :, :m, :, n:]
-        total[:, 1:, :2, 1:, :2] += patches[:, :, m:, :, n:]
+        total[:, 1:, :a, :-1] += patches[:, :, m:, :, :n]  # what reaches into the tile below
+        total[:, :-1, :, 1:, :b] += patches[:, :, :m, :, n:]
+        total[:, 1:, :a, 1:, :b] += patches[:, :, m:, :, n:]
         total = total.view(len(total), (rows + 1) * m, (columns + 1) * n, channels)
-        return total[:, 1 : 1 + self.size[0], 1 : 1 + self.size[1]]
+        down, across = (slice(side.reach, side.reach + side.size) for side in self.sides)
+        return total[:, down, across]
 
     def joined(self, values: Tensor) -> Tensor:
         """Return the maps ``[N, H, W, C]`` whose tiles of outputs have ``values`` at the points."""
@@ -137,7 +174,7 @@ class _Plane:
 
     def joined_back(self, maps: Tensor) -> Tensor:
         """Return the gradient of the values of which ``joined`` made the maps: ``[points, tiles, C]``."""
-        bottom, right = (count * m - side for count, m, side in self._sides())
+        bottom, right = (side.beyond for side in self.sides)
         (rows, columns), (m, n), channels = self.tiles, self.tile, maps.shape[-1]
         padded = F.pad(maps, (0, 0, 0, right, 0, bottom)) if bottom or right else maps
         tiles = padded.reshape(-1, rows, m, columns, n, channels).permute(2, 4, 0, 1, 3, 5)
@@ -160,9 +197,6 @@ class _Plane:
         each = self.nbytes(images[:1]) // images.shape[1] * max(kernels.shape[1:])
         some = max(1, CACHE // each)
         return [slice(i, i + some) for i in range(0, len(images), some)]
-
-    def _sides(self) -> zip:
-        return zip(self.tiles, self.tile, self.size, strict=True)
 
 
 _plane = functools.lru_cache(maxsize=64)(_Plane)
