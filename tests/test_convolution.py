@@ -88,7 +88,7 @@ def pair(pictures, inputs, outputs, height, width, dtype=torch.float64, seed=0):
     return images.requires_grad_(), weight.requires_grad_()
 
 
-@pytest.mark.parametrize("tile", [2, 3, 4])
+@pytest.mark.parametrize("tile", [2, 3, 4, 5, 6])
 def test_a_tile_is_the_sums_of_its_definition(tile):
     to_outputs, of_inputs, of_kernel = winograd.matrices(tile)
     random = np.random.default_rng(tile)
@@ -97,7 +97,7 @@ def test_a_tile_is_the_sums_of_its_definition(tile):
     assert np.allclose(to_outputs.T @ (of_inputs @ line * (of_kernel @ kernel)), wanted, atol=1e-12)
 
 
-@pytest.mark.parametrize(("side", "points"), [(1, 1), (2, 3), (3, 5), (4, 6)])
+@pytest.mark.parametrize(("side", "points"), [(1, 1), (2, 3), (3, 5), (4, 6), (5, 7), (6, 8)])
 def test_a_whole_side_is_the_sums_with_zeros_beyond_it(side, points):
     to_outputs, of_inputs, of_kernel = winograd.whole(side)
     random = np.random.default_rng(side)
@@ -107,7 +107,9 @@ def test_a_whole_side_is_the_sums_with_zeros_beyond_it(side, points):
     assert np.allclose(to_outputs.T @ (of_inputs @ line * (of_kernel @ kernel)), wanted, atol=1e-12)
 
 
-@pytest.mark.parametrize(("side", "tile"), [(1, 2), (2, 2), (3, 3), (4, 4), (6, 3), (8, 4), (12, 4), (48, 4)])
+@pytest.mark.parametrize(
+    ("side", "tile"), [(7, 4), (8, 4), (9, 5), (10, 5), (12, 6), (13, 5), (24, 6), (48, 6)]
+)
 def test_a_side_is_cut_so_that_it_takes_the_fewest_products(side, tile):
     assert winograd.tile_of(side) == tile
 
@@ -173,8 +175,9 @@ def way(layer, images):
     [
         (nn.Conv2d(64, 64, 3, padding=1, bias=False), 12, "winograd"),
         (nn.Conv2d(48, 96, 3, padding=1, bias=False), 3, "winograd"),
-        (nn.Conv2d(64, 63, 3, padding=1, bias=False), 12, "pytorch"),
-        (nn.Conv2d(64, 63, 3, padding=1, bias=False), 3, "im2col"),
+        (nn.Conv2d(32, 63, 3, padding=1, bias=False), 12, "winograd"),
+        (nn.Conv2d(32, 60, 3, padding=1, bias=False), 12, "pytorch"),
+        (nn.Conv2d(32, 60, 3, padding=1, bias=False), 3, "im2col"),
         (nn.Conv2d(64, 64, 3, padding=1, stride=2, bias=False), 12, "pytorch"),
         (nn.Conv2d(64, 64, 3, padding=0, bias=False), 12, "pytorch"),
         (nn.Conv2d(64, 64, 5, padding=1, bias=False), 12, "pytorch"),
@@ -182,7 +185,16 @@ def way(layer, images):
         (nn.Conv2d(128, 128, 3, padding=1, bias=False, groups=2), 12, "pytorch"),
         (nn.Conv2d(64, 64, 3, padding=1, bias=False).requires_grad_(False), 12, "pytorch"),
     ],
-    ids=["many", "small map", "few", "few, small map", "stride", "no padding", "kernel of five"]
+    ids=[
+        "many",
+        "small map",
+        "just enough",
+        "few",
+        "few, small map",
+        "stride",
+        "no padding",
+        "kernel of five",
+    ]
     + ["bias", "groups", "frozen"],
 )
 def test_winograd_is_taken_where_it_saves_products(layer, side, wanted):

@@ -1,7 +1,7 @@
 """Convolutions of a training on a CPU as matrix products, where those are faster.
 
 A 3 by 3 convolution of many channels in float32 goes by Winograd's way (:mod:`helpers.training.winograd`),
-which needs a third to a quarter of the multiplications.
+which needs a fifth to a third of the multiplications.
 
 Others that give small maps take the gradient of their weights as one product: the CPU's library sums it row
 by row, and a row of three pixels leaves most of a vector register empty; here all pixels of all pictures are
@@ -23,9 +23,9 @@ from helpers.training import winograd
 
 LARGEST = 3
 """Pixels a side up to which im2col was the faster way, with AMX, with AVX-512 and with AVX2."""
-FEWEST = 32
+FEWEST = 21
 """Product of input and output channels over their sum from which Winograd's way was the faster, with AVX2:
-64 to 64 channels. Bringing fewer to the points and back costs as much as it saves."""
+32 to 64 channels. Bringing fewer to the points and back costs as much as it saves."""
 
 
 class matrix_products(TorchFunctionMode):  # noqa: N801 (a context, named as torch.no_grad is)
