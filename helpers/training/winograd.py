@@ -30,9 +30,9 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 of 6 errors are twice those of tiles of 4, and eight times PyTorch's, at some 5e-6 of what comes out."""
 WHOLE = 6
 """Pixels of a side up to which it is one tile."""
-CACHE = 2**23
+CACHE = 2**24
 """Bytes of values at points that are treated at a time."""
-KEPT = 2**23
+KEPT = 2**25
 """Bytes of inputs at points, up to which a layer keeps them for the way back; more are computed again."""
 
 
