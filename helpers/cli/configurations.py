@@ -54,7 +54,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         **_FER2013,
         "augment": "v1",
         "model": "face-cnn-fast",
-        "epochs": 26,
+        "epochs": 25,
         "batch_size": 256,
         "lr": 8e-3,
         "optimizer": "muon",
