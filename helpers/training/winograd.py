@@ -32,7 +32,7 @@ WHOLE = 6
 """Pixels of a side up to which it is one tile."""
 CACHE = 2**24
 """Bytes of values at points that are treated at a time."""
-KEPT = 2**25
+KEPT = 2**24
 """Bytes of inputs at points, up to which a layer keeps them for the way back; more are computed again."""
 
 
