@@ -33,8 +33,8 @@ from torchvision import transforms
 from helpers import datasets, files, losses, models, runtime, training
 from helpers.batches import Augment, Batches
 from helpers.training.config import make_optimizer
-from helpers.training.convolution import matrix_products
 from helpers.training.evaluation import autocast
+from helpers.training.shortcuts import shortcuts
 
 DATA = "data alone"
 NETWORKS = ("face-cnn", "face-cnn-fast", "resnet18", "resnet18/small")
@@ -230,7 +230,7 @@ def breakdown(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> d
 
         batch = data.batch(order[i * size : (i + 1) * size])
         mark()
-        with matrix_products(), autocast(device, "auto"):
+        with shortcuts(model), autocast(device, "auto"):
             outputs = model(batch.images.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(outputs.float(), batch.targets["labels"])
         mark()

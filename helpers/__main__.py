@@ -30,7 +30,8 @@ MARK = "reading-faces-setup"
 """File in ``.venv`` by which it is ours: a stamp when the environment is complete, UNFINISHED before."""
 UNFINISHED = "unfinished"
 SPARE = {
-    "run": {"jupyterlab", "nbval", "pytest", "pytest-xdist", "hypothesis", "torchmetrics", "pyyaml", "typst"},
+    "run": {"jupyterlab", "nbval", "pytest", "pytest-xdist", "hypothesis", "torchmetrics", "pyyaml", "typst"}
+    | {"numba"},  # which only makes it faster
     "test": {"jupyterlab"},
 }
 WITHOUT_NOTEBOOKS = ("predict", "webcam", "train", "evaluate", "compare", "ensemble", "data", "report")

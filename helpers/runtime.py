@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import random
@@ -66,6 +67,19 @@ def _cpu_flag(flag: str) -> bool:
             return any(flag in line for line in lines if line.startswith("flags"))
     except OSError:  # not Linux
         return False
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Return whether Numba can be had, which compiles what a training on a CPU computes itself.
+
+    It comes later than others to a new Python or NumPy, and then says so when it is imported.
+    """
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def free_memory(where: torch.device) -> int:

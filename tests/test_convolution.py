@@ -1,6 +1,7 @@
 """Convolutions that a training takes as matrix products are those of PyTorch, in both directions."""
 
 import itertools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torch.overrides import TorchFunctionMode
 
-from helpers import datasets, losses, models, training
+from helpers import datasets, losses, models, runtime, training
 from helpers.training import winograd
 from helpers.training.convolution import matrix_products
 
@@ -223,14 +224,13 @@ def test_half_precision_never_goes_by_winograd():
     assert way(layer.bfloat16(), images.bfloat16()) == "pytorch"
 
 
+def test_without_numba_pytorch_does_it(monkeypatch):
+    monkeypatch.setattr(runtime, "has_numba", lambda: False)
+    layer, images = nn.Conv2d(64, 64, 3, padding=1, bias=False), torch.randn(2, 64, 12, 12)
+    assert way(layer, images) == "pytorch"
+
+
 LOSS = losses.on_labels()
-
-
-class plainly(TorchFunctionMode):  # noqa: N801
-    """In place of ``matrix_products``: nothing is changed."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*args, **(kwargs or {}))
 
 
 def learned(loss=LOSS, **how):
@@ -248,8 +248,8 @@ def test_a_training_by_products_loses_what_the_plain_one_loses(monkeypatch):
     taken, found = itertools.count(), []
     convolve = winograd.convolve
     monkeypatch.setattr(winograd, "convolve", lambda *pair: (next(taken), convolve(*pair))[1])
-    for context in (matrix_products, plainly):
-        monkeypatch.setattr(training.loop, "matrix_products", context)
+    for context in (training.loop.shortcuts, lambda model: nullcontext()):
+        monkeypatch.setattr(training.loop, "shortcuts", context)
         found.append(learned()[0])
     assert next(taken) == 2 * 8, "two epochs of eight batches have one such layer"
     for ours, theirs in zip(*found, strict=True):

@@ -1,7 +1,7 @@
 """Convolutions of a training on a CPU as matrix products, where those are faster.
 
 A 3 by 3 convolution of many channels in float32 goes by Winograd's way (:mod:`helpers.training.winograd`),
-which needs a fifth to a third of the multiplications.
+which needs a fifth to a third of the multiplications, where Numba is there to compile it.
 
 Others that give small maps take the gradient of their weights as one product: the CPU's library sums it row
 by row, and a row of three pixels leaves most of a vector register empty; here all pixels of all pictures are
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from helpers.training import winograd
+from helpers import runtime
 
 LARGEST = 3
 """Pixels a side up to which im2col was the faster way, with AMX, with AVX-512 and with AVX2."""
@@ -43,6 +43,8 @@ class matrix_products(TorchFunctionMode):  # noqa: N801 (a context, named as tor
         images, weight, _, stride, padding, *_ = args
         half = torch.is_autocast_enabled("cpu")
         if not half and _saves_products(images, weight, stride, padding):
+            from helpers.training import winograd  # now, as it brings Numba
+
             return winograd.convolve(images, weight)
         if not all(0 < side <= LARGEST for side in _sides(images, weight, stride, padding)):
             return func(*args)
@@ -69,7 +71,7 @@ def _saves_products(
 ) -> bool:
     outputs, inputs, *kernel = weight.shape
     fits = kernel == [3, 3] and stride == padding == (1, 1) and images.itemsize >= 4
-    return fits and outputs * inputs >= FEWEST * (outputs + inputs)
+    return fits and outputs * inputs >= FEWEST * (outputs + inputs) and runtime.has_numba()
 
 
 def _sides(images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> list[int]:

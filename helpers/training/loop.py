@@ -24,11 +24,11 @@ from helpers import runtime
 from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_number
 from helpers.training import distributed, guard
 from helpers.training.config import Config, lr_factor, make_optimizer
-from helpers.training.convolution import matrix_products
 from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predict, targets_of
 from helpers.training.history import History
 from helpers.training.progress import Progress, Watch
 from helpers.training.run import Run, load_weights, save_weights
+from helpers.training.shortcuts import shortcuts
 
 Loss = Callable[[Any, dict[str, Tensor]], Tensor]
 """A loss of (outputs, targets): what the network put out, and the batch's targets by name.
@@ -162,7 +162,6 @@ class _Loop:
         self.averaged = copy.deepcopy(model) if config.ema else model
         self.share = distributed.share()
         self.parallel = distributed.parallel(self.model)
-        self.shortcuts = matrix_products if where.type == "cpu" else nullcontext
         kind = {"seed": config.seed, "augment": config.augment, "shuffle": True, "device": where}
         self.train = Batches(train, config.batch_size, **kind, share=(self.share.rank, self.share.world))
         self.validation = Batches(validation, 512, device=where)
@@ -259,7 +258,8 @@ class _Loop:
 
     def _forward(self, images: Tensor, part: int = 0) -> Any:
         self._seed_dropout(part)
-        with self.shortcuts(), autocast(self.where, self.config.precision):
+        faster = shortcuts(self.model) if self.where.type == "cpu" else nullcontext()
+        with faster, autocast(self.where, self.config.precision):
             outputs = self.parallel(images)
         # the loss in float32: half precision loses what a confident prediction is worth
         return _in_float32(outputs)
