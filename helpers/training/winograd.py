@@ -137,7 +137,8 @@ class _Tiles:
 
 
 def _to_eight_columns(matrix: np.ndarray, kind: np.dtype) -> np.ndarray:
-    return np.pad(matrix, ((0, 0), (0, compiled.LENGTH - matrix.shape[1]))).astype(kind)
+    # in one order of memory: for another all would be compiled once more
+    return np.pad(matrix, ((0, 0), (0, compiled.LENGTH - matrix.shape[1]))).astype(kind, order="C")
 
 
 class _Plane:
