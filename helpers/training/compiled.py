@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from helpers import runtime
+
 LENGTH = 8
 """Pixels or points of a tile's side, at most."""
 CHANNELS = 64
@@ -48,6 +50,22 @@ def _share(alone: Callable, together: Callable, pictures: int, *given: object) -
     with _one_at_a_time:
         numba.set_num_threads(threads)
         together(*given, pictures, threads)
+
+
+def load() -> None:
+    """Have all of it ready in this process, so that the copies it forks begin with it.
+
+    Compiling takes some seconds, once on a machine; reading what was compiled takes half of one.
+    """
+    maps, half = np.zeros((1, 2, 2, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    matrix, channel = np.zeros((2, LENGTH), np.float32), np.zeros(1, np.float32)
+    cut, values = Cut(1, 1, 2, 2, 0, 0, 2, 2), np.zeros((4, 1, 1), np.float32)
+    places = np.zeros(half.shape, np.uint8)
+    with runtime.threads(1):  # a copy has one
+        to_points(maps, values, matrix, matrix, cut)
+        from_points(values, maps, matrix, matrix, cut)
+        pool(maps, channel, half, places)
+        unpool(half, places, maps, channel, channel, maps)
 
 
 # Tiles to points and back

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from helpers import runtime
+from helpers.training import shortcuts
 from helpers.training.config import Config, make_optimizer
 from helpers.training.progress import Progress
 
@@ -68,6 +69,7 @@ def _in_processes(
 ) -> dict[Key, Any]:
     # PyTorch imports seconds' worth of itself at the first optimiser: once, here; no random number is drawn
     make_optimizer(nn.BatchNorm1d(1), Config())
+    shortcuts.load(nets.values())
     found, left, running = {}, list(nets), {}
     try:
         while left or running:

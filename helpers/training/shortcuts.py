@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -25,3 +25,16 @@ def shortcuts(model: nn.Module) -> Iterator[None]:
             return
         with fused(model):
             yield
+
+
+def load(models: Iterable[nn.Module]) -> None:
+    """Have ready in this process what the trainings of models would compile, before it is copied for them.
+
+    Args:
+        models: to be trained.
+    """
+    convolutional = any(isinstance(part, nn.Conv2d) for model in models for part in model.modules())
+    if convolutional and runtime.has_numba():
+        from helpers.training import compiled
+
+        compiled.load()
