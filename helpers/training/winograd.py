@@ -36,9 +36,9 @@ WHOLE = 6
 """Pixels of a side up to which it is one tile."""
 CACHE = 2**22
 """Bytes of values at points that are treated at a time; where the kernels take more, as many as those."""
-KEPT = 2**24
-"""Bytes of inputs at points, up to which a layer keeps them for the way back; more are computed again. Twice
-as many, and a ResNet-18 on pictures of 112 pixels would take more than two gigabytes."""
+KEPT = 10 * 2**20
+"""Bytes of inputs at points, and of kernels, up to which a layer keeps them for the way back; more are
+computed again. With twice as many a ResNet-18 on pictures of 112 pixels would take over two gigabytes."""
 
 
 def convolve(images: Tensor, weight: Tensor) -> Tensor:
@@ -187,14 +187,15 @@ class _Convolution(torch.autograd.Function):
             plane.outputs.from_points(inputs @ kernels.mT, answer[some])
             if plane.values * images.shape[1] * len(images) * images.itemsize <= KEPT:
                 kept.append(inputs)
-        ctx.save_for_backward(images, kernels, *kept)
+        ctx.save_for_backward(images, weight, kernels if kernels.nbytes <= KEPT else None, *kept)
         return answer.permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
-        images, kernels, *kept = ctx.saved_tensors
+        images, weight, kernels, *kept = ctx.saved_tensors
         plane, maps = _plane(*images.shape[2:], images.dtype), images.detach().permute(0, 2, 3, 1)
+        kernels = plane.kernels(weight) if kernels is None else kernels
         gradient = gradient.permute(0, 2, 3, 1)
         of_kernels = torch.zeros_like(kernels)
         of_maps = maps.new_empty(maps.shape) if ctx.needs_input_grad[0] else None
