@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.metadata
 import os
 import platform
 import random
@@ -257,8 +258,16 @@ def machine() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numba": _version_of("numba"),
         "cpu_count": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         "half_precision": str(autocast_dtype(device())).removeprefix("torch."),
     }
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
