@@ -26,7 +26,8 @@ def fused(model: nn.Module) -> Iterator[None]:
     Args:
         model: whose pictures are on the CPU.
     """
-    changed = [module for module in model.modules() if type(module) is nn.Sequential and _has_block(module)]
+    plain = [module for module in model.modules() if type(module) is nn.Sequential]
+    changed = [module for module in plain if "forward" not in vars(module) and _has_block(module)]
     for sequential in changed:
         sequential.forward = functools.partial(_forward, sequential)
     try:
@@ -46,7 +47,7 @@ def norm_relu_pool(images: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     Returns:
         ``[B, C, H / 2, W / 2]`` in channels-last memory.
     """
-    norm.num_batches_tracked += 1
+    norm.num_batches_tracked.add_(1)
     pooled, mean, variance = _Block.apply(images, norm.weight, norm.bias, norm.eps)
     pixels = images.numel() // images.shape[1]
     norm.running_mean.lerp_(mean, norm.momentum)
