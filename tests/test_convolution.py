@@ -66,6 +66,13 @@ def test_what_is_no_small_map_is_left_to_pytorch(layer):
     assert torch.equal(outputs, layer(images))
 
 
+def test_a_stride_that_is_one_number_is_left_to_pytorch():
+    images, weight = torch.randn(2, 4, 3, 3), torch.randn(4, 4, 3, 3, requires_grad=True)
+    with matrix_products():
+        outputs = conv2d(images, weight, None, 2, (1, 1), (1, 1))
+    assert "_Convolution" not in type(outputs.grad_fn).__name__
+
+
 def test_a_small_map_keeps_to_half_precision():
     layer, images = nn.Conv2d(64, 32, 3, padding=1, bias=False), torch.randn(8, 64, 2, 2)
     with matrix_products(), torch.autocast("cpu", torch.bfloat16):

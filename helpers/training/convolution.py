@@ -62,7 +62,8 @@ def _plain(
     dilation: Any = 1,
     groups: int = 1,
 ) -> bool:
-    plain = bias is None and groups == 1 and dilation == (1, 1) and isinstance(padding, tuple)
+    pairs = isinstance(stride, tuple) and isinstance(padding, tuple)  # as a layer hands them over
+    plain = bias is None and groups == 1 and dilation == (1, 1) and pairs
     return plain and images.device.type == "cpu" and images.ndim == 4 and weight.requires_grad
 
 
