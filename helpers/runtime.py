@@ -74,11 +74,12 @@ def _cpu_flag(flag: str) -> bool:
 def has_numba() -> bool:
     """Return whether Numba can be had, which compiles what a training on a CPU computes itself.
 
-    It comes later than others to a new Python or NumPy, and then says so when it is imported.
+    It comes later than others to a new Python or NumPy, and then says so when it is imported. It also takes
+    some 200 MB of address space, which may be limited.
     """
     try:
         import numba  # noqa: F401
-    except ImportError:
+    except (ImportError, OSError):
         return False
     return True
 

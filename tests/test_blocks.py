@@ -143,6 +143,13 @@ def test_without_numba_all_is_left_to_pytorch(monkeypatch):
         assert not taken(modules(maps(4, 4, 4)).grad_fn)
 
 
+def test_numba_is_asked_for_only_where_there_is_something_to_compile(monkeypatch):
+    monkeypatch.setattr(runtime, "has_numba", lambda: pytest.fail("asked"))
+    model = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.MaxPool2d(2))
+    with shortcuts(model):
+        model(torch.randn(2, 1, 8, 8))
+
+
 def test_a_network_has_its_blocks_taken_and_is_left_as_it_was(monkeypatch):
     count, apply = [], blocks.norm_relu_pool
     monkeypatch.setattr(blocks, "norm_relu_pool", lambda *pair: (count.append(1), apply(*pair))[1])

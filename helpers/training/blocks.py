@@ -18,16 +18,22 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from helpers import runtime
+
 
 @contextmanager
 def fused(model: nn.Module) -> Iterator[None]:
     """Let each ``nn.Sequential`` of a model take BatchNorm2d, ReLU and MaxPool2d(2) in one step meanwhile.
+
+    Where it has none of these, or Numba is not there to compile it, nothing is changed (nor Numba imported).
 
     Args:
         model: whose pictures are on the CPU.
     """
     plain = [module for module in model.modules() if type(module) is nn.Sequential]
     changed = [module for module in plain if "forward" not in vars(module) and _has_block(module)]
+    if changed and not runtime.has_numba():
+        changed = []
     for sequential in changed:
         sequential.forward = functools.partial(_forward, sequential)
     try:

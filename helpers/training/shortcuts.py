@@ -19,12 +19,8 @@ def shortcuts(model: nn.Module) -> Iterator[None]:
     Args:
         model: whose pictures are on the CPU.
     """
-    with matrix_products():
-        if not runtime.has_numba():
-            yield
-            return
-        with fused(model):
-            yield
+    with matrix_products(), fused(model):
+        yield
 
 
 def load(models: Iterable[nn.Module]) -> None:
