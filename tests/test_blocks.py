@@ -137,6 +137,12 @@ def test_what_does_not_fit_is_left_to_pytorch(case):
         assert not taken(modules(images).grad_fn)
 
 
+@pytest.mark.parametrize("images", [maps(6, 4, 4), maps(4, 4, 4, torch.float32)], ids=["channels", "kind"])
+def test_maps_of_another_network_are_refused_as_pytorch_refuses_them(images):
+    with pytest.raises(RuntimeError, match="running_mean|type|dtype"), shortcuts(modules := block(4)):
+        modules(images)
+
+
 def test_without_numba_all_is_left_to_pytorch(monkeypatch):
     monkeypatch.setattr(runtime, "has_numba", lambda: False)
     with shortcuts(modules := block(4)):

@@ -231,6 +231,16 @@ def test_half_precision_never_goes_by_winograd():
     assert way(layer.bfloat16(), images.bfloat16()) == "pytorch"
 
 
+@pytest.mark.parametrize("images", [torch.randn(2, 63, 12, 12), torch.randn(2, 64, 12, 12).double()])
+def test_pictures_that_do_not_fit_are_refused_as_pytorch_refuses_them(images):
+    layer = nn.Conv2d(64, 64, 3, padding=1, bias=False)
+    with pytest.raises(RuntimeError) as wanted:
+        layer(images)
+    with pytest.raises(RuntimeError) as said, matrix_products():
+        layer(images)
+    assert str(said.value) == str(wanted.value)
+
+
 def test_without_numba_pytorch_does_it(monkeypatch):
     monkeypatch.setattr(runtime, "has_numba", lambda: False)
     layer, images = nn.Conv2d(64, 64, 3, padding=1, bias=False), torch.randn(2, 64, 12, 12)

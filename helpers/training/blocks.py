@@ -87,12 +87,15 @@ def _is_block(modules: list[nn.Module]) -> bool:
 
 def _fits(modules: list[nn.Module], images: Tensor) -> bool:
     """Return whether these maps can be taken in one step, and nobody looks at what is in between."""
+    norm = modules[0]
     watched = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     watched |= any(module._backward_hooks or module._backward_pre_hooks for module in modules)
-    if watched or not modules[0].training or images.device.type != "cpu" or images.ndim != 4:
+    if watched or not norm.training or images.device.type != "cpu" or images.ndim != 4:
         return False
+    if images.shape[1] != norm.num_features or images.dtype != norm.weight.dtype:
+        return False  # PyTorch says what is wrong; compiled loops would read on
     even = not (images.shape[2] % 2 or images.shape[3] % 2) and images.numel() > images.shape[1]
-    return even and images.dtype in {torch.float32, torch.float64} and images.dtype == modules[0].weight.dtype
+    return even and images.dtype in {torch.float32, torch.float64}
 
 
 def _last(values: Tensor) -> Tensor:

@@ -156,6 +156,14 @@ def _combine_some(out, at, source, start, stride, matrix, row, terms, length):
             out[at + c] = m0 * source[start + c] + m1 * source[s1 + c] + m2 * source[s2 + c]
 
 
+@_inlined
+def _corner(number, cut):
+    """Return the picture of a tile, and the row and column of its first pixel."""
+    picture, place = divmod(number, cut.rows * cut.columns)
+    top = place // cut.columns * cut.height - cut.above
+    return picture, top, place % cut.columns * cut.width - cut.before
+
+
 @_compiled
 def _to_points(maps, shape, values, down, across, cut, first, last):
     """Do so for the pictures from first to last. Unsigned numbers spare the look for negative ones."""
@@ -165,9 +173,7 @@ def _to_points(maps, shape, values, down, across, cut, first, last):
     line, across_line = np.uintp(LENGTH * run), np.uintp(wide * run)
     tile, half = np.zeros(LENGTH * line, maps.dtype), np.zeros(LENGTH * line, maps.dtype)
     for number in range(first * tiles, last * tiles):
-        picture, place = divmod(number, tiles)
-        top = place // cut.columns * cut.height - cut.above
-        left = place % cut.columns * cut.width - cut.before
+        picture, top, left = _corner(number, cut)
         for channel in range(0, channels, run):
             some = np.uintp(min(run, channels - channel))
             for i in range(tall):
@@ -201,9 +207,7 @@ def _from_points(maps, shape, values, down, across, cut, first, last):
     if overlap:
         maps[first * height * width * channels : last * height * width * channels] = 0
     for number in range(first * tiles, last * tiles):
-        picture, place = divmod(number, tiles)
-        top = place // cut.columns * cut.height - cut.above
-        left = place % cut.columns * cut.width - cut.before
+        picture, top, left = _corner(number, cut)
         for channel in range(0, channels, run):
             some = np.uintp(min(run, channels - channel))
             for i in range(cut.points_down):

@@ -72,6 +72,9 @@ def _saves_products(
 ) -> bool:
     outputs, inputs, *kernel = weight.shape
     fits = kernel == [3, 3] and stride == padding == (1, 1) and images.itemsize >= 4
+    fits = (
+        fits and images.shape[1] == inputs and images.dtype == weight.dtype
+    )  # or PyTorch says what is wrong
     return fits and outputs * inputs >= FEWEST * (outputs + inputs) and runtime.has_numba()
 
 
