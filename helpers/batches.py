@@ -1,18 +1,15 @@
-"""From a set of faces to batches on the device, augmented there, with randomness that no cut can change.
+"""Batches of faces on the device, and batched augmentation that no cut, order or batch size can change.
 
-The whole set lies on the device as uint8; a batch is an index, a cast, one fused warp and two sums. Of a set
-that does not fit, the next batch is read from disk while the present one is worked on. What is random about
-a sample is a hash of (seed, epoch, sample), so that neither the batch size nor the device nor a stop and a
-resume change it.
+The whole set lies on the device as uint8; a batch is an index, a cast, one warp and two sums. What is random
+about a sample is a hash of (seed, epoch, sample), so a stopped and resumed training sees the same images.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -23,19 +20,18 @@ from torch import Tensor
 from helpers import files, runtime
 
 MEAN, STD = 0.5, 0.25
-"""Pixels are scaled to [0, 1], centred by MEAN and divided by STD, the same for every set and picture."""
+"""Pixels are scaled to [0, 1], then MEAN is subtracted and the rest divided by STD; the same for all sets."""
 
 TARGETS = ("labels", "valence_arousal", "distribution")
 """The fields of a face set that a batch carries to the loss."""
 
 Bits = TypeVar("Bits", int, Tensor)
-Change = dict[str, Tensor]  # what :func:`_change` returns
+Change = dict[str, Tensor]  # how a batch is augmented: a tensor [B, ...] for each kind of change
 
-# which of a sample's random numbers decides what
-_ORDER, _SIDE = 0, 1
+_ORDER, _FLIP = 0, 1  # which of a sample's random numbers decides what
 _WARP, _LIGHT, _ERASE = slice(2, 8), slice(8, 10), slice(10, 15)
-
-_AHEAD = 64  # batches whose changes are drawn at once: a hundred small operations, too many for each of them
+_DRAWS = 15
+_AHEAD = 64  # batches whose changes are drawn at once: a hundred small operations, too many for each batch
 
 
 class Faces(Protocol):
@@ -47,31 +43,23 @@ class Faces(Protocol):
     distribution: np.ndarray | None
 
 
-_LIMITS = {
-    "rotation": 180.0,
-    "translation": 1.0,
-    "scale": 0.9,
-    "perspective": 0.9,
-    "brightness": 1.0,
-    "contrast": 1.0,
-    "erasing": 1.0,
-}
-
-
 @dataclass(frozen=True)
 class Augment:
-    """How far a training image may be changed; every amount is drawn uniformly, zero leaves it out.
+    """How far a training image may be changed; each amount is drawn uniformly, and zero leaves it out.
 
     Args:
         flip: mirror each image in every second epoch, from a random start (Jordan 2024, arXiv 2404.00498).
-        rotation: largest turn either way, in degrees.
-        translation: largest shift either way, as a fraction of the side.
-        scale: largest zoom in or out, as a fraction.
-        perspective: largest tilt; 0.2 makes one edge 20 % shorter than the opposite one.
-        brightness: largest change of brightness, as a fraction of the full range.
-        contrast: largest change of contrast, as a fraction.
+        rotation: largest turn either way, in degrees, at most 180.
+        translation: largest shift either way, as a fraction of the side length, at most 1.
+        scale: largest zoom in or out, as a fraction, at most .9.
+        perspective: largest tilt, at most .9; 0.2 makes one edge 20 % shorter than the opposite one.
+        brightness: largest change of brightness, as a fraction of the full range, at most 1.
+        contrast: largest change of contrast, as a fraction, at most 1.
         erasing: probability that a rectangle of 2 to 20 % of the area turns mean grey (Zhong et al. 2017,
             arXiv 1708.04896).
+
+    Raises:
+        ValueError: an amount outside its range.
     """
 
     flip: bool = True
@@ -84,24 +72,25 @@ class Augment:
     erasing: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, high in _LIMITS.items():
+        for name, high in _limits().items():
             value = getattr(self, name)
-            if not 0 <= value <= high:
+            if isinstance(value, bool | str) or not 0 <= value <= high:
                 raise ValueError(f"Augment({name}={value}): must be from 0 to {high:g}")
 
     @classmethod
     def none(cls) -> Augment:
         """Return the augmentation that changes nothing."""
-        return cls(False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return cls(False, *[0.0] * len(_limits()))
 
     def scaled(self, strength: float) -> Augment:
-        """Return the same augmentation with every amount multiplied, at most to the end of its range.
-
-        Args:
-            strength: 0 for no augmentation but the flip, 1 for this one, 2 for twice as much.
-        """
-        amounts = {name: min(high, strength * getattr(self, name)) for name, high in _LIMITS.items()}
+        """Return this augmentation with every amount times ``strength``, at most to the end of its range."""
+        amounts = {name: min(high, strength * getattr(self, name)) for name, high in _limits().items()}
         return replace(self, **amounts)
+
+
+def _limits() -> dict[str, float]:
+    special = {"rotation": 180.0, "scale": 0.9, "perspective": 0.9}
+    return {field.name: special.get(field.name, 1.0) for field in fields(Augment) if field.name != "flip"}
 
 
 @dataclass(frozen=True)
@@ -123,17 +112,17 @@ class Batches:
     """A set of faces on a device, handed out in batches.
 
     Args:
-        faces: the set; its images are uint8 ``[N, H, W]`` or ``[N, 3, H, W]``. In their place features may
-            stand, float ``[N, D]``, which are handed out as they are.
-        batch_size: images a batch. An unshuffled pass keeps a last, smaller batch; a shuffled one leaves
-            it out, where it is not the only one.
-        seed: what shuffling and augmentation are drawn from.
+        faces: the set; its images are uint8 ``[N, H, W]`` or ``[N, 3, H, W]``, or features, float ``[N, D]``,
+            which are handed out as they are.
+        batch_size: images a batch. An unshuffled pass keeps a last, smaller batch; a shuffled one leaves it
+            out, unless it is the only one.
+        seed: of shuffling and augmentation, from 0 to 2**32 - 1.
         augment: how to change the images, or None.
         shuffle: draw a new order for each epoch.
         device: where the set lies and the batches are made.
         resident: keep all images on the device, or read each batch from disk; by default what there is room
             for. Only memory-mapped images can be read from disk.
-        share: (rank, world); of each batch this process makes every ``world``-th sample from ``rank`` on.
+        share: (rank, world): of each batch this process makes every ``world``-th sample from ``rank`` on.
 
     Raises:
         ValueError: the set is empty, or the batch size is not positive or cannot be shared evenly.
@@ -159,8 +148,8 @@ class Batches:
             raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {share[1]} processes")
         self.device = torch.device(device)
         self.images = _held(faces.images, self.device, resident)
-        named = {name: getattr(faces, name) for name in TARGETS}
-        self.targets = {name: _on_device(a, device) for name, a in named.items() if a is not None}
+        arrays = {name: getattr(faces, name) for name in TARGETS}
+        self.targets = {name: _on_device(a, self.device) for name, a in arrays.items() if a is not None}
         self.batch_size, self.seed, self.shuffle, self.augment = batch_size, seed, shuffle, augment
         self.share = slice(share[0], None, share[1])
 
@@ -172,10 +161,8 @@ class Batches:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of all images together, ``(N, C, H, W)``, or of all features, ``(N, D)``."""
-        if len(self.images.shape) == 2:
-            return tuple(self.images.shape)
-        num, *channels, height, width = self.images.shape
-        return (num, *(channels or [1]), height, width)
+        shape = tuple(self.images.shape)
+        return (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -183,123 +170,108 @@ class Batches:
         return math.ceil(self.num_samples / self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """Return the order in which the samples of an epoch come, int64 ``[N]``.
-
-        Args:
-            epoch: which epoch, from 0.
-        """
-        samples = torch.arange(self.num_samples, device=self.device)
+        """Return the order in which the samples of an epoch come, int64 ``[N]`` on the CPU."""
+        samples = torch.arange(self.num_samples)
         if not self.shuffle:
             return samples
-        # a stable sort keeps the order the same on every device where two keys collide
-        return random_bits(self.seed, epoch, samples, [_ORDER]).squeeze(1).sort(stable=True).indices
+        # a stable sort, so that the order is the same on every machine where two keys are equal
+        return random_bits(self.seed, epoch, samples, _ORDER, _ORDER + 1)[:, 0].sort(stable=True).indices
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch.
 
         Args:
             epoch: which epoch, from 0; decides order and augmentation.
-            start: the batch to begin with, to go on where a pass was cut.
+            start: the batch to begin with, to go on where a pass was stopped.
         """
         order, size = self.order(epoch), self.batch_size
         cuts = [order[step * size : (step + 1) * size][self.share] for step in range(start, len(self))]
-        for (index, pixels), change in zip(self._ahead(cuts), self._changes(cuts, epoch), strict=True):
-            yield self._made(pixels, index, change)
-
-    def _changes(self, cuts: list[Tensor], epoch: int) -> Iterator[Change]:
-        """Yield for each index how its samples are changed."""
-        for start in range(0, len(cuts), _AHEAD):
-            some = cuts[start : start + _AHEAD]
-            sizes, change = [len(index) for index in some], {}
-            if self.augment is not None and len(self.shape) > 2:  # features stay as they are
-                draws = draws_of(self.seed, epoch, torch.cat(some))
-                change = _change(self.augment, draws, self.shape[-2:])
-            parts = {name: values.split(sizes) for name, values in change.items()}
-            yield from ({name: part[i] for name, part in parts.items()} for i in range(len(some)))
-
-    def _ahead(self, cuts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield each index with its pixels; what lies on disk is read while the batch before is worked on."""
-        if isinstance(self.images, Tensor):
-            yield from ((index, self.images.index_select(0, index)) for index in cuts)
-            return
-        with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self._read, cuts[0]) if cuts else None
-            for index, following in zip(cuts, [*cuts[1:], None], strict=True):
-                pixels = coming.result()
-                coming = None if following is None else reader.submit(self._read, following)
-                yield index, pixels.to(self.device, non_blocking=True)
-
-    def _read(self, index: Tensor) -> Tensor:
-        pixels = torch.from_numpy(self.images[index.cpu().numpy()])
-        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+        for first in range(0, len(cuts), _AHEAD):
+            yield from self._some(cuts[first : first + _AHEAD], epoch)
 
     def batch(self, index: Tensor, epoch: int = 0) -> Batch:
-        """Return the named samples as one batch.
+        """Return the samples ``index``, int64 ``[B]``, augmented as in that epoch, as one batch."""
+        return next(self._some([index], epoch))
 
-        Args:
-            index: int64 ``[B]``, which samples.
-            epoch: decides the augmentation.
-        """
-        [(_, pixels)], [change] = self._ahead([index]), self._changes([index], epoch)
-        return self._made(pixels, index, change)
+    def _some(self, cuts: list[Tensor], epoch: int) -> Iterator[Batch]:
+        sizes = [len(cut) for cut in cuts]
+        samples = torch.cat(cuts).to(self.device)  # one copy for many batches: a copy makes a GPU wait
+        change: Change = {}
+        if self.augment is not None and len(self.shape) == 4:  # features stay as they are
+            change = _drawn(self.augment, self.seed, epoch, samples, self.shape[-2:])
+        parts = {name: values.split(sizes) for name, values in change.items()}
+        pairs = zip(samples.split(sizes), self._pixels(cuts, samples), strict=True)
+        for i, (index, pixels) in enumerate(pairs):
+            images = pixels
+            if not pixels.is_floating_point():
+                images = normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1))
+                images = _changed(images, {name: part[i] for name, part in parts.items()})
+            yield Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
 
-    def _made(self, pixels: Tensor, index: Tensor, change: Change) -> Batch:
-        images = pixels
-        if not pixels.is_floating_point():
-            images = _changed(normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1)), change)
-        return Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
+    def _pixels(self, cuts: list[Tensor], samples: Tensor) -> Iterator[Tensor]:
+        """Yield the pixels of each batch; from disk, the next batch is read while this one is worked on."""
+        if isinstance(self.images, Tensor):
+            yield from (self.images.index_select(0, index) for index in samples.split([len(c) for c in cuts]))
+            return
+        cuda = self.device.type == "cuda"  # elsewhere a copy that nobody waits for is read before it arrives
+
+        def read(cut: Tensor) -> Tensor:
+            pixels = torch.from_numpy(self.images[cut.cpu().numpy()])
+            return pixels.pin_memory() if cuda else pixels
+
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(read, cuts[0])
+            for following in [*cuts[1:], None]:
+                pixels = coming.result()
+                if following is not None:
+                    coming = reader.submit(read, following)
+                yield pixels.to(self.device, non_blocking=cuda)
 
 
-def _held(images: np.ndarray | files.Rows, where: torch.device, resident: bool | None) -> Tensor | files.Rows:
-    """Return the images on the device, or as rows of their file where they are not to be, or do not fit."""
+def _held(
+    images: np.ndarray | files.Rows, device: torch.device, resident: bool | None
+) -> Tensor | files.Rows:
+    """Return the images on the device, or as rows of their file where they do not fit."""
     in_file = isinstance(images, np.memmap | files.Rows)
-    if resident or not in_file or (resident is None and images.nbytes <= runtime.free_memory(where) // 2):
-        return _on_device(np.asarray(images), where)
+    if resident or not in_file or (resident is None and images.nbytes <= runtime.free_memory(device) // 2):
+        return _on_device(np.asarray(images), device)
     return images if isinstance(images, files.Rows) else files.Rows(images)
 
 
-def _on_device(array: np.ndarray, device: torch.device | str) -> Tensor:
+def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    if array.dtype == np.float64:  # NumPy's usual type, which Apple's GPUs do not have
+        array = array.astype(np.float32)
     # a copy on the CPU as well: a read-only memory map must not be handed to torch
     return torch.tensor(np.ascontiguousarray(array)).to(device)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Return uint8 images as float32, scaled to [0, 1], centred by MEAN and divided by STD.
-
-    Args:
-        images: uint8, any shape.
-    """
+    """Return uint8 images, any shape, as float32: scaled to [0, 1], less MEAN, divided by STD."""
     return images.float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
 
 
-def random_bits(seed: int, epoch: int, samples: Tensor, draws: Sequence[int]) -> Tensor:
-    """Return random 32-bit numbers for each sample, a pure function of the arguments.
+def random_bits(seed: int, epoch: int, samples: Tensor, first: int, end: int) -> Tensor:
+    """Return the random 32-bit numbers ``first`` to ``end - 1`` of each sample: a pure function.
 
     The mixer is Wellons's ``lowbias32`` (nullprogram.com/blog/2018/07/31), applied to seed, epoch, sample and
-    draw in turn.
+    number in turn; the same number of a sample is never drawn for two purposes.
 
     Args:
         seed: from 0 to 2**32 - 1.
         epoch: from 0 to 2**32 - 1.
         samples: int64 ``[B]``, from 0 to 2**32 - 1.
-        draws: which of a sample's numbers; the same number is never drawn for two purposes.
+        first: the first number.
+        end: one more than the last number.
 
     Returns:
-        int64 ``[B, len(draws)]`` in [0, 2**32).
+        int64 ``[B, end - first]`` in [0, 2**32).
     """
-    key = _mix(_mix(torch.tensor(seed, device=samples.device)) ^ epoch)
-    return _mix(_mix(key ^ samples)[:, None] ^ torch.tensor(draws, device=samples.device))
+    key = _mix(_mix(seed) ^ epoch)
+    return _mix(_mix(key ^ samples)[:, None] ^ torch.arange(first, end, device=samples.device))
 
 
 def random_number(seed: int, epoch: int, sample: int, draw: int) -> int:
-    """Return one number of :func:`random_bits`, without a tensor: for what is asked at every step.
-
-    Args:
-        seed: from 0 to 2**32 - 1.
-        epoch: from 0 to 2**32 - 1.
-        sample: from 0 to 2**32 - 1.
-        draw: which of the sample's numbers.
-    """
+    """Return one number of :func:`random_bits` without a tensor, for what is drawn at every step."""
     return _mix(_mix(_mix(_mix(seed) ^ epoch) ^ sample) ^ draw)
 
 
@@ -309,20 +281,6 @@ def _mix(x: Bits) -> Bits:
     x = (x ^ (x >> 16)) * 0x7FEB352D & low
     x = (x ^ (x >> 15)) * 0x846CA68B & low
     return x ^ (x >> 16)
-
-
-def draws_of(seed: int, epoch: int, samples: Tensor) -> Tensor:
-    """Return what chance decides about samples in an epoch, float32 ``[B, 15]`` in [0, 1).
-
-    Args:
-        seed: from 0 to 2**32 - 1.
-        epoch: from 0; the number that mirrors a sample is 1 in every second epoch, else 0.
-        samples: int64 ``[B]``, the samples' ids.
-    """
-    chances = random_bits(seed, epoch, samples, range(_ERASE.stop)).float() / 2**32
-    start = random_bits(seed, 0, samples, [_SIDE]).squeeze(1)  # epoch 0: where the alternation begins
-    chances[:, _SIDE] = ((start + epoch) % 2).float()
-    return chances
 
 
 def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: Tensor) -> Tensor:
@@ -335,18 +293,14 @@ def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: 
         epoch: from 0; a sample that was mirrored in one epoch is not in the next.
         samples: int64 ``[B]``, the samples' ids.
     """
-    return _changed(images, _change(augment, draws_of(seed, epoch, samples), images.shape[-2:]))
+    return _changed(images, _drawn(augment, seed, epoch, samples, images.shape[-2:]))
 
 
-def _change(augment: Augment, draws: Tensor, size: Sequence[int]) -> Change:
-    """Return how samples are changed, for each kind of change tensors ``[B, ...]``; without what is left out.
-
-    Args:
-        augment: the amounts.
-        draws: from :func:`draws_of`.
-        size: height and width of the images.
-    """
-    change, mirrored = {}, (draws[:, _SIDE] == 1) & augment.flip
+def _drawn(augment: Augment, seed: int, epoch: int, samples: Tensor, size: tuple[int, ...]) -> Change:
+    """Return how each sample is changed in an epoch; kinds of change that are left out are not in it."""
+    draws = random_bits(seed, epoch, samples, 0, _DRAWS).float() / 2**32  # [B, 15] in [0, 1)
+    start = random_bits(seed, 0, samples, _FLIP, _FLIP + 1)[:, 0]  # of epoch 0: where the alternation begins
+    change, mirrored = {}, ((start + epoch) % 2 == 1) & augment.flip
     if augment.rotation or augment.translation or augment.scale or augment.perspective:
         homography = _homography(augment, draws[:, _WARP] * 2 - 1, mirrored)
         change["homography"] = homography if augment.perspective else homography[:, :2]
@@ -354,10 +308,8 @@ def _change(augment: Augment, draws: Tensor, size: Sequence[int]) -> Change:
         change["mirrored"] = mirrored
     if augment.brightness or augment.contrast:
         contrast, brightness = (draws[:, _LIGHT] * 2 - 1).unbind(1)
-        change["gain"], change["offset"] = (
-            1 + contrast * augment.contrast,
-            brightness * augment.brightness / STD,
-        )
+        change["gain"] = 1 + contrast * augment.contrast
+        change["offset"] = brightness * augment.brightness / STD
     if augment.erasing:
         change["rows"], change["columns"] = _rectangle(augment, draws[:, _ERASE], size)
     return change
@@ -379,21 +331,18 @@ def _changed(images: Tensor, change: Change) -> Tensor:
 
 def _warp(images: Tensor, homography: Tensor) -> Tensor:
     height, width = images.shape[-2:]
-    points = torch.from_numpy(_pixel_centres(height, width)).to(images)
+    y, x = ((torch.arange(n, device=images.device) * 2 + 1) / n - 1 for n in (height, width))
+    x, y = x.expand(height, width), y[:, None].expand(height, width)  # pixel centres in [-1, 1]
+    points = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
     # one product of tall matrices: a product for each image took twenty times as long on a CPU
     mapped = (homography.reshape(-1, 3) @ points).view(len(images), -1, height, width)
     grid = mapped[:, :2]
     if mapped.shape[1] == 3:
         grid = grid / mapped[:, 2:]
-    grid = grid.permute(0, 2, 3, 1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-@functools.cache  # of NumPy's arrays: a tensor made in inference mode could not be used in training
-def _pixel_centres(height: int, width: int) -> np.ndarray:
-    """Return x, y and 1 of each pixel, in [-1, 1] coordinates, float32 ``[3, H*W]``."""
-    y, x = ((np.arange(size, dtype=np.float32) * 2 + 1) / size - 1 for size in (height, width))
-    return np.stack([*np.meshgrid(x, y), np.ones((height, width), np.float32)]).reshape(3, -1)
+    # Edges are repeated by holding the grid inside: border padding is not there on every Apple GPU.
+    grid[:, 0].clamp_(1 / width - 1, 1 - 1 / width)
+    grid[:, 1].clamp_(1 / height - 1, 1 - 1 / height)
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode="bilinear", align_corners=False)
 
 
 def _homography(augment: Augment, draws: Tensor, mirrored: Tensor) -> Tensor:
@@ -402,16 +351,16 @@ def _homography(augment: Augment, draws: Tensor, mirrored: Tensor) -> Tensor:
     angle = turn * math.radians(augment.rotation)
     size = 1 + zoom * augment.scale
     cos, sin = angle.cos() * size, angle.sin() * size
-    side = 1 - 2 * mirrored.to(draws.dtype)
+    flip = 1 - 2 * mirrored.to(draws.dtype)
     rows = [
-        [cos * side, -sin, shift_x * 2 * augment.translation],
-        [sin * side, cos, shift_y * 2 * augment.translation],
+        [cos * flip, -sin, shift_x * 2 * augment.translation],
+        [sin * flip, cos, shift_y * 2 * augment.translation],
         [tilt_x * augment.perspective / 2, tilt_y * augment.perspective / 2, torch.ones_like(turn)],
     ]
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
-def _rectangle(augment: Augment, draws: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _rectangle(augment: Augment, draws: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return which rows ``[B, H]`` and columns ``[B, W]`` are erased, 1.0 or 0.0."""
     chance, area, aspect, left, top = draws.unbind(1)
     area, aspect = 0.02 + 0.18 * area, torch.exp((aspect * 2 - 1) * math.log(3))

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,14 +15,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 _TEMPORARY = ".unfinished-"
+_TRIES = 5
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of ``path`` when the block ends without an error.
 
-    Whoever reads ``path`` sees the old content or the new one, never a part; after an error the old one
-    stays.
+    Who reads ``path`` sees the old content or the new one, never a part; after an error the old one stays.
 
     Args:
         path: the file to write; its folder is made where it is missing.
@@ -47,13 +48,26 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes private files; a shared course folder must stay readable
-        os.replace(name, path)
+            os.fsync(file.fileno())  # or a power cut leaves the new name with no content
+        with suppress(OSError):  # some network drives know no permissions
+            os.chmod(name, 0o644)  # mkstemp makes private files; a shared course folder must stay readable
+        _replace(name, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(name)
         raise
+
+
+def _replace(name: str, path: Path) -> None:
+    """Rename the file; on Windows a virus scanner or an open table may refuse that for a moment."""
+    for wait in range(1, _TRIES + 1):
+        try:
+            return os.replace(name, path)
+        except PermissionError:
+            if wait == _TRIES or path.is_dir():
+                raise
+            time.sleep(0.05 * wait)
+    return None
 
 
 def sweep(folder: str | Path) -> list[str]:
@@ -69,11 +83,7 @@ def sweep(folder: str | Path) -> list[str]:
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal.
-
-    Args:
-        path: the file.
-    """
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -98,11 +108,7 @@ class Rows:
         self.dtype, self.step = array.dtype, array.strides[0]
         self.rows = np.arange(len(array)) if rows is None else rows
         self.shape = (len(self.rows), *array.shape[1:])
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
+        self.ndim = len(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -113,11 +119,7 @@ class Rows:
         return len(self.rows)
 
     def select(self, which: Any) -> Rows:
-        """Return some of the rows, unread.
-
-        Args:
-            which: positions, a mask or a slice.
-        """
+        """Return some of the rows, unread: ``which`` are positions, a mask or a slice."""
         fewer = object.__new__(Rows)
         fewer.__dict__.update(self.__dict__, rows=self.rows[which])
         fewer.shape = (len(fewer.rows), *self.shape[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,60 @@ def test_a_choice_of_a_large_set_stays_in_its_file(stored, monkeypatch):
     assert np.array_equal(chosen.images[:], stored[[11, 4]])
     assert chosen.labels.tolist() == [4, 4]
     assert "2 grey faces of 5 x 6" in repr(chosen)
+
+
+def test_a_file_is_whole_readable_and_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("sync") or sync(descriptor))
+    monkeypatch.setattr(os, "replace", lambda *names: calls.append("rename") or rename(*names))
+    with files.replacing(tmp_path / "a" / "scores.csv") as file:
+        file.write(b"1,2\n")
+    assert calls == ["sync", "rename"]
+    assert (tmp_path / "a" / "scores.csv").read_bytes() == b"1,2\n"
+    if os.name == "posix":
+        assert (tmp_path / "a" / "scores.csv").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_rename_that_is_refused_for_a_moment_is_tried_again(tmp_path, monkeypatch):
+    refusals, rename = [1, 2], os.replace
+
+    def now_and_then(*names):
+        if refusals:
+            raise PermissionError(13, f"in use by another program ({refusals.pop()})")
+        rename(*names)
+
+    monkeypatch.setattr(os, "replace", now_and_then)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    with files.replacing(tmp_path / "scores.csv") as file:
+        file.write(b"new")
+    assert (tmp_path / "scores.csv").read_bytes() == b"new"
+    refusals.extend(range(9))
+    with (
+        pytest.raises(OSError, match=r"in use .*what was there before stays.*scores.csv"),
+        files.replacing(tmp_path / "scores.csv") as file,
+    ):
+        file.write(b"newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+    assert (tmp_path / "scores.csv").read_bytes() == b"new"
+
+
+def test_a_drive_without_permissions_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    with files.replacing(tmp_path / "scores.csv") as file:
+        file.write(b"new")
+    assert (tmp_path / "scores.csv").read_bytes() == b"new"
+
+
+def test_an_error_keeps_the_old_file_and_leaves_no_other(tmp_path):
+    (tmp_path / "scores.csv").write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), files.replacing(tmp_path / "scores.csv") as file:
+        file.write(b"half" * (1 // 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+    assert (tmp_path / "scores.csv").read_bytes() == b"old"
+    (tmp_path / ".unfinished-scores.csv-1").write_bytes(b"left by a killed process")
+    assert files.sweep(tmp_path) == [".unfinished-scores.csv-1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
