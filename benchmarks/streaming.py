@@ -82,13 +82,12 @@ def main() -> None:
     parser.add_argument("--device", default=str(runtime.device()))
     options = parser.parse_args()
     images = written(options)
-    with runtime.kept_memory():  # as fit does
-        streamed = steps(images, False, options)
-        streamed()
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        resident = steps(np.array(images[:4096]), True, options)
-        resident()
-        seconds = np.array([(streamed(), resident()) for _ in range(options.rounds)])
+    streamed = steps(images, False, options)
+    streamed()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    resident = steps(np.array(images[:4096]), True, options)
+    resident()
+    seconds = np.array([(streamed(), resident()) for _ in range(options.rounds)])
     speed = options.steps * options.batch_size / seconds
     print(f"{options.faces:,} faces of {options.size} px, {options.network}, {runtime.machine()}")
     for name, column in zip(("from disk", "from memory"), speed.T, strict=True):

@@ -34,7 +34,6 @@ from helpers import datasets, files, losses, models, runtime, training
 from helpers.batches import Augment, Batches
 from helpers.training.config import make_optimizer
 from helpers.training.evaluation import autocast
-from helpers.training.shortcuts import shortcuts
 
 DATA = "data alone"
 NETWORKS = ("face-cnn", "face-cnn-fast", "resnet18", "resnet18/small")
@@ -230,7 +229,7 @@ def breakdown(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> d
 
         batch = data.batch(order[i * size : (i + 1) * size])
         mark()
-        with shortcuts(model), autocast(device, "auto"):
+        with autocast(device, "auto"):
             outputs = model(batch.images.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(outputs.float(), batch.targets["labels"])
         mark()
@@ -303,15 +302,14 @@ def main() -> None:
     speed, rows = machine_speed(args), {}
     print(f"{faces.name}, batch {args.batch_size}, {runtime.machine()}")
     print(f"the machine: {speed['products'] / 1e9:,.0f} GFLOP/s, copies {speed['copies'] / 1e9:.1f} GB/s")
-    with runtime.kept_memory():  # as fit does; the common loop has a process of its own
-        for name in (DATA, *args.networks):
-            longer = argparse.Namespace(**vars(args) | {"steps": 25 * args.steps})  # a batch alone takes 2 ms
-            rows[name] = compare(name, faces, longer if name == DATA else args)
-            if name != DATA:
-                work = 3 * models.flops(network(name), faces.images.shape[-1])  # backward counts twice
-                share = work * rows[name]["ours"][0] / speed["products"]
-                rows[name]["stages"] = breakdown(name, faces, args) | {"of the products' speed": share}
-            tell(name, rows[name])
+    for name in (DATA, *args.networks):
+        longer = argparse.Namespace(**vars(args) | {"steps": 25 * args.steps})  # a batch alone takes 2 ms
+        rows[name] = compare(name, faces, longer if name == DATA else args)
+        if name != DATA:
+            work = 3 * models.flops(network(name), faces.images.shape[-1])  # backward counts twice
+            share = work * rows[name]["ours"][0] / speed["products"]
+            rows[name]["stages"] = breakdown(name, faces, args) | {"of the products' speed": share}
+        tell(name, rows[name])
     if args.record:
         words = ["FOLDER" if word == args.data else word for word in sys.argv[1:]]
         circumstances = {

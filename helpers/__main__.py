@@ -30,8 +30,7 @@ MARK = "reading-faces-setup"
 """File in ``.venv`` by which it is ours: a stamp when the environment is complete, UNFINISHED before."""
 UNFINISHED = "unfinished"
 SPARE = {
-    "run": {"jupyterlab", "nbval", "pytest", "pytest-xdist", "hypothesis", "torchmetrics", "pyyaml", "typst"}
-    | {"numba"},  # which only makes it faster
+    "run": {"jupyterlab", "nbval", "pytest", "pytest-xdist", "hypothesis", "torchmetrics", "pyyaml", "typst"},
     "test": {"jupyterlab"},
 }
 WITHOUT_NOTEBOOKS = ("predict", "webcam", "train", "evaluate", "compare", "ensemble", "data", "report")

@@ -13,6 +13,7 @@ import itertools
 import json
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -492,11 +493,12 @@ def _fit_pairs(
     rows, pairs = [np.flatnonzero(labels == label) for label in range(num_classes)], _pairs(num_classes)
     largest = sum(sorted(map(len, rows))[-2:])
     room = runtime.free_memory(torch.device("cpu")) // (2 * 8 * largest**2)
-    at_once = max(1, min(runtime.idle_threads(), room))
-    runtime.keep_memory()  # fresh pages would cost a third of the time
+    at_once = max(1, min(torch.get_num_threads(), room))
     memory = [torch.empty(largest**2, dtype=torch.float64) for _ in range(at_once)]
     part = [torch.from_numpy(features[these]).double() for these in rows]
-    within = runtime.spread(lambda each: _kernel_within(each, gamma), part, at_once)
+    one_each = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with runtime.threads(1), ThreadPoolExecutor(at_once, **one_each) as pool:
+        within = list(pool.map(lambda each: _kernel_within(each, gamma), part))
     coefficients = np.zeros((len(features), len(pairs)))
     intercepts = np.full(len(pairs), np.nan)
 
@@ -514,7 +516,8 @@ def _fit_pairs(
         intercepts[pair] = -machine.intercept_[0]
 
     work = {pair: len(rows[i]) * len(rows[j]) for pair, (i, j) in enumerate(pairs)}
-    runtime.spread(fit, sorted(filter(work.get, work), key=work.get, reverse=True), at_once)
+    with runtime.threads(1), ThreadPoolExecutor(at_once, **one_each) as pool:
+        list(pool.map(fit, sorted(filter(work.get, work), key=work.get, reverse=True)))
     return coefficients, intercepts
 
 

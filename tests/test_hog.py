@@ -275,11 +275,11 @@ def test_fit_finds_the_machine_of_scikit_learn_on_faces(drawn_faces):
 
 
 def test_pairs_side_by_side_give_the_same_machine_and_only_as_many_as_memory_holds(monkeypatch):
-    at_once, fits = [], hog.runtime.spread
-    monkeypatch.setattr(hog.runtime, "spread", lambda *given: at_once.append(given[2]) or fits(*given))
+    at_once, pool = [], hog.ThreadPoolExecutor
+    monkeypatch.setattr(hog, "ThreadPoolExecutor", lambda num, **how: at_once.append(num) or pool(num, **how))
     machines = []
     for threads, free in ((1, 2**33), (3, 2**33), (3, 0)):
-        monkeypatch.setattr(hog.runtime, "idle_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(hog.torch, "get_num_threads", lambda threads=threads: threads)
         monkeypatch.setattr(hog.runtime, "free_memory", lambda where, free=free: free)
         machines.append(hog.SVM.fit(*problem(), CLASSES, C=2.0, gamma=0.05))
     assert at_once == [1, 1, 3, 3, 1, 1]

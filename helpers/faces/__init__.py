@@ -9,6 +9,7 @@ what varies between people and pictures is in :mod:`helpers.faces.people`; how i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -152,7 +153,10 @@ def _side_by_side(draw: Callable[[int], Any], starts: Sequence[int], device: str
     """
     if torch.device(device).type != "cpu":
         return [draw(start) for start in starts]
-    return runtime.spread(draw, starts, min(torch.get_num_threads(), len(starts)))
+    num = min(torch.get_num_threads(), len(starts))
+    one_each = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with runtime.threads(1), ThreadPoolExecutor(num, **one_each) as pool:
+        return list(pool.map(draw, starts))
 
 
 @dataclass(frozen=True)

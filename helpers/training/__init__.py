@@ -2,12 +2,12 @@
 
 from helpers.training import distributed
 from helpers.training.config import Config, lr_factor
+from helpers.training.distributed import side_by_side
 from helpers.training.evaluation import TTA, Evaluation, evaluate, features, predict, views
 from helpers.training.history import History
 from helpers.training.loop import Stop, fit
 from helpers.training.recipes import RECIPES
 from helpers.training.run import Run, load_weights, save_weights
-from helpers.training.several import side_by_side
 from helpers.training.tracking import TensorBoard, Tracker, WandB
 
 __all__ = [

@@ -1,30 +1,30 @@
-"""One training on several processes: each takes its share of every batch, and all end with the same weights.
+"""More than one process: one training shared by several, and several trainings side by side.
 
-``python -m torch.distributed.run --nproc_per_node 2 ...`` starts the processes on one machine or on several;
-each calls :func:`start` and then ``training.fit`` as ever.
+``python -m torch.distributed.run --nproc_per_node 2 ...`` starts the processes of one training, on one or
+more machines; each calls :func:`start` and then ``training.fit`` as ever. All end with the same weights.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
+import joblib
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+from helpers import runtime
+
+Key = TypeVar("Key", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class Share:
-    """Which of how many processes this is.
-
-    Args:
-        rank: from 0; the first one writes files and shows progress.
-        world: how many there are.
-    """
+class Share(NamedTuple):
+    """Which of how many processes this is; the first, of rank 0, writes files and shows progress."""
 
     rank: int = 0
     world: int = 1
@@ -42,21 +42,16 @@ def start() -> torch.device:
 
     Of several GPUs each process takes the one of its local rank.
     """
+    device = runtime.device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """Return the network such that its gradients are averaged over all processes; alone, the network itself.
-
-    Args:
-        model: the network on its device.
-    """
+    """Return the network such that its gradients are averaged over all processes; alone, itself."""
     if share().world == 1:
         return model
     where = next(model.parameters()).device
@@ -64,11 +59,7 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 def average(tensors: list[Tensor]) -> None:
-    """Replace tensors by their mean over all processes.
-
-    Args:
-        tensors: on the device; the same shapes everywhere.
-    """
+    """Replace tensors by their mean over all processes."""
     world = share().world
     for tensor in tensors if world > 1 else ():
         dist.all_reduce(tensor)
@@ -76,12 +67,7 @@ def average(tensors: list[Tensor]) -> None:
 
 
 def anyone(says: bool, where: torch.device) -> bool:
-    """Return whether any process says so.
-
-    Args:
-        says: what this one says.
-        where: the device that the processes speak through.
-    """
+    """Return whether any process says so; they speak through the device."""
     if share().world == 1:
         return says
     said = torch.tensor(float(says), device=where)
@@ -97,13 +83,8 @@ def wait() -> None:
 
 @contextmanager
 def shared_statistics(model: nn.Module) -> Iterator[None]:
-    """Let batch normalisation take mean and variance over the batches of all processes while it lasts.
-
-    ``nn.SyncBatchNorm`` does this on GPUs only, and leaves other modules behind.
-
-    Args:
-        model: the network.
-    """
+    """Let batch normalisation take mean and variance over the batches of all processes while it lasts."""
+    # nn.SyncBatchNorm does this on GPUs only, and leaves other modules behind
     own = [part for part in model.modules() if type(part) is nn.BatchNorm2d and share().world > 1]
     for part in own:
         part.__class__ = _SharedBatchNorm2d
@@ -118,6 +99,8 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return super().forward(images)
+        from torch.distributed.nn.functional import all_reduce  # not there where PyTorch is built without it
+
         world, values = share().world, images.float()
         sums = torch.stack([values.mean((0, 2, 3)), values.square().mean((0, 2, 3))])
         mean, square = all_reduce(sums).div(world)
@@ -130,3 +113,60 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(images.dtype)
+
+
+# ---------------------------------------------------------------- several trainings at once
+
+
+def side_by_side(
+    work: Callable[[Key, nn.Module], Any], nets: Mapping[Key, nn.Module], progress: bool = True
+) -> dict[Key, Any]:
+    """Train independent networks, on a CPU as many at a time as cores are there; it is what a loop gives.
+
+    A small network keeps one core busy: a second thread saves a fifth of its time, a second training half.
+    Each has one thread, so that they end with the same numbers on any number of cores. What ``work`` changes
+    but the network's weights is changed in another process alone. On a GPU they are trained one by one.
+
+    Args:
+        work: is given a key and its network, trains it in place and returns anything plain (no tensors).
+        nets: the networks by key, each with weights of its own.
+        progress: show how many are done.
+
+    Returns:
+        What ``work`` returned, by key, in the order of ``nets``.
+
+    Raises:
+        Exception: what ``work`` raised first; trainings that are under way are ended.
+        RuntimeError: a process was killed, perhaps for want of memory.
+    """
+    alone = runtime.device().type != "cpu"
+    at_once = 1 if alone else min(len(nets), joblib.cpu_count())
+    jobs = (joblib.delayed(_trained)(work, key, net, os.getpid()) for key, net in nets.items())
+    found = {}
+    with nullcontext() if alone else runtime.threads(1):
+        results = joblib.Parallel(at_once, return_as="generator")(jobs)
+        for key, (answer, weights) in zip(nets, results, strict=True):
+            nets[key].load_state_dict(weights)
+            found[key] = answer
+            if progress:
+                print(f"{len(found)} of {len(nets)} trained", flush=True)
+    return found
+
+
+def _trained(work: Callable, key: Hashable, net: nn.Module, parent: int) -> tuple[Any, dict[str, Tensor]]:
+    """Train one network, perhaps in a process of its own; return what work returned, and the weights."""
+    if os.getpid() != parent:
+        torch.set_num_threads(1)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        return work(key, net), net.state_dict()
+    except Exception as error:
+        error.add_note(f"while {key} was trained")
+        raise
+
+
+def _end_with(parent: int) -> None:
+    """End this process with the one that started it, which may have been killed."""
+    while psutil.pid_exists(parent) and os.getppid() == parent:
+        threading.Event().wait(1)
+    os._exit(1)

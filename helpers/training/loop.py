@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from helpers.training.evaluation import Arrays, Metric, autocast, by_name, predi
 from helpers.training.history import History
 from helpers.training.progress import Progress, Watch
 from helpers.training.run import Run, load_weights, save_weights
-from helpers.training.shortcuts import shortcuts
 
 Loss = Callable[[Any, dict[str, Tensor]], Tensor]
 """A loss of (outputs, targets): what the network put out, and the batch's targets by name.
@@ -130,7 +129,7 @@ def fit(
         shown = progress if loop.share.rank == 0 else False
         bar = Progress(config.epochs * len(loop.train), loop.steps_done, shown)
         own = _own_random_numbers(loop.where)
-        with own, runtime.kept_memory(), runtime.threads(loop.threads), distributed.shared_statistics(model):
+        with own, runtime.threads(loop.threads), distributed.shared_statistics(model):
             # asked first: one that was killed after its last epoch has none left to train
             while not loop.finished and loop.train_epoch(stop, bar):
                 outputs = loop.validate()
@@ -180,7 +179,7 @@ class _Loop:
         self.best_weights: dict[str, Tensor] | None = None
         self.seconds = 0.0
         # kept with the state: on another number of threads the last digits would differ
-        self.threads = runtime.idle_threads() if where.type == "cpu" else torch.get_num_threads()
+        self.threads = torch.get_num_threads()
         self.parts = 1  # of a batch that go through the network one after the other, for want of memory
         self.asked: tuple[guard.Answer, Tensor, str] | None = None  # whether a step was finite, and which one
 
@@ -258,8 +257,7 @@ class _Loop:
 
     def _forward(self, images: Tensor, part: int = 0) -> Any:
         self._seed_dropout(part)
-        faster = shortcuts(self.model) if self.where.type == "cpu" else nullcontext()
-        with faster, autocast(self.where, self.config.precision):
+        with autocast(self.where, self.config.precision):
             outputs = self.parallel(images)
         # the loss in float32: half precision loses what a confident prediction is worth
         return _in_float32(outputs)
