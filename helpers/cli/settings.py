@@ -26,6 +26,7 @@ NETWORKS = (
     "resnet34",
     "resnet50",
     "efficientnet_b0",
+    "efficientnet_lite0",
     "vit_b_16",
     "hog-svm",
 )

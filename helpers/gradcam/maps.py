@@ -90,6 +90,8 @@ def last_map(model: nn.Module) -> str:
     named = dict(model.named_modules())
     norms = [name for name in named if name.startswith("encoder.layers.") and name.endswith(".ln_1")]
     found = norms[-1:] or [name for name in ("blocks", "layer4", "features") if name in named]
+    if "conv_head" in named:  # timm's EfficientNet ends in one more convolution
+        found = ["bn2"]
     if not found:
         raise ValueError(f"which layer of a {type(model).__name__} to take is not known; name one")
     return found[0]

@@ -13,6 +13,7 @@ RECIPES = {
     "resnet34": Config(epochs=15, batch_size=64, lr=7e-4, lr_decay=0.6, weight_decay=0.05, **_GENTLE),
     "resnet50": Config(epochs=15, batch_size=64, lr=5e-4, lr_decay=0.6, weight_decay=0.05, **_GENTLE),
     "efficientnet_b0": Config(epochs=20, batch_size=64, lr=1e-3, lr_decay=0.8, weight_decay=0.01, **_GENTLE),
+    "efficientnet_lite0": Config(epochs=20, batch_size=64, lr=1e-3, lr_decay=0.8, **_GENTLE),
     "vit_b_16": Config(epochs=12, batch_size=32, lr=3e-4, lr_decay=0.75, weight_decay=0.05, **_GENTLE),
 }
 """Name of a network to how its whole can be fine-tuned, after its head was trained on frozen features.
