@@ -12,8 +12,8 @@ from scipy import integrate, stats
 from torch import nn
 from torch.nn import functional
 
-from helpers import checks
-from helpers.checks import judging
+from helpers import exercises
+from helpers.exercises import judging
 
 # --- the teacher's answers, written another way than the checks' own references where that is possible ---
 
@@ -255,7 +255,7 @@ def _naive_js(p, q):
 
 
 ANSWERS = {
-    checks.check_eye_opening: (
+    exercises.check_eye_opening: (
         eye_opening,
         lambda x: eye_opening(x)[:, None],
         lambda x: 4 * eye_opening(x),
@@ -264,7 +264,7 @@ ANSWERS = {
         lambda x: eye_opening(x[:, ::-1]),
         lambda x: np.abs(x[:, [37, 38, 43, 44], 1] - x[:, [41, 40, 47, 46], 1]).mean(1),
     ),
-    checks.check_rater_agreement: (
+    exercises.check_rater_agreement: (
         rater_agreement,
         lambda v: v.max(1) / v.sum(1),
         lambda v: ((v / v.sum(1, keepdims=True)) ** 2).sum(1),
@@ -272,7 +272,7 @@ ANSWERS = {
         lambda v: 1 - rater_agreement(v),
         lambda v: (v * (v - 1)).sum(1) / v.sum(1) ** 2,
     ),
-    checks.check_without_copies: (
+    exercises.check_without_copies: (
         without_copies,
         lambda a, b: ~without_copies(a, b),
         lambda a, b: without_copies(a, b).astype(float),
@@ -281,7 +281,7 @@ ANSWERS = {
         lambda a, b: np.array([not any(abs(x.astype(int) - y).max() <= 1 for y in b) for x in a]),
         lambda a, b: without_copies(b, a),
     ),
-    checks.check_split_by_person: (
+    exercises.check_split_by_person: (
         split_by_person,
         _split_faces,
         _one_seed,
@@ -291,7 +291,7 @@ ANSWERS = {
         lambda *case: np.flatnonzero(split_by_person(*case)),
         lambda *case: None,
     ),
-    checks.check_soft_histogram: (
+    exercises.check_soft_histogram: (
         soft_histogram,
         _not_closed,
         _nearest_bin,
@@ -300,7 +300,7 @@ ANSWERS = {
         lambda *case: soft_histogram(*case) / soft_histogram(*case).sum(),
         lambda lengths, degrees, bins: soft_histogram(lengths, 180 - degrees, bins),
     ),
-    checks.check_rbf_kernel: (
+    exercises.check_rbf_kernel: (
         rbf_kernel,
         lambda a, b, gamma: rbf_kernel(a, b, gamma).T,
         lambda a, b, gamma: rbf_kernel(a, b, 1 / gamma),
@@ -309,7 +309,7 @@ ANSWERS = {
         lambda a, b, gamma: rbf_kernel(a, b, -gamma),
         lambda a, b, gamma: rbf_kernel(a, a, gamma),
     ),
-    checks.check_hinge_loss: (
+    exercises.check_hinge_loss: (
         hinge_loss,
         lambda f, y: np.maximum(0, 1 - y * f),
         lambda f, y: np.maximum(0, 1 - y * f).sum(),
@@ -317,7 +317,7 @@ ANSWERS = {
         lambda f, y: np.maximum(0, -y * f).mean(),
         lambda f, y: np.maximum(0, 1 + y * f).mean(),
     ),
-    checks.check_output_size: (
+    exercises.check_output_size: (
         output_size,
         lambda n, k, s, p: (n + 2 * p - k) / s + 1,
         lambda n, k, s, p: (n + p - k) // s + 1,
@@ -325,7 +325,7 @@ ANSWERS = {
         lambda n, k, s, p: n // s,
         lambda n, k, s, p: -(-(n + 2 * p - k) // s) + 1,
     ),
-    checks.check_cross_entropy: (
+    exercises.check_cross_entropy: (
         cross_entropy,
         _naive_cross_entropy,
         lambda z, y: cross_entropy(z, y) * len(y),
@@ -334,7 +334,7 @@ ANSWERS = {
         lambda z, y: cross_entropy(z, y) / math.log(2),
         lambda z, y: functional.cross_entropy(z, y, reduction="none"),
     ),
-    checks.check_learning_rate: (
+    exercises.check_learning_rate: (
         learning_rate,
         lambda step, steps, warmup, peak: peak * math.cos(math.pi / 2 * step / steps) ** 2,
         lambda step, steps, warmup, peak: peak * min(1, step / warmup),
@@ -343,7 +343,7 @@ ANSWERS = {
         lambda step, steps, warmup, peak: peak * (1 - step / steps),
         lambda step, steps, warmup, peak: learning_rate(step, steps + warmup, warmup, peak),
     ),
-    checks.check_class_weights: (
+    exercises.check_class_weights: (
         class_weights,
         lambda y, k: len(y) / (k * np.bincount(y, minlength=k)),
         lambda y, k: np.bincount(y, minlength=k) / len(y),
@@ -352,7 +352,7 @@ ANSWERS = {
         lambda y, k: k * class_weights(y, k),
         lambda y, k: class_weights(y, k)[y],
     ),
-    checks.check_grey_stem: (
+    exercises.check_grey_stem: (
         grey_stem,
         lambda w: w.mean(dim=1, keepdim=True),
         lambda w: w.sum(dim=1),
@@ -361,7 +361,7 @@ ANSWERS = {
         lambda w: grey_stem(w).numpy(),
         lambda w: w.sum(dim=0, keepdim=True),
     ),
-    checks.check_freeze: (
+    exercises.check_freeze: (
         freeze,
         _all_frozen,
         _statistics_forgotten,
@@ -371,7 +371,7 @@ ANSWERS = {
         _train_again,
         lambda model, head: None,
     ),
-    checks.check_layer_rates: (
+    exercises.check_layer_rates: (
         layer_rates,
         lambda n, lr, decay: layer_rates(n, lr, decay)[::-1],
         lambda n, lr, decay: layer_rates(n + 1, lr, decay),
@@ -379,7 +379,7 @@ ANSWERS = {
         lambda n, lr, decay: [lr - decay * i for i in range(n)][::-1],
         lambda n, lr, decay: [lr] * n,
     ),
-    checks.check_masked_mse: (
+    exercises.check_masked_mse: (
         masked_mse,
         _poisoned,
         lambda p, t: (p - t).square().mean(),
@@ -388,7 +388,7 @@ ANSWERS = {
         lambda p, t: masked_mse(p, t) ** 0.5,
         lambda p, t: masked_mse(p[~t.isnan().any(1)], t[~t.isnan().any(1)]),
     ),
-    checks.check_sign_agreement: (
+    exercises.check_sign_agreement: (
         sign_agreement,
         lambda p, t: np.mean(p * t > 0),
         lambda p, t: np.mean((p > 0) == (t > 0)),
@@ -396,7 +396,7 @@ ANSWERS = {
         lambda p, t: np.sum(np.sign(p) == np.sign(t)),
         lambda p, t: np.sign(p) == np.sign(t),
     ),
-    checks.check_class_means: (
+    exercises.check_class_means: (
         class_means,
         lambda t, y: np.full_like(t, t.mean()),
         lambda t, y: np.array([t[y == k].mean() for k in np.unique(y)]),
@@ -405,7 +405,7 @@ ANSWERS = {
         lambda t, y: np.array([t[y == k].sum() for k in y]),
         spoils(class_means, lambda t: t.sort()),
     ),
-    checks.check_ccc: (
+    exercises.check_ccc: (
         ccc,
         lambda p, t: np.corrcoef(p, t)[0, 1],
         lambda p, t: 1 - ccc(p, t),
@@ -413,7 +413,7 @@ ANSWERS = {
         lambda p, t: 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var()),
         lambda p, t: 2 * np.cov(p, t, bias=True)[0, 1] / (p.std() + t.std() + (p.mean() - t.mean()) ** 2),
     ),
-    checks.check_total_variation: (
+    exercises.check_total_variation: (
         total_variation,
         lambda p, q: np.abs(p - q).sum(1),
         lambda p, q: np.abs(p - q).mean(1) / 2,
@@ -422,7 +422,7 @@ ANSWERS = {
         lambda p, q: (p - q).sum(1) / 2,
         lambda p, q: np.abs(p - q).max(1),
     ),
-    checks.check_jensen_shannon: (
+    exercises.check_jensen_shannon: (
         jensen_shannon,
         _naive_js,
         lambda p, q: jensen_shannon(p, q) ** 0.5,
@@ -431,7 +431,7 @@ ANSWERS = {
         lambda p, q: 2 * jensen_shannon(p, q),
         lambda p, q: jensen_shannon(p, q).mean(),
     ),
-    checks.check_ordered_emd: (
+    exercises.check_ordered_emd: (
         ordered_emd,
         lambda p, q: total_variation(p, q),
         lambda p, q: np.abs(np.cumsum(p - q, axis=0)).sum(1),
@@ -439,7 +439,7 @@ ANSWERS = {
         lambda p, q: ordered_emd(p, q) / p.shape[1],
         lambda p, q: np.cumsum(p - q, axis=1).sum(1),
     ),
-    checks.check_calibration_error: (
+    exercises.check_calibration_error: (
         calibration_error,
         lambda c, r, b: abs(r.mean() - c.mean()),
         lambda c, r, b: np.abs(r - c).mean(),
@@ -448,7 +448,7 @@ ANSWERS = {
         lambda c, r, b: np.mean([abs(r[i] - c[i]) for i in range(b)]),
         spoils(calibration_error, lambda c: c.sort()),
     ),
-    checks.check_weighted_map: (
+    exercises.check_weighted_map: (
         weighted_map,
         lambda m, s: (s.mean((1, 2))[:, None, None] * m).sum(0),
         lambda m, s: np.maximum(s.mean((1, 2))[:, None, None] * m, 0).sum(0),
@@ -456,7 +456,7 @@ ANSWERS = {
         lambda m, s: np.maximum((s.sum((1, 2))[:, None, None] * m).sum(0), 0),
         lambda m, s: np.maximum((s.mean(0) * m).sum(0), 0),
     ),
-    checks.check_pointing_hit: (
+    exercises.check_pointing_hit: (
         pointing_hit,
         lambda h, m: bool(m.ravel()[h.argmin()]),
         lambda h, m: bool(m[np.abs(h) == np.abs(h).max()][0]),
@@ -464,7 +464,7 @@ ANSWERS = {
         lambda h, m: h.argmax(),
         lambda h, m: bool(h[m].mean() > h[~m].mean()) if m.any() and not m.all() else True,
     ),
-    checks.check_area: (
+    exercises.check_area: (
         area,
         lambda x, y: y.mean(),
         lambda x, y: integrate.trapezoid(y, dx=0.2),
@@ -472,7 +472,7 @@ ANSWERS = {
         lambda x, y: np.sum(np.diff(x) * y[:-1]),
         lambda x, y: 1 - area(x, y),
     ),
-    checks.check_rank_correlation: (
+    exercises.check_rank_correlation: (
         rank_correlation,
         lambda a, b: np.corrcoef(a.ravel(), b.ravel())[0, 1],
         lambda a, b: stats.kendalltau(a.ravel(), b.ravel()).statistic,
@@ -492,7 +492,7 @@ def heard(capsys, check, answer) -> str:
 
 
 def test_every_check_is_tried():
-    assert {check.__name__ for check in ANSWERS} == set(checks.__all__)
+    assert {check.__name__ for check in ANSWERS} == {name for name in vars(exercises) if name.startswith("check_")}
     assert all(len(answers) >= 6 for answers in ANSWERS.values()), "five wrong ones at least"
 
 
@@ -515,7 +515,7 @@ def test_a_stub_waits_and_other_types_are_refused(check, capsys):
 
     assert "waits for your answer" in heard(capsys, check, stub)
     for odd in ("happy", object(), [[1], [2, 3]], {}):
-        assert heard(capsys, check, lambda *_, odd=odd: odd).startswith("❌") or check is checks.check_freeze
+        assert heard(capsys, check, lambda *_, odd=odd: odd).startswith("❌") or check is exercises.check_freeze
     assert heard(capsys, check, lambda: 0).startswith("❌")
 
 
@@ -524,38 +524,38 @@ def test_whatever_is_raised_is_caught(error, capsys):
     def broken(*_):
         raise error
 
-    said = heard(capsys, checks.check_area, broken)
+    said = heard(capsys, exercises.check_area, broken)
     line = inspect.getsourcelines(broken)[1] + 1
     assert f"it raised {type(error).__name__}" in said
     assert f"(line {line})" in said
 
 
 def test_what_was_expected_and_what_came_is_said(capsys):
-    said = heard(capsys, checks.check_output_size, lambda *_: -7)
+    said = heard(capsys, exercises.check_output_size, lambda *_: -7)
     assert "was expected, -7 came" in said
     assert all(word in said for word in ("size=", "kernel=", "stride=", "padding="))
-    said = heard(capsys, checks.check_total_variation, lambda p, q: 0.0)
+    said = heard(capsys, exercises.check_total_variation, lambda p, q: 0.0)
     assert "the shape (3,) was expected, () came" in said
-    assert "it returned nothing" in heard(capsys, checks.check_area, lambda *_: None)
+    assert "it returned nothing" in heard(capsys, exercises.check_area, lambda *_: None)
 
 
 def test_an_argument_that_was_changed_is_named(capsys):
     wrong = spoils(total_variation, lambda p: p.fill(0))
-    assert "it changed its argument p" in heard(capsys, checks.check_total_variation, wrong)
+    assert "it changed its argument p" in heard(capsys, exercises.check_total_variation, wrong)
 
 
 def test_inputs_are_new_at_every_call(capsys):
     seen = []
     for _ in range(2):
-        checks.check_area(lambda shares, scores: seen.append(scores.copy()) or area(shares, scores))
+        exercises.check_area(lambda shares, scores: seen.append(scores.copy()) or area(shares, scores))
     capsys.readouterr()
     assert len({values.tobytes() for values in seen}) == 2 * judging.TRIALS
 
 
 def test_tensors_and_arrays_are_both_answers(capsys):
     as_tensor = lambda p, q: torch.tensor(total_variation(p, q))  # noqa: E731
-    assert heard(capsys, checks.check_total_variation, as_tensor).startswith("✅")
-    assert heard(capsys, checks.check_layer_rates, lambda *c: np.array(layer_rates(*c))).startswith("✅")
+    assert heard(capsys, exercises.check_total_variation, as_tensor).startswith("✅")
+    assert heard(capsys, exercises.check_layer_rates, lambda *c: np.array(layer_rates(*c))).startswith("✅")
 
 
 def test_a_network_is_left_to_the_answer(capsys):
@@ -566,5 +566,5 @@ def test_a_network_is_left_to_the_answer(capsys):
         Seen.model = model
         freeze(model, head)
 
-    assert heard(capsys, checks.check_freeze, keep).startswith("✅")
+    assert heard(capsys, exercises.check_freeze, keep).startswith("✅")
     assert isinstance(Seen.model, nn.Module)
