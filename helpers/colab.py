@@ -18,8 +18,7 @@ def install_missing() -> list[str]:
     Raises:
         RuntimeError: pip failed.
     """
-    text = setup.REQUIREMENTS.read_text(encoding="utf-8")
-    missing = [line.split(" (")[0] for line in setup.lacking(text, setup.SPARE["run"])]
+    missing = setup.missing()
     if missing:
         done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing])
         if done.returncode:

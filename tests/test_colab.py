@@ -124,7 +124,7 @@ def test_in_colab_without_an_address_it_goes_to_the_drive(tmp_path):
 
 def test_what_is_missing_is_installed_by_name(monkeypatch, tmp_path):
     (tmp_path / "requirements.txt").write_text(
-        "numpy>=1.26\nno-such-thing>=2.0\nipywidgets>=7.7.1\npytest>=999\n"
+        "numpy>=1.26\nno-such-thing>=2.0\nipywidgets>=7.7.1\n# The tests.\npytest>=999\n"
     )
     monkeypatch.setattr(setup, "REQUIREMENTS", tmp_path / "requirements.txt")
     asked = []
@@ -134,8 +134,8 @@ def test_what_is_missing_is_installed_by_name(monkeypatch, tmp_path):
         return types.SimpleNamespace(returncode=status)
 
     monkeypatch.setattr(colab.subprocess, "run", pip)
-    assert colab.install_missing() == ["no-such-thing"]  # pytest is not needed to run a notebook
-    assert asked == [["-m", "pip", "install", "--quiet", "no-such-thing"]]
+    assert colab.install_missing() == ["no-such-thing>=2.0"]  # pytest is not needed to run a notebook
+    assert asked == [["-m", "pip", "install", "--quiet", "no-such-thing>=2.0"]]
     monkeypatch.setattr(colab.subprocess, "run", lambda words: pip(words, status=1))
     with pytest.raises(RuntimeError, match="could not install no-such-thing"):
         colab.install_missing()

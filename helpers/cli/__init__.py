@@ -1,17 +1,27 @@
-"""The command line: what ``python3 -m helpers`` understands; a file for each command.
+"""The command line: ``python3 -m helpers COMMAND``. A command is one function, and its signature its options.
 
-Only the standard library is imported at the top of these files, so that help and mistakes are answered at
-once, before anything is installed; a command imports what it works with when it starts.
+Only the standard library is imported here and at the top of the commands, so that help and mistakes are
+answered at once, before anything is installed. (jsonargparse and tyro take 0.15 s more and need their own
+names, types and several lines of error replaced.)
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+import ast
+import importlib
+import inspect
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from helpers import did_you_mean
-from helpers.cli import compare, data, ensemble, evaluate, predict, report, run, site, testing, train, webcam
 
 ABOUT = """\
 Reading Faces: notebooks on facial expression recognition.
@@ -22,87 +32,278 @@ Reading Faces: notebooks on facial expression recognition.
                                          one of them, on your own FER2013 in data/, for twenty epochs
   python3 -m helpers test                every test, the notebooks included
   python3 -m helpers train --fast        train a network, here a small one for a minute
-  python3 -m helpers predict me.jpg      what a trained network reads in a picture
+  python3 -m helpers predict me.jpg      what a trained network predicts for the faces in an image
 
-On a fresh machine both first make an environment in .venv (once, about 100 s). To work in the notebooks:
-.venv/bin/python -m jupyterlab           (on Windows: .venv\\Scripts\\python -m jupyterlab)
+On a fresh machine the first command makes an environment in .venv (once, about 100 s). To work in the
+notebooks: .venv/bin/python -m jupyterlab           (on Windows: .venv\\Scripts\\python -m jupyterlab)
+
+Commands (python3 -m helpers COMMAND --help says more):
 """
+COMMANDS = {
+    "run": "run",
+    "test": "testing",
+    "data": "data",
+    "train": "train",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "ensemble": "ensemble",
+    "report": "report",
+    "predict": "predict",
+    "webcam": "webcam",
+    "site": "site",
+}
+"""Command to the file that holds its function."""
+FLAGS = {
+    "learningrate": "lr",
+    "backbone": "model",
+    "arch": "model",
+    "network": "model",
+    "dataset": "data",
+    "dataroot": "root",
+    "numepochs": "epochs",
+    "scheduler": "schedule",
+    "imgsize": "imagesize",
+    "wd": "weightdecay",
+    "earlystopping": "patience",
+    "output": "out",
+    "outputdir": "out",
+}
+VALUES = {
+    "steplr": "step",
+    "reducelronplateau": "plateau",
+    "cosineannealing": "cosine",
+    "cosineannealinglr": "cosine",
+    "onecyclelr": "onecycle",
+    "ce": "crossentropy",
+    "vit": "vitb16",
+    "efficientnet": "efficientnetb0",
+    "hog": "hogsvm",
+    "svm": "hogsvm",
+}
+"""Usual synonyms of flags, and of what stands behind them; all as :func:`key` has them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 @dataclass(frozen=True)
-class Command:
-    """A word of the command line.
+class Call:
+    """What the words ask for: a command and the arguments of its function."""
 
-    Args:
-        summary: a few words for the list of commands.
-        text: its help text.
-        declare: adds its options to a parser.
-        check: completes the parsed words before anything is installed or run; a ValueError refuses them.
-        perform: does it, and returns an exit status.
-    """
+    command: str
+    function: Callable[..., int]
+    arguments: dict[str, Any]
+    words: tuple[str, ...] = ()
 
-    summary: str
-    text: str
-    declare: Callable[[argparse.ArgumentParser], None]
-    check: Callable[[argparse.Namespace], None]
-    perform: Callable[[argparse.Namespace], int]
-
-
-ROOMS = {
-    "run": (run, "run notebooks, as they are or with other parameters"),
-    "test": (testing, "run every test, the notebooks included"),
-    "data": (data, "which sets are there, and what is wrong with one"),
-    "train": (train, "train a network and keep it"),
-    "evaluate": (evaluate, "score a training, with intervals and pictures"),
-    "compare": (compare, "several trainings side by side"),
-    "ensemble": (ensemble, "what several trainings know together"),
-    "report": (report, "a page and a PDF about trainings"),
-    "predict": (predict, "read the faces in pictures"),
-    "webcam": (webcam, "read the faces before a camera, or in a video"),
-    "site": (site, "make web pages of the notebooks"),
-}
-COMMANDS = {
-    name: Command(summary, room.TEXT, room.declare, room.check, room.perform)
-    for name, (room, summary) in ROOMS.items()
-}
+    def perform(self) -> int:
+        """Do it; return the exit status, after one line on stderr where the user can put something right."""
+        try:
+            return self.function(*self.words, **self.arguments)
+        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+            line = " ".join(str(error).split())
+            line = "".join(c if c.isprintable() else "?" for c in line)
+            print(f"python3 -m helpers {self.command}: error: {line}", file=sys.stderr)
+            return 1 if isinstance(error, FloatingPointError) else 2
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            return 130
 
 
-def parse(words: list[str]) -> argparse.Namespace:
-    """Return what the words ask for, checked as far as it can be without running anything.
-
-    Args:
-        words: the command line behind ``python3 -m helpers``.
-
-    Returns:
-        With ``command``, its name, and ``perform``, the function that takes this namespace and returns an
-        exit status.
-
-    Raises:
-        SystemExit: with 0 after a help text, with 2 after a mistake, which is explained on stderr.
-    """
-    parser, rooms = _parsers()
-    if words in ([], ["help"]):
-        parser.print_help()
-        parser.exit()
-    name = words[0]
-    if not name.startswith("-") and name not in COMMANDS:
-        parser.error(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}; known: {', '.join(COMMANDS)}")
-    arguments, rest = parser.parse_known_args(words)
-    arguments.rest, arguments.words = rest, words
+def main(words: list[str]) -> int:
+    """Do what the words behind ``python3 -m helpers`` say, and return the exit status."""
     try:
-        COMMANDS[name].check(arguments)
+        return parse(words).perform()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+def parse(words: list[str]) -> Any:
+    """Return the :class:`Call` that the words ask for; SystemExit(0) after help, (2) after a mistake."""
+    for stream in (sys.stdout, sys.stderr):  # a code page that lacks a character never ends a command
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    name, *rest = words or ["help"]
+    if name == "ensemble" and COMMANDS.get("compare") == "evaluate":
+        name, rest = "compare", ["--ensemble", *rest]
+    if name in ("help", "-h", "--help"):
+        _exit(0, ABOUT + "\n".join(f"  {each:12}{_summary(each)}" for each in COMMANDS))
+    if name not in COMMANDS:
+        near = did_you_mean(name, COMMANDS)
+        _exit(2, f"python3 -m helpers: error: unknown command {name!r}{near}; known: {', '.join(COMMANDS)}")
+    module = importlib.import_module(f"helpers.cli.{COMMANDS[name]}")
+    if hasattr(module, "declare"):
+        return _old_form(name, module, rest)
+    try:
+        return _call(name, getattr(module, name), rest)
     except ValueError as error:
-        rooms[name].error(str(error))
+        return _exit(2, f"python3 -m helpers {name}: error: {error}")
+
+
+def _exit(status: int, text: str) -> None:
+    print(text, file=sys.stderr if status else sys.stdout)
+    raise SystemExit(status)
+
+
+def _old_form(name: str, module: Any, rest: list[str]) -> Any:
+    parser = _Parser(f"python3 -m helpers {name}", description=module.TEXT, allow_abbrev=False)
+    module.declare(parser)
+    try:
+        arguments, unknown = parser.parse_known_args(rest)
+        arguments.rest, arguments.words, arguments.command = unknown, [name, *rest], name
+        module.check(arguments)
+    except ValueError as error:
+        _exit(2, f"python3 -m helpers {name}: error: {error}")
+    arguments.perform = lambda again=None: module.perform(arguments)
     return arguments
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    as_written = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser("python3 -m helpers", description=ABOUT, **as_written)
-    add = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True).add_parser
-    rooms = {}
-    for name, command in COMMANDS.items():
-        rooms[name] = add(name, help=command.summary, description=command.text, **as_written)
-        command.declare(rooms[name])
-        rooms[name].set_defaults(perform=command.perform)
-    return parser, rooms
+def _summary(name: str) -> str:
+    module = importlib.import_module(f"helpers.cli.{COMMANDS[name]}")
+    text = (inspect.getdoc(getattr(module, name, module)) or "").split("\n")[0]
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise ValueError(message)
+
+
+def _call(name: str, function: Callable[..., int], words: list[str]) -> Call:
+    """Read the words by the signature of the command's function."""
+    text, helps = documented(function)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(f"python3 -m helpers {name}", description=text, formatter_class=as_written)
+    kinds, flags, takes_all = {}, {}, False
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        takes_all |= parameter.kind is parameter.VAR_POSITIONAL
+        if parameter.kind is parameter.VAR_KEYWORD:  # a dataclass, each field of which is a flag
+            for field in fields(parameter.annotation):
+                kinds[field.name] = inspect.get_annotations(parameter.annotation, eval_str=True)[field.name]
+                default = field.default_factory() if callable(field.default_factory) else field.default
+                flags |= _add_flag(parser, field.name, kinds[field.name], default, field.metadata["help"])
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            kinds[parameter.name] = parameter.annotation
+            shown = (parameter.default, helps[parameter.name])
+            flags |= _add_flag(parser, parameter.name, parameter.annotation, *shown)
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            kinds[parameter.name] = parameter.annotation
+            many, free = get_origin(parameter.annotation) is list, parameter.default is not parameter.empty
+            number = {(True, True): "*", (True, False): "+", (False, True): "?"}.get((many, free))
+            about = {"nargs": number, "default": argparse.SUPPRESS, "metavar": parameter.name.upper()}
+            parser.add_argument(parameter.name, help=helps[parameter.name], **about)
+    words = [_spelled(word, flags) for word in words]
+    found, rest = parser.parse_known_args(words)
+    if rest and not takes_all:
+        near = did_you_mean(rest[0], flags.values())
+        raise ValueError(f"unknown option {rest[0]!r}{near}; python3 -m helpers {name} --help lists them")
+    what = {each: f"--{each.replace('_', '-')}" for each in kinds}
+    arguments = {n: convert(value, kinds[n], what[n]) for n, value in vars(found).items()}
+    return Call(name, function, arguments, tuple(rest))
+
+
+def documented(function: Callable) -> tuple[str, dict[str, str]]:
+    """Return the text of a docstring in Google's form, and what it says of each argument."""
+    text, _, rest = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", rest, re.MULTILINE)
+    return text, {name: " ".join(about.split()) for name, about in found}
+
+
+def _add_flag(parser: _Parser, name: str, kind: Any, default: Any, text: str) -> dict[str, str]:
+    """Declare a flag, and return its spellings by their :func:`key`."""
+    flag, kind = "--" + name.replace("_", "-"), _bare(kind)
+    text = text.replace("%", "%%")
+    about: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+    origin = get_origin(kind) or kind
+    if origin is bool:
+        action = argparse.BooleanOptionalAction if default else "store_true"
+        parser.add_argument(flag, action=action, **about)
+        return {key(word): word for word in ([flag, "--no-" + flag[2:]] if default else [flag])}
+    if origin is dict:
+        about |= {"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
+    elif origin is list:
+        about |= {"action": "append", "metavar": "WORD"}
+    else:
+        word = "{" + ",".join(get_args(kind)) + "}" if origin is Literal else kind.__name__.upper()
+        shown = "" if default in (None, "", False) else f" (default: {default})"
+        about |= {"metavar": {"STR": "NAME", "INT": "N", "FLOAT": "X"}.get(word, word), "help": text + shown}
+    parser.add_argument(*(["-p"] if name == "parameter" else []), flag, **about)
+    return {key(flag): flag}
+
+
+def _bare(kind: Any) -> Any:
+    return get_args(kind)[0] if isinstance(kind, UnionType) else kind
+
+
+def _spelled(word: str, flags: Mapping[str, str]) -> str:
+    """Return a flag as it was declared, however it is spelled; any other word as it is."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return flags.get(FLAGS.get(key(flag), key(flag)), flag) + equals + value
+
+
+def key(word: object) -> str:
+    """Return a name as names are compared: without case, ``_`` and ``-``."""
+    return str(word).lower().replace("_", "").replace("-", "")
+
+
+def choose(what: str, word: object, known: Any) -> str:
+    """Return the known name that a word means; ValueError with the nearest one where it means none."""
+    by_key = {key(name): name for name in known}
+    found = by_key.get(VALUES.get(key(word), key(word))) or by_key.get(key(word))
+    if found is None:
+        raise ValueError(f"unknown {what} {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")
+    return found
+
+
+def convert(value: Any, kind: Any, what: str) -> Any:
+    """Return a word of the command line, or a value of a YAML file, as the type that is declared."""
+    kind = _bare(kind)
+    origin = get_origin(kind) or kind
+    if origin is Literal:
+        return choose(what.lstrip("-"), value, get_args(kind))
+    if origin is dict and isinstance(value, (list, Mapping)):
+        pairs = value.items() if isinstance(value, Mapping) else value
+        return {str(name).replace("-", "_"): literal(each) for name, each in pairs}
+    if origin is list and isinstance(value, list):
+        return [convert(each, get_args(kind)[0], what) for each in value]
+    if origin is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if origin in (str, Path) and isinstance(value, (str, int, float)):
+        return Path(str(value)).expanduser() if origin is Path else str(value)
+    if origin in (int, float) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        try:
+            number = origin(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number) and number == float(value):
+            return number
+    names = {int: "a whole number", float: "a number", bool: "true or false", dict: "names with values"}
+    raise ValueError(f"{what} is {names.get(origin, 'a word')}, not {value!r}")
+
+
+def literal(value: Any) -> Any:
+    """Return what a text stands for (a number, true, false, none, a tuple), else the value as it is."""
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if not isinstance(value, str) or value.lower() in words:
+        return words[value.lower()] if isinstance(value, str) else value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as minutes and seconds, "1:05"."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def short(path: str | Path) -> str:
+    """Return a path as it is shortest to type in the working directory."""
+    try:
+        return min(str(path), os.path.relpath(path), key=len)
+    except ValueError:  # on Windows: another drive
+        return str(path)
