@@ -186,16 +186,6 @@ def test_distances_of_another_size_are_refused():
 # --- put together
 
 
-def test_combined_adds_up_and_refuses_what_is_no_weight():
-    logits, p = pairs()
-    both = losses.combined((2.0, losses.kl_divergence), (0.5, losses.js_divergence))
-    expected = 2 * losses.kl_divergence(logits, p) + 0.5 * losses.js_divergence(logits, p)
-    torch.testing.assert_close(both(logits, p), expected)
-    for parts in ((), ((-1.0, losses.kl_divergence),)):
-        with pytest.raises(ValueError, match="weights of 0 or more"):
-            losses.combined(*parts)
-
-
 def test_every_divergence_brings_a_batch_to_its_target():
     """Gradient descent on the logits themselves ends where the loss says that it is right."""
     _, p = pairs(4, zeros=False)

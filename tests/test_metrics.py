@@ -135,7 +135,7 @@ def test_softmax_equals_torch_and_survives_huge_logits():
     logits = np.random.default_rng(0).normal(size=(50, 7)) * 30
     expected = torch.from_numpy(logits).log_softmax(dim=-1).numpy()
     # a sum of exponentials that is 1 + little rounds at 2^-52, which each chip's exp does in its own way
-    np.testing.assert_allclose(metrics.log_softmax(logits), expected, rtol=1e-9, atol=2.0**-51)
+    np.testing.assert_allclose(np.log(metrics.softmax(logits)), expected, rtol=1e-9, atol=2.0**-51)
     np.testing.assert_allclose(metrics.softmax(np.float32([[1e4, 0.0, -1e4]])), [[1, 0, 0]])
 
 
@@ -190,7 +190,6 @@ def test_ccc_masks_unknown_truth_but_not_a_broken_prediction():
 
 
 def test_fleiss_kappa_of_the_textbook_table():
-    assert metrics.pairwise_agreement(FLEISS_TABLE) == pytest.approx(0.378, abs=5e-4)
     assert metrics.fleiss_kappa(FLEISS_TABLE) == pytest.approx(0.210, abs=5e-4)
 
 
@@ -213,15 +212,9 @@ def test_fleiss_kappa_equals_counting_the_pairs():
     assert metrics.fleiss_kappa(votes) == pytest.approx(expected, **TIGHT)
 
 
-def test_pairwise_agreement_counts_the_pairs():
-    """Two, three and one votes on the same two classes: pairs (1 of 1), (1 of 3); one vote makes no pair."""
-    assert metrics.pairwise_agreement([[2, 0], [1, 2], [0, 1]]) == pytest.approx((1 + 1 / 3) / 2)
-
-
 def test_raters_who_toss_coins_have_no_kappa():
     votes = np.random.default_rng(0).multinomial(10, [0.5, 0.3, 0.2], size=20_000)
     assert metrics.fleiss_kappa(votes) == pytest.approx(0.0, abs=0.005)
-    assert metrics.pairwise_agreement(votes) == pytest.approx(0.25 + 0.09 + 0.04, abs=0.005)
 
 
 def rater_accuracy_by_hand(votes, strict):
@@ -292,13 +285,6 @@ def test_bootstrap_takes_the_same_rows_of_every_array():
     x = np.random.default_rng(0).normal(size=(200, 3))
     interval = metrics.bootstrap(lambda a, b: float(abs(a - 2 * b).max()), 2 * x, x)
     assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
-
-
-def test_bootstrap_cut_into_pieces_is_the_same(monkeypatch):
-    values = np.random.default_rng(0).normal(size=100)
-    whole = metrics.bootstrap(np.mean, values)
-    monkeypatch.setattr(metrics.certainty, "_CHUNK", 700)
-    assert metrics.bootstrap(np.mean, values) == whole
 
 
 def test_bootstrap_repeats_with_its_seed():

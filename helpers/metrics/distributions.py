@@ -1,7 +1,6 @@
-"""Scores of a predicted distribution over classes against the true one, face by face.
+"""Scores of label distributions against each other, face by face, and of raters against each other.
 
-p is the truth and q the prediction, both ``[N, K]`` with rows that sum to 1; every distance is float64
-``[N]``, so that its mean is the score of a set and ``bootstrap(np.mean, ...)`` its interval.
+Distributions p (true) and q are ``[N, K]``, and their score ``[N]``; votes are counts ``[N, K]``.
 """
 
 from __future__ import annotations
@@ -10,342 +9,179 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import numpy as np
-from scipy.optimize import linprog, minimize_scalar
-from scipy.sparse import block_diag, identity, kron, vstack
-from scipy.spatial import HalfspaceIntersection
-from scipy.special import entr, rel_entr
+import scipy
 
-from helpers.metrics import given
-from helpers.metrics.probabilities import log_softmax
 
-_FEW = 8
-"""Classes up to which the corners of the dual are listed: (2K - 2)! / (K - 1)!², which is 3,432 for eight."""
-_AT_ONCE = 64  # faces in one linear program
+def entropy(distribution: np.ndarray) -> np.ndarray:
+    """Return the entropy of each distribution, in nats: 0 is certain, log K is uniform."""
+    return scipy.special.entr(np.asarray(distribution, dtype=np.float64)).sum(axis=-1)
 
 
 def kl_divergence(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return for each face the Kullback-Leibler divergence of the prediction from the truth, in nats.
-
-    The sum over classes of p log(p / q), with 0 log 0 = 0; infinite where q is 0 and p is not.
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Returns:
-        float64 ``[N]``, 0 or more.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    return rel_entr(*given.same_shape(truth, predicted)).sum(axis=-1)
-
-
-def js_divergence(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the Jensen-Shannon divergence (Lin 1991), in nats: at most log 2, and alike both ways.
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    p, q = given.same_shape(truth, predicted)
-    middle = (p + q) / 2
-    return (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=-1) / 2
-
-
-def squared_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the mean over classes of (p - q)².
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    p, q = given.same_shape(truth, predicted)
-    return ((p - q) ** 2).mean(axis=-1)
-
-
-def total_variation(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return half the sum of |p - q|: the largest difference in the probability of any event, in [0, 1].
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    p, q = given.same_shape(truth, predicted)
-    return abs(p - q).sum(axis=-1) / 2
-
-
-def chebyshev(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the largest |p - q|, in [0, 1].
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    p, q = given.same_shape(truth, predicted)
-    return abs(p - q).max(axis=-1)
-
-
-def clark(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the root of the sum of ((p - q) / (p + q))², 0 / 0 being 0; at most the root of K.
-
-    A class to which nobody gave a vote counts 1 however small the prediction is, so votes with zeros make
-    this and :func:`canberra` large for everybody.
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    return np.sqrt((_relative(truth, predicted) ** 2).sum(axis=-1))
-
-
-def canberra(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the sum of |p - q| / (p + q), 0 / 0 being 0; at most K.
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    return abs(_relative(truth, predicted)).sum(axis=-1)
-
-
-def cosine(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the cosine of the angle between p and q: 1 is best, 0 is worst.
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    p, q = given.same_shape(truth, predicted)
-    return (p * q).sum(axis=-1) / (np.linalg.norm(p, axis=-1) * np.linalg.norm(q, axis=-1))
-
-
-def intersection(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the sum of the smaller of p and q: 1 is best; 1 less :func:`total_variation`.
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-
-    Raises:
-        ValueError: shapes that differ.
-    """
-    return np.minimum(*given.same_shape(truth, predicted)).sum(axis=-1)
-
-
-def _relative(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    p, q = given.same_shape(truth, predicted)
-    return np.divide(p - q, p + q, out=np.zeros_like(p), where=p + q > 0)
-
-
-# ---------------------------------------------------------------- earth moved
+    """Return the Kullback-Leibler divergence sum p log(p / q), in nats; infinite where only q is 0."""
+    return scipy.special.rel_entr(*alike(truth, predicted)).sum(axis=-1)
 
 
 def emd(truth: np.ndarray, predicted: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Return the earth mover's distance (Wasserstein-1): the least cost of carrying q to where p is. Exact.
+    """Return the exact earth mover's distance (Wasserstein-1), the least cost of moving q to where p is.
 
-    By duality (Kantorovich and Rubinstein) it is the largest of sum f (p - q) over all functions f of the
-    classes whose values differ by no more than the distance. The largest is at a corner of the set of these
-    functions; up to eight classes all corners are listed, for more a linear program is solved.
-
-    Args:
-        truth: p, ``[N, K]``, each row sums to 1.
-        predicted: q, ``[N, K]``, each row sums to 1.
-        distances: ``[K, K]``, symmetric, 0 on the diagonal only, no way round shorter than the direct one;
-            see ``emotions.distances``.
-
-    Returns:
-        float64 ``[N]`` in the unit of the distances.
-
-    Raises:
-        ValueError: shapes that do not fit, or distances that are none.
+    By Kantorovich and Rubinstein it is the largest sum f (p - q) over functions f of the classes that differ
+    by no more than ``distances`` ``[K, K]``, a metric such as ``emotions.distances``. The largest is at a
+    corner of their set: up to eight classes all corners are listed, for more a linear program is solved.
     """
-    p, q = given.same_shape(truth, predicted)
-    distances = np.asarray(distances, dtype=np.float64)
-    _check_distances(distances, p.shape[1])
-    if len(distances) > _FEW:
-        parts = [slice(first, first + _AT_ONCE) for first in range(0, len(p), _AT_ONCE)]
-        return np.concatenate([_cheapest_plans(p[rows], q[rows], distances) for rows in parts])
-    corners = _corners(distances.tobytes())
-    return np.concatenate(
-        [((p[rows] - q[rows]) @ corners.T).max(axis=1) for rows in _blocks(len(p), len(corners))]
-    )
-
-
-def _blocks(num: int, width: int) -> list[slice]:
-    step = max(1, 4_000_000 // width)
-    return [slice(first, first + step) for first in range(0, num, step)]
+    p, q = alike(truth, predicted)
+    cost, size = np.asarray(distances, dtype=np.float64), p.shape[-1]
+    if cost.shape != (size, size):
+        raise ValueError(f"distances must be {size} x {size}, not {cost.shape}")
+    detour = (cost[:, :, None] + cost[None]).min(axis=1)
+    is_metric = np.allclose(cost, cost.T) and (cost <= detour + 1e-8).all() and not cost.diagonal().any()
+    if not is_metric or (cost + np.eye(size) <= 0).any():
+        raise ValueError("distances must be symmetric, 0 on the diagonal only, and no detour shorter")
+    if size > 8:  # there are (2K - 2)! / (K - 1)!² corners: 3,432 for eight classes, 2.7 million for thirteen
+        parts = [_cheapest_plans(p[i : i + 64], q[i : i + 64], cost) for i in range(0, len(p), 64)]
+    else:
+        corners = _corners(cost.tobytes(), size).T
+        parts = [((p - q)[i : i + 1024] @ corners).max(axis=1) for i in range(0, len(p), 1024)]
+    return np.concatenate(parts)
 
 
 @cache
-def _corners(distances: bytes) -> np.ndarray:
+def _corners(distances: bytes, size: int) -> np.ndarray:
     """Return the corners ``[V, K]`` of the set of functions with f_i - f_j <= d_ij and f = 0 at the last."""
-    cost = np.frombuffer(distances)
-    cost = cost.reshape(int(len(cost) ** 0.5), -1)
-    size = len(cost)
+    cost = np.frombuffer(distances).reshape(size, size)
     if size < 3:  # too flat for Qhull
-        farthest = np.eye(size)[0] * cost[0, -1]
-        return np.stack([farthest, -farthest])
+        return np.array([[1.0, 0.0], [-1.0, 0.0]])[:, :size] * cost[0, -1]
     i, j = np.nonzero(~np.eye(size, dtype=bool))
-    sides = (np.eye(size)[i] - np.eye(size)[j])[:, :-1]
-    halves = np.column_stack([sides, -cost[i, j]])
-    found = HalfspaceIntersection(halves, np.zeros(size - 1), qhull_options="QJ Pp")
+    halves = np.column_stack([(np.eye(size)[i] - np.eye(size)[j])[:, :-1], -cost[i, j]])
+    found = scipy.spatial.HalfspaceIntersection(halves, np.zeros(size - 1), qhull_options="QJ Pp")
     corners = found.intersections[np.isfinite(found.intersections).all(axis=1)]
-    return np.column_stack([corners, np.zeros(len(corners))])
+    return np.pad(corners, ((0, 0), (0, 1)))
 
 
 def _cheapest_plans(p: np.ndarray, q: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """Return the cost of the cheapest plan of each face: one linear program of as many blocks."""
-    size = len(distances)
-    rows, columns = kron(identity(size), np.ones((1, size))), kron(np.ones((1, size)), identity(size))
-    marginals = block_diag([vstack([rows, columns])] * len(p), format="csr")
-    wanted = np.concatenate([p, q], axis=1).ravel()
-    answer = linprog(np.tile(distances.ravel(), len(p)), A_eq=marginals, b_eq=wanted, method="highs-ds")
-    if answer.status != 0:
-        raise ValueError(f"no plan carries the prediction to the truth ({answer.message}); do rows sum to 1?")
-    return (answer.x.reshape(len(p), -1) * distances.ravel()).sum(axis=1)
+    one, every = scipy.sparse.identity(len(distances)), np.ones((1, len(distances)))
+    sums = scipy.sparse.vstack([scipy.sparse.kron(one, every), scipy.sparse.kron(every, one)])
+    marginals = scipy.sparse.block_diag([sums] * len(p), format="csr")
+    cost, wanted = np.tile(distances.ravel(), len(p)), np.concatenate([p, q], axis=1).ravel()
+    plan = scipy.optimize.linprog(cost, A_eq=marginals, b_eq=wanted, method="highs-ds")
+    if plan.status != 0:
+        raise ValueError(f"no plan moves the prediction to the truth ({plan.message}); do rows sum to 1?")
+    return (plan.x * cost).reshape(len(p), -1).sum(axis=1)
 
-
-def _check_distances(distances: np.ndarray, size: int) -> None:
-    if distances.shape != (size, size):
-        raise ValueError(f"distances must be {size} x {size}, not {distances.shape}")
-    around = (distances[:, :, None] + distances[None]).min(axis=1)
-    apart = distances[~np.eye(size, dtype=bool)]
-    direct = np.allclose(distances, np.minimum(distances, around)) and np.allclose(distances, distances.T)
-    if not direct or (apart <= 0).any() or distances.diagonal().any():
-        raise ValueError("distances must be symmetric, 0 on the diagonal only, and no way round shorter")
-
-
-# ---------------------------------------------------------------- how much is known
-
-
-def entropy(distribution: np.ndarray) -> np.ndarray:
-    """Return the entropy of each distribution, in nats: 0 is certain, log K knows nothing.
-
-    Args:
-        distribution: ``[N, K]``, each row sums to 1.
-    """
-    return entr(np.asarray(distribution, dtype=np.float64)).sum(axis=-1)
-
-
-def split_half(votes: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return what one random half of the raters said of each face, and what the other half said.
-
-    Of an odd number, one rater is left out. How well one half foretells the other is what people reach.
-
-    Args:
-        votes: counts ``[N, K]``; each face has two votes or more.
-        seed: of the halves.
-
-    Returns:
-        two tables of shares, float64 ``[N, K]``.
-
-    Raises:
-        ValueError: not counts, or a face with fewer than two votes.
-    """
-    votes = np.asarray(votes)
-    if votes.ndim != 2 or (votes < 0).any() or (votes != np.round(votes)).any():
-        raise ValueError(f"votes must be counts [faces, classes], not {votes.dtype} of shape {votes.shape}")
-    if (votes.sum(axis=1) < 2).any():
-        raise ValueError("a face has fewer than two votes; leave it out first")
-    rng, halves = np.random.default_rng(seed), np.zeros((2, *votes.shape))
-    for row, counts in enumerate(votes.astype(np.int64)):
-        half = counts.sum() // 2
-        halves[0, row] = rng.multivariate_hypergeometric(counts, half)
-        left = (counts - halves[0, row]).astype(np.int64)
-        halves[1, row] = rng.multivariate_hypergeometric(left, half)
-    return tuple(halves / halves.sum(axis=2, keepdims=True))
-
-
-def smoothed(
-    distribution: np.ndarray, prior: np.ndarray, num_votes: float, weight: float = 1.0
-) -> np.ndarray:
-    """Return shares of a few votes mixed with a prior that counts as ``weight`` more votes.
-
-    What nobody of five chose is not impossible; without this its divergence would be infinite.
-
-    Args:
-        distribution: shares ``[N, K]``.
-        prior: ``[K]``, sums to 1.
-        num_votes: how many votes the shares are of.
-        weight: of the prior, in votes.
-    """
-    shares = np.asarray(distribution, dtype=np.float64)
-    return (num_votes * shares + weight * np.asarray(prior)) / (num_votes + weight)
-
-
-def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """Return the number by which logits should be divided (Guo et al. 2017, arXiv 1706.04599).
-
-    It makes the mean of -sum p log q smallest; above 1 the network was too sure. It changes no argmax. Fit it
-    on validation faces.
-
-    Args:
-        logits: ``[N, K]``.
-        truth: labels, integers ``[N]``, or p, ``[N, K]``, each row summing to 1.
-
-    Returns:
-        the temperature, from 0.01 to 100.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-    logits, truth = np.asarray(logits, dtype=np.float64), np.asarray(truth)
-    p = np.eye(logits.shape[1])[truth] if truth.ndim == 1 else truth
-    given.same_shape(p, logits)
-
-    def loss(log_temperature: float) -> float:
-        return float(-(p * log_softmax(logits / np.exp(log_temperature))).sum(axis=1).mean())
-
-    found = minimize_scalar(
-        loss, bounds=(np.log(0.01), np.log(100)), method="bounded", options={"xatol": 1e-6}
-    )
-    return float(np.exp(found.x))
-
-
-# ---------------------------------------------------------------- all of them
 
 HIGHER_IS_BETTER = ("cosine", "intersection")
 
 
 def distribution_scores(distances: np.ndarray) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """Return every score of this room by name: functions of truth and prediction ``[N, K]`` to ``[N]``.
+    """Return every score of a distribution by name: functions of truth and prediction ``[N, K]`` to ``[N]``.
 
-    Of "cosine" and "intersection" more is better, of the others less.
-
-    Args:
-        distances: ``[K, K]`` between the classes, for the earth mover's distance.
+    KL and JS are in nats, EMD in the unit of ``distances`` ``[K, K]``, MSE is the mean over classes, TV the
+    total variation. Clark and Canberra go by |p - q| / (p + q), which is 1 for a class without votes, however
+    small q is. Of cosine and intersection (1 - TV) more is better, of the others less.
     """
-    return {
+
+    def relative(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return np.divide(abs(p - q), p + q, out=np.zeros_like(p), where=p + q > 0)
+
+    formulas: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
         "KL": kl_divergence,
-        "JS": js_divergence,
+        "JS": lambda p, q: (kl_divergence(p, (p + q) / 2) + kl_divergence(q, (p + q) / 2)) / 2,
         "EMD": partial(emd, distances=distances),
-        "MSE": squared_error,
-        "TV": total_variation,
-        "Chebyshev": chebyshev,
-        "Clark": clark,
-        "Canberra": canberra,
-        "cosine": cosine,
-        "intersection": intersection,
+        "MSE": lambda p, q: ((p - q) ** 2).mean(axis=-1),
+        "L1": lambda p, q: abs(p - q).sum(axis=-1),
+        "TV": lambda p, q: abs(p - q).sum(axis=-1) / 2,
+        "Chebyshev": lambda p, q: abs(p - q).max(axis=-1),
+        "Clark": lambda p, q: np.linalg.norm(relative(p, q), axis=-1),
+        "Canberra": lambda p, q: relative(p, q).sum(axis=-1),
+        "cosine": lambda p, q: (p * q).sum(-1) / (np.linalg.norm(p, axis=-1) * np.linalg.norm(q, axis=-1)),
+        "intersection": lambda p, q: np.minimum(p, q).sum(axis=-1),
     }
+    return {name: lambda p, q, each=each: each(*alike(p, q)) for name, each in formulas.items()}
+
+
+def fleiss_kappa(votes: np.ndarray) -> float:
+    """Return Fleiss' kappa (1971), the raters' agreement above that of the class frequencies (0).
+
+    The number of raters may differ from face to face; faces with fewer than two votes are left out.
+    """
+    votes = _votes(votes)
+    raters = votes.sum(axis=1)
+    agreement = (((votes**2).sum(axis=1) - raters) / (raters * (raters - 1))).mean()
+    chance = ((votes.sum(axis=0) / votes.sum()) ** 2).sum()
+    return ratio(agreement - chance, 1 - chance)
+
+
+def krippendorff_alpha(votes: np.ndarray) -> float:
+    """Return Krippendorff's alpha for nominal data, 1 - observed / expected disagreement (2011).
+
+    Any number of raters; :func:`tally` makes votes of labels and predictions. Expected is that of two of the
+    n votes drawn *without* replacement: n - 1 stands where Fleiss' and Cohen's kappa have n, and alpha is a
+    little higher. NaN where only one class was ever chosen.
+    """
+    votes = _votes(votes)
+    raters, total, of_class = votes.sum(axis=1), votes.sum(), votes.sum(axis=0)
+    alike = ((votes * (votes - 1)).sum(axis=1) / (raters - 1)).sum()
+    expected = (of_class * (of_class - 1)).sum() / (total - 1)
+    return 1 - (total - alike) / (total - expected) if expected < total else float("nan")
+
+
+def rater_accuracy(votes: np.ndarray, strict: bool = False) -> float:
+    """Return how often one rater names the class that most other raters of the face name: a human ceiling.
+
+    Every rater of every face is held out once; where several classes lead among the others, naming one counts
+    as one divided by their number. ``strict`` counts a rater only where more than half of the others agree.
+    """
+    votes = _votes(votes)
+    score = weight = 0.0
+    for chosen in range(votes.shape[1]):
+        rows = votes[votes[:, chosen] > 0]
+        others = rows - (np.arange(votes.shape[1]) == chosen)
+        best = others.max(axis=1)
+        won = (others[:, chosen] == best) / (others == best[:, None]).sum(axis=1)
+        counted = rows[:, chosen] / rows.sum(axis=1) * ((2 * best > others.sum(axis=1)) | (not strict))
+        score, weight = score + (won * counted).sum(), weight + counted.sum()
+    return ratio(score, weight)
+
+
+def split_half(votes: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shares ``[N, K]`` of a random half of each face's raters, and of the other half of them."""
+    votes = np.asarray(votes)
+    if len(_votes(votes)) < len(votes):
+        raise ValueError("a face has fewer than two votes; leave it out first")
+    rng, halves = np.random.default_rng(seed), np.zeros((2, *votes.shape), dtype=np.int64)
+    for row, counts in enumerate(votes.astype(np.int64)):
+        half = counts.sum() // 2
+        halves[0, row] = rng.multivariate_hypergeometric(counts, half)
+        halves[1, row] = rng.multivariate_hypergeometric(counts - halves[0, row], half)
+    return tuple(halves / halves.sum(axis=2, keepdims=True))
+
+
+def smoothed(shares: np.ndarray, prior: np.ndarray, num_votes: float, weight: float = 1.0) -> np.ndarray:
+    """Return shares ``[N, K]`` of a few votes mixed with a prior ``[K]`` that counts as ``weight`` votes."""
+    mixed = num_votes * np.asarray(shares, dtype=np.float64) + weight * np.asarray(prior)
+    return mixed / (num_votes + weight)
+
+
+def _votes(votes: np.ndarray) -> np.ndarray:
+    """Return the counts of the faces with two votes or more."""
+    votes = np.asarray(votes)
+    if votes.ndim != 2 or (votes < 0).any() or (votes != np.round(votes)).any():
+        raise ValueError(f"votes must be counts [faces, classes], not {votes.dtype} of shape {votes.shape}")
+    votes = votes[votes.sum(axis=1) >= 2].astype(np.int64)
+    if not len(votes):
+        raise ValueError("no face has two votes; agreement needs at least two raters of the same face")
+    return votes
+
+
+def alike(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as float64; refuse shapes that differ."""
+    truth, predicted = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    if truth.shape != predicted.shape:
+        raise ValueError(f"truth {truth.shape} and prediction {predicted.shape} must have the same shape")
+    return truth, predicted
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, NaN where the whole is 0."""
+    return float(part / whole) if whole > 0 else float("nan")
