@@ -1,27 +1,26 @@
-"""Training throughput: this workbook's loop against the one that everybody writes, same network, same run.
+"""The workbook's training loop against the one that everybody writes: same network, same faces, same run.
 
-    python -m benchmarks.training [--data FOLDER] [--networks face-cnn resnet18/small] [--record]
+    python -m benchmarks.training speed [--data FOLDER] [--networks face-cnn resnet18/small]
+    python -m benchmarks.training accuracy --data FOLDER [--budget 1320] [--epochs 3]
+    python -m benchmarks.training streaming --folder FOLDER [--faces 300000] [--size 112]
 
-The common loop is a ``Dataset`` of Pillow images, torchvision transforms, a ``DataLoader`` with two workers
-and Adam, eager, in float32, in a process of its own. Both train on the same faces at the same batch size with
-augmentation of the same kinds; rounds alternate between the two, so that a busy neighbour hits both. Prints
-images a second (median and range over rounds), the ratio, where the time of our loop goes, and what share of
-the machine's own speed at matrix products it reaches; the first row is data alone, without a network. With
-``--record`` writes data/results/training_speed.json.
+The common loop is a ``Dataset`` of Pillow images, torchvision's transforms, a ``DataLoader`` with workers and
+Adam, eager, in float32. "speed" trains both on the same faces in turn, so that a busy neighbour hits both:
+images a second (median and range over rounds), their ratio, and the share of the machine's own speed at
+matrix products; the first row is data alone. "accuracy" gives the common loop a budget of CPU seconds on
+FER2013, one thread, and asks how many ours needs for the same accuracy; both keep the epoch that is best on
+the same validation faces, and PublicTest is read once. "streaming" trains on a file of images larger than
+memory and on its first thousands, resident. Writes data/results/training_<what>.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import json
-import multiprocessing
-import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,20 +29,25 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from helpers import datasets, files, losses, models, runtime, training
+from benchmarks import records
+from benchmarks.real import fitted
+from helpers import datasets, faces, losses, metrics, models, runtime, training
 from helpers.batches import Augment, Batches
-from helpers.training.config import make_optimizer
-from helpers.training.evaluation import autocast
 
 DATA = "data alone"
-NETWORKS = ("face-cnn", "face-cnn-fast", "resnet18", "resnet18/small")
-"""Name, or name/stem."""
-START = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-REST = 1.0
-"""Seconds before our loop is timed: the other's workers first fill their queue, and keep the cores busy."""
+NETWORKS = ("face-cnn", "face-cnn-fast", "resnet18", "resnet18/small")  # name, or name/stem
+REST = 1.0  # seconds before our loop is timed: the other's workers first fill their queue
+QUICK = {"widths": (32, 64, 128), "readout": "grid", "head_width": 256, "dropout": 0.2}  # of face-cnn-fast
+QUICK_CONFIG = training.Config(  # nearly no augmentation: in a few epochs no face comes often
+    batch_size=128,
+    lr=8e-3,
+    optimizer="muon",
+    weight_decay=0.05,
+    augment=Augment(rotation=0, translation=0.04, scale=0, brightness=0, contrast=0, erasing=0),
+)
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """One face at a time, as tutorials do it."""
 
     def __init__(self, faces: datasets.FaceSet) -> None:
@@ -67,11 +71,7 @@ class Pictures(Dataset):
 
 
 def network(name: str) -> nn.Module:
-    """Return an untrained network.
-
-    Args:
-        name: of ``NETWORKS``, or any that ``models.create`` knows.
-    """
+    """Return an untrained network by name, or name/stem."""
     kind, _, stem = name.partition("/")
     return models.create(kind, 7, **({"stem": stem} if stem else {}))
 
@@ -79,24 +79,14 @@ def network(name: str) -> nn.Module:
 def common_step(
     name: str, faces: datasets.FaceSet, args: argparse.Namespace, model: nn.Module | None = None
 ) -> Callable[[], object]:
-    """Return one step of the common loop.
-
-    Args:
-        name: the network's, or ``DATA`` for the next batch alone.
-        faces: to learn from.
-        args: of the command line.
-        model: the network to train, where it is wanted afterwards.
-    """
+    """Return one step of the common loop, or the next batch alone."""
     options = {"shuffle": True, "num_workers": args.workers, "drop_last": True}
-    if args.workers:  # started once, and as Linux does it: this process was spawned, and so would they be
-        options |= {"persistent_workers": True, "multiprocessing_context": START}
-    loader = DataLoader(Pictures(faces), args.batch_size, **options)
+    loader = DataLoader(Images(faces), args.batch_size, persistent_workers=args.workers > 0, **options)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     if name == DATA:
         return lambda: next(batches)
     model = (model or network(name)).to(args.device)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    criterion = nn.CrossEntropyLoss()
+    optimizer, criterion = torch.optim.Adam(model.parameters(), 1e-3), nn.CrossEntropyLoss()
 
     def step() -> None:
         images, labels = (t.to(args.device) for t in next(batches))
@@ -109,219 +99,154 @@ def common_step(
     return step
 
 
-def our_step(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> Callable[[], object]:
-    """Return one step of ``training.fit``.
-
-    Args:
-        name: the network's, or ``DATA`` for the next batch alone.
-        faces: to learn from.
-        args: of the command line.
-    """
-    if name == DATA:
-        data = Batches(faces, args.batch_size, augment=Augment(), shuffle=True, device=args.device)
-        batches = itertools.chain.from_iterable(map(data.epoch, itertools.count()))
-        return lambda: next(batches)
-    config = training.Config(epochs=10**6, batch_size=args.batch_size, schedule="constant")
-    few, where = faces.select(slice(0, 64)), torch.device(args.device)
-    loop = training.loop._Loop(network(name), faces, few, losses.on_labels(), {}, config, where)
-    batches = itertools.chain.from_iterable(map(loop.train.epoch, itertools.count()))
-    return lambda: loop.train_step(next(batches))
+def rate(step: Callable[[], object], steps: int, args: argparse.Namespace) -> float:
+    """Return images a second over some steps; three before them are not counted, they warm up."""
+    for i in range(steps + 3):
+        if i == 3:
+            synchronize(args.device)
+            start = time.perf_counter()
+        step()
+    synchronize(args.device)
+    return steps * args.batch_size / (time.perf_counter() - start)
 
 
-def rounds(step: Callable[[], object], args: argparse.Namespace) -> Iterator[float]:
-    """Yield the seconds of ``args.steps`` steps, again and again; three steps before each are not counted.
-
-    They warm up, and use what a loader's workers had made ready while the other side was timed.
-
-    Args:
-        step: does one.
-        args: of the command line.
-    """
-    while True:
-        for _ in range(3):
-            step()
-        synchronize(args)
-        start = time.perf_counter()
-        for _ in range(args.steps):
-            step()
-        synchronize(args)
-        yield time.perf_counter() - start
-
-
-def synchronize(args: argparse.Namespace) -> None:
-    """Wait until a GPU has done what it was asked.
-
-    Args:
-        args: of the command line.
-    """
-    if args.device.startswith("cuda"):
+def synchronize(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
-def apart(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> Iterator[float]:
-    """Yield the rounds of the common loop, run by a process of its own.
-
-    Args:
-        name: as for :func:`common_step`.
-        faces: to learn from.
-        args: of the command line.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=_answer, args=(there, name, faces, args))
-    process.start()
-    try:
-        while True:
-            here.send(True)
-            yield here.recv()
-    finally:
-        here.send(False)
-        process.join()
+def our_rate(name: str, faces: datasets.FaceSet, args: argparse.Namespace, **config: object) -> float:
+    """Return images a second of the last of three short epochs of ``training.fit``, or of batches alone."""
+    if name == DATA:
+        data = Batches(faces, args.batch_size, augment=Augment(), shuffle=True, device=args.device)
+        batches = itertools.chain.from_iterable(map(data.epoch, itertools.count()))
+        return rate(lambda: next(batches), 25 * args.steps, args)  # a batch alone takes 2 ms
+    config = training.Config(3, args.batch_size, schedule="constant", monitor="loss", **config)
+    few, loss = faces.select(slice(0, 64)), losses.on_labels()
+    some = faces.select(slice(0, args.steps * args.batch_size))
+    history = training.fit(network(name), some, few, loss, {}, config, device=args.device, progress=False)
+    return history.epochs[-1]["images_per_second"]
 
 
-def _answer(pipe: Connection, name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> None:
-    seconds = rounds(common_step(name, faces, args), args)
-    while pipe.recv():
-        pipe.send(next(seconds))
-
-
-def compare(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> dict:
-    """Return one row of the table: images a second of both loops, and their ratio.
-
-    Args:
-        name: as for :func:`common_step`.
-        faces: to learn from.
-        args: of the command line.
-    """
-    common, ours = apart(name, faces, args), rounds(our_step(name, faces, args), args)
-    seconds = []
+def compared(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Return images a second of both loops, and their ratio: median, lowest, highest over rounds."""
+    step, speed = common_step(name, faces, args), []
     for _ in range(args.rounds):
-        theirs = next(common)
+        theirs = rate(step, args.steps, args)
         time.sleep(REST)
-        seconds.append((theirs, next(ours)))
-    common.close()
-    seconds = np.array(seconds)
-    speed = args.steps * args.batch_size / seconds
-    columns = {"common": speed[:, 0], "ours": speed[:, 1], "ratio": speed[:, 1] / speed[:, 0]}
+        speed.append((theirs, our_rate(name, faces, args)))
+    theirs, ours = np.array(speed).T
+    columns = {"common": theirs, "ours": ours, "ratio": ours / theirs}
     return {key: [float(f(values)) for f in (np.median, np.min, np.max)] for key, values in columns.items()}
 
 
-def breakdown(name: str, faces: datasets.FaceSet, args: argparse.Namespace) -> dict[str, float]:
-    """Return the share of a step of our loop that each stage takes, medians over steps.
-
-    Args:
-        name: the network's.
-        faces: to learn from.
-        args: of the command line.
-    """
-    device = torch.device(args.device)
-    model = network(name).to(device, memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(model, training.Config())
-    data = Batches(faces, args.batch_size, augment=Augment(), shuffle=True, device=device)
-    times: dict[str, list[float]] = {"data": [], "forward": [], "backward": [], "optimizer": []}
-    order, size = data.order(0), args.batch_size
-    for i in range(min(len(data), args.steps)):
-        marks = [time.perf_counter()]
-
-        def mark(marks: list[float] = marks) -> None:
-            synchronize(args)
-            marks.append(time.perf_counter())
-
-        batch = data.batch(order[i * size : (i + 1) * size])
-        mark()
-        with autocast(device, "auto"):
-            outputs = model(batch.images.contiguous(memory_format=torch.channels_last))
-        loss = nn.functional.cross_entropy(outputs.float(), batch.targets["labels"])
-        mark()
-        loss.backward()
-        mark()
-        optimizer.step()
-        optimizer.zero_grad()
-        mark()
-        for stage, seconds in zip(times, np.diff(marks), strict=True):
-            times[stage].append(seconds)
-    medians = {stage: float(np.median(values)) for stage, values in times.items()}
-    return {stage: value / sum(medians.values()) for stage, value in medians.items()}
-
-
-def machine_speed(args: argparse.Namespace) -> dict[str, float]:
-    """Return what the machine does at best: operations of a matrix product, and bytes copied, a second.
-
-    Args:
-        args: of the command line.
-    """
-    device = torch.device(args.device)
-    kind = runtime.autocast_dtype(device) or torch.float32
+def machine_speed(device: str) -> float:
+    """Return the operations a second of a matrix product in the machine's half precision, at best."""
+    kind = runtime.autocast_dtype(torch.device(device)) or torch.float32
     a = torch.randn(2048, 2048, device=device).to(kind)
-    source = torch.empty(2**27, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    work = {"products": (lambda: a @ a, 2 * 2048**3), "copies": (lambda: target.copy_(source), 2 * 2**27)}
-    best = argparse.Namespace(**vars(args) | {"steps": 3})
-    return {
-        name: 3 * amount / min(itertools.islice(rounds(f, best), 5)) for name, (f, amount) in work.items()
-    }
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        a @ a
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * 2048**3 / min(seconds)
 
 
-def arguments() -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="data", help="folder with fer2013.csv; without it, drawn faces")
-    parser.add_argument("--networks", nargs="*", default=NETWORKS, help="names, or name/stem")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--device", default=str(runtime.device()))
-    parser.add_argument("--record", action="store_true")
-    return parser.parse_args()
+def speed(args: argparse.Namespace) -> dict:
+    """Print and return a row for the data alone and for each network."""
+    try:
+        some = datasets.load("fer2013", args.data)
+    except FileNotFoundError:
+        some = datasets.load("synthetic", args.data)
+    some, products, rows = some.select(slice(0, 8192)), machine_speed(args.device), {}
+    print(f"{some.name}, batch {args.batch_size}, {runtime.machine()}, {products / 1e9:,.0f} GFLOP/s")
+    for name in (DATA, *args.networks):
+        rows[name] = row = compared(name, some, args)
+        line = f"{name:>15}: {row['common'][0]:7,.0f} -> {row['ours'][0]:7,.0f} images/s"
+        line += "  {:6.2f} x ({:.2f} to {:.2f})".format(*row["ratio"])
+        if name != DATA:
+            work = 3 * models.flops(network(name), some.images.shape[-1])  # backward counts twice
+            row["share_of_products"] = work * row["ours"][0] / products
+            line += f"  {row['share_of_products']:.0%} of the products' speed"
+        print(line, flush=True)
+    return {"set": some.name, "batch_size": args.batch_size, "products_per_second": products, "rows": rows}
 
 
-def tell(name: str, row: dict) -> None:
-    """Print one row.
+def accuracy(args: argparse.Namespace) -> dict:
+    """Train both, read the test faces once, and return the figures."""
+    torch.set_num_threads(1)
+    *learned, test = datasets.load("fer2013", args.data).splits(seed=args.seed, leaks="keep")
+    theirs, their_cost = common(learned, args)
+    config = replace(QUICK_CONFIG, epochs=args.epochs, seed=args.seed)
+    ours, our_cost = fitted(tuple(learned), config, QUICK)
+    rows = {}
+    for name, model, cost, tta in (("common", theirs, their_cost, "none"), ("ours", ours, our_cost, "flip")):
+        predicted = training.predict(model, test, tta=tta).argmax(1)
+        rows[name] = {"training": cost, **records.test_scores(test, predicted, learned)}
+        print(name, rows[name]["test"]["accuracy"], f"{cost['cpu_seconds']:.0f} CPU-s")
+    return {"ratio": their_cost["cpu_seconds"] / our_cost["cpu_seconds"], **rows}
 
-    Args:
-        name: of the network, or ``DATA``.
-        row: from :func:`compare`, and what is known of our step.
-    """
-    median, low, high = row["ratio"]
-    print(f"{name:>15}: {row['common'][0]:7,.0f} -> {row['ours'][0]:7,.0f} images/s", end="")
-    print(f"  {median:6.2f} x ({low:.2f} to {high:.2f})", end="")
-    print("".join(f"  {stage} {share:.0%}" for stage, share in row.get("stages", {}).items()), flush=True)
+
+def common(parts: list[datasets.FaceSet], args: argparse.Namespace) -> tuple[nn.Module, dict]:
+    """Return the network of the common loop at its best epoch, and what it took."""
+    torch.manual_seed(args.seed)
+    model, started = network("face-cnn"), time.process_time()
+    args.batch_size, args.workers = 64, 0
+    step = common_step("face-cnn", parts[0], args, model)
+    best, weights, epochs = 0.0, model.state_dict(), 0
+    while time.process_time() - started < args.budget:
+        model.train()
+        for _ in range(len(parts[0]) // args.batch_size):
+            step()
+        epochs += 1
+        predicted = training.predict(model, parts[1], precision="float32").argmax(1)
+        score = metrics.accuracy(parts[1].labels, predicted)
+        print(f"epoch {epochs}: {score:.4f}, {time.process_time() - started:.0f} CPU-s", flush=True)
+        if score > best:
+            best, weights = score, {name: values.clone() for name, values in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return model, {"epochs": epochs, "cpu_seconds": time.process_time() - started, "validation": best}
+
+
+def streaming(args: argparse.Namespace) -> dict:
+    """Train on a file of images and on its first thousands in memory, in turn; return both rates."""
+    import resource
+
+    path = Path(args.folder) / f"faces_{args.faces}_{args.size}.npy"
+    if not path.exists():  # a few drawn faces, again and again: only their number and size matter here
+        some = np.asarray(faces.sample(num_faces=500, size=args.size, seed=args.seed).images)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (args.faces, args.size, args.size)}
+        with open(path, "wb") as file:  # a memory map's pages would count as this process's memory
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, args.faces, len(some)):
+                file.write(some[: args.faces - start].tobytes())
+    images, names = np.load(path, mmap_mode="r"), np.full(args.faces, "")
+    whole = datasets.FaceSet("made", images, np.arange(args.faces) % 7, tuple("abcdefg"), names, names)
+    resident = whole.select(slice(0, 4096))
+    resident = replace(resident, images=np.array(resident.images))
+    rates = [[our_rate(args.networks[-1], each, args) for each in (whole, resident)]]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for _ in range(args.rounds - 1):
+        rates.append([our_rate(args.networks[-1], each, args) for each in (whole, resident)])
+    ratio = np.divide(*np.array(rates).T)
+    found = {"bytes": images.nbytes, "peak_megabytes": memory, "median_rates": np.median(rates, 0).tolist()}
+    return found | {"rate from disk / from memory": [float(f(ratio)) for f in (np.median, np.min, np.max)]}
 
 
 def main() -> None:
-    """Print a row for the data alone and for each network."""
-    args = arguments()
-    try:
-        faces = datasets.load("fer2013", args.data)
-    except FileNotFoundError:
-        faces = datasets.load("synthetic")
-    faces = faces.select(slice(0, 8192))
-    speed, rows = machine_speed(args), {}
-    print(f"{faces.name}, batch {args.batch_size}, {runtime.machine()}")
-    print(f"the machine: {speed['products'] / 1e9:,.0f} GFLOP/s, copies {speed['copies'] / 1e9:.1f} GB/s")
-    for name in (DATA, *args.networks):
-        longer = argparse.Namespace(**vars(args) | {"steps": 25 * args.steps})  # a batch alone takes 2 ms
-        rows[name] = compare(name, faces, longer if name == DATA else args)
-        if name != DATA:
-            work = 3 * models.flops(network(name), faces.images.shape[-1])  # backward counts twice
-            share = work * rows[name]["ours"][0] / speed["products"]
-            rows[name]["stages"] = breakdown(name, faces, args) | {"of the products' speed": share}
-        tell(name, rows[name])
-    if args.record:
-        words = ["FOLDER" if word == args.data else word for word in sys.argv[1:]]
-        circumstances = {
-            "date": datetime.date.today().isoformat(),
-            "command": shlex.join(["python", "-m", "benchmarks.training", *words]),
-            "machine": runtime.machine(),
-            "set": faces.name,
-            "batch_size": args.batch_size,
-            "median, lowest, highest of": args.rounds,
-        }
-        with files.replacing("data/results/training_speed.json") as file:
-            file.write(json.dumps({**circumstances, "speed": speed, "rows": rows}, indent=1).encode())
+    """Measure, print and keep the figures."""
+    numbers = {"batch_size": 128, "steps": 20, "rounds": 5, "workers": 2, "budget": 1320.0, "epochs": 3}
+    places = {"folder": ".", "faces": 300_000, "size": 112, "device": str(runtime.device())}
+    parser = records.parser(__doc__, **numbers, **places)
+    parser.add_argument("what", choices=("speed", "accuracy", "streaming"))
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, help="names, or name/stem")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found = {"speed": speed, "accuracy": accuracy, "streaming": streaming}[args.what](args)
+    print(found)
+    records.write(f"training_{args.what}", records.circumstances(args) | found)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,19 @@
 """How far a reader could go who knows how faces are drawn, and has nothing but the picture.
 
-    python -m benchmarks.seeing [--faces 400] [--size 48]
+    python -m benchmarks.bayes_ceiling [--faces 400] [--size 48]
 
 A ceiling for every network. How the pixels change with each number that a face is drawn from (34 action
 units, left and right; who it is; how it is seen), set against the noise in the pixels, says how exactly the
 action units can be read off a picture at best (Fisher information, added to what is known of the numbers
-before looking), and so how near to p an answer can come.
+before looking), and so how near to p a prediction can come.
 
 It is an estimate and not a proof. Faces are taken as linear in their numbers near the true ones, and those
 numbers as normal; textures as noise that pixels do not share; whether there are glasses, a hand or a beard as
-known. Writes data/results/distributions_seeing.json.
+known. Writes data/results/bayes_ceiling.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import json
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 
@@ -26,15 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.distributions import JUDGED_SEED, way
-from helpers import faces, files, metrics, runtime
+from benchmarks import records
+from benchmarks.cycles import way
+from benchmarks.distributions import JUDGED_SEED
+from helpers import faces, metrics
 from helpers.faces import camera, people, truth
 
 STEP = 0.1  # of a spread: how far a number is moved to see what it changes
 UNIT_STEP = 0.03  # the same for an action unit
 OTHERS = 8  # textures that a face is drawn with to see what they change
-DRAWS = 20  # answers of the reader to each face
-AVERAGED = 64  # action units that an answer averages over
+DRAWS = 20  # predictions of the reader to each face
+AVERAGED = 64  # action units that a prediction averages over
 ROUNDING = 1 / 12 / 255**2  # variance that whole levels of grey add
 
 Numbers = dict[str, Tensor]
@@ -67,13 +64,7 @@ class Scene:
 
 
 def scene(seed: int, index: Tensor, size: int) -> Scene:
-    """Return what ``faces.sample`` draws some faces from.
-
-    Args:
-        seed: of the set.
-        index: which faces of it, ``[N]``.
-        size: pixels along a side.
-    """
+    """Return what ``faces.sample`` draws some faces from."""
     subject = index // (faces.PEOPLE * 20) * faces.PEOPLE + index % faces.PEOPLE
     sides = truth.draw_action_units(seed, index, truth.balance_of("fer2013"))
     person = people.identities(seed, subject)
@@ -86,9 +77,6 @@ def moved(given: Scene) -> Iterator[tuple[Scene, Tensor, float]]:
 
     First the 34 action units, whose spread is told elsewhere (0 here), then what is in every face, or
     already in this one.
-
-    Args:
-        given: the scene.
     """
     for unit in range(len(faces.ACTION_UNITS)):
         for side in (0, 1):
@@ -107,13 +95,7 @@ def moved(given: Scene) -> Iterator[tuple[Scene, Tensor, float]]:
 
 
 def noise(given: Scene, size: int, base: Tensor) -> Tensor:
-    """Return the variance of each pixel, ``[N, pixels]``: grain, rounding, and what other textures change.
-
-    Args:
-        given: the scene.
-        size: pixels along a side.
-        base: its pixels.
-    """
+    """Return the variance of each pixel, ``[N, pixels]``: grain, rounding, and what other textures change."""
     found = given.view["noise"][:, None].double().square() + ROUNDING
     for other in range(OTHERS):
         textures = camera.textures(other, given.subject, torch.arange(len(base)), size)
@@ -123,13 +105,7 @@ def noise(given: Scene, size: int, base: Tensor) -> Tensor:
 
 
 def uncertainty(given: Scene, size: int, before: Tensor) -> Tensor:
-    """Return the covariance of the mean of both sides after looking, ``[N, 17, 17]``.
-
-    Args:
-        given: the scene.
-        size: pixels along a side.
-        before: covariance of the 34 action units before looking.
-    """
+    """Return the covariance of the mean of both sides after looking, ``[N, 17, 17]``."""
     base = given.pixels(size)
     slopes, known = [], []
     for scene, by, spread in moved(given):
@@ -144,14 +120,8 @@ def uncertainty(given: Scene, size: int, before: Tensor) -> Tensor:
     return after.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).mean((-1, -3))
 
 
-def answers(units: Tensor, covariance: Tensor, generator: torch.Generator) -> Tensor:
-    """Return what the reader says of each face, ``[N, 7]``: the mean of p over what it may be.
-
-    Args:
-        units: true, ``[N, 17]``.
-        covariance: of what is read off, ``[N, 17, 17]``.
-        generator: of random numbers.
-    """
+def predictions(units: Tensor, covariance: Tensor, generator: torch.Generator) -> Tensor:
+    """Return what the reader says of each face, ``[N, 7]``: the mean of p over what it may be."""
     root = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(units.shape[1]))
 
     def error(*shape: int) -> Tensor:
@@ -163,13 +133,7 @@ def answers(units: Tensor, covariance: Tensor, generator: torch.Generator) -> Te
 
 
 def in_blocks(work: Callable[[Scene], Tensor], given: Scene, size: int = 50) -> Tensor:
-    """Return what a function makes of a scene, a few faces at a time.
-
-    Args:
-        work: of a scene with some of the faces.
-        given: all of them.
-        size: how many at a time.
-    """
+    """Return what a function makes of a scene, a few faces at a time."""
 
     def some(numbers: Numbers, rows: slice) -> Numbers:
         return {name: values[rows] for name, values in numbers.items()}
@@ -184,13 +148,7 @@ def in_blocks(work: Callable[[Scene], Tensor], given: Scene, size: int = 50) -> 
 
 def main() -> None:
     """Estimate, print and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--faces", type=int, default=400, help="up to 4000")
-    parser.add_argument("--size", type=int, default=48)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
+    options = records.parser(__doc__, faces=400, size=48).parse_args()
     torch.set_num_threads(options.threads)
     many = truth.draw_action_units(0, torch.arange(20_000), truth.balance_of("fer2013"))
     before = torch.cov(many.flatten(1).double().T) + 1e-5 * torch.eye(34)
@@ -199,26 +157,19 @@ def main() -> None:
     left = in_blocks(lambda some: uncertainty(some, options.size, before), given)
     units, generator = given.sides.mean(-1).double(), torch.Generator().manual_seed(0)
     p = faces.class_probabilities(units).double().repeat(DRAWS, 1).numpy()
-    q = torch.cat([answers(units, left, generator) for _ in range(DRAWS)]).double().numpy()
+    q = torch.cat([predictions(units, left, generator) for _ in range(DRAWS)]).double().numpy()
     prior = faces.class_probabilities(many.mean(-1)).double().mean(0).numpy()
-    who = given.subject.repeat(DRAWS).numpy()
+    who, spread = given.subject.repeat(DRAWS).numpy(), many.mean(-1).double().var(0)
     missed = p.max(axis=1) - p[np.arange(len(p)), q.argmax(axis=1)]
-    spread = many.mean(-1).double().var(0)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "-m", "benchmarks.seeing", *sys.argv[1:]]),
-        "machine": runtime.machine(),
-        "faces": len(units),
-        "size": options.size,
+    explained = (1 - left.diagonal(dim1=1, dim2=2).mean(0) / spread).tolist()
+    figures = {
         "way": list(astuple(way(p, q, prior, who))),
         "below Bayes": list(astuple(metrics.bootstrap(np.mean, missed, groups=who))),
-        "units_explained": {
-            name: float(1 - left[:, i, i].mean() / spread[i]) for i, name in enumerate(faces.ACTION_UNITS)
-        },
+        "units_explained": dict(zip(faces.ACTION_UNITS, explained, strict=True)),
     }
-    print({name: record[name] for name in ("way", "below Bayes", "units_explained")})
-    with files.replacing("data/results/distributions_seeing.json") as file:
-        file.write(json.dumps(record, indent=1).encode())
+    print(figures)
+    about = {"faces": len(units), "size": options.size}
+    records.write("bayes_ceiling", records.circumstances(options) | about | figures)
 
 
 if __name__ == "__main__":
