@@ -20,7 +20,7 @@ from helpers import cli
 ROOT = Path(__file__).resolve().parents[1]
 HELPERS = ROOT / "helpers"
 
-LINES = {"helpers": 22_370, "tests": 16_950, "benchmarks": 4_718}
+LINES = {"helpers": 22_370, "tests": 16_950, "benchmarks": 2_800}
 """What each folder may have at most. Lowered whenever it got smaller, and never raised."""
 FILES, LONGEST_FILE = 144, 535
 """How many files the package may have, and how many lines one of them."""
