@@ -74,7 +74,7 @@ def noted(moments, work):
 
 
 _begun, _asked = [], []  # when each batch began, and when a stop was asked for
-loop._Loop.train_step = noted(_begun, loop._Loop.train_step)
+loop.lr_factor = noted(_begun, loop.lr_factor)  # it is asked once a batch
 training.Stop.request = noted(_asked, training.Stop.request)
 """
 AFTER_STOP = "print(sum(moment > _asked[-1] for moment in _begun))"

@@ -332,13 +332,13 @@ def _weights(data: bytes, place: Path) -> bool:
 
 
 def _state(data: bytes, place: Path) -> bool:
-    _put(place, "state.pt", data)
+    _put(place, "state.safetensors", data)
     try:
-        state = training.Run(place).load_state()
+        state, about = training.Run(place).load_state()
     except ValueError as error:
         _one_line(error)
         return False
-    if state is None or not torch.equal(state["weights"], torch.arange(9.0)):
+    if about != {"epoch": 3} or not torch.equal(state["weights"], torch.arange(9.0)):
         raise Broken("another state than was kept")
     return True
 
@@ -346,9 +346,9 @@ def _state(data: bytes, place: Path) -> bool:
 def _kept() -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory() as place:
         run = training.Run(place)
-        run.save_state({"weights": torch.arange(9.0), "epoch": 3})
+        run.save_state({"weights": torch.arange(9.0)}, {"epoch": 3})
         training.save_weights(_network(), run.best)
-        return (Path(place) / "state.pt").read_bytes(), run.best.read_bytes()
+        return (Path(place) / "state.safetensors").read_bytes(), run.best.read_bytes()
 
 
 def _archive(data: bytes, place: Path) -> bool:
@@ -394,7 +394,7 @@ READERS = {
     "images.npy": Reader(*_cached("images.npy")),
     "labels.npz": Reader(*_cached("labels.npz")),
     "manifest.json": Reader(*_cached("manifest.json")),
-    "state.pt": Reader((STATE,), _state),
+    "state.safetensors": Reader((STATE,), _state),
     "best.safetensors": Reader((WEIGHTS,), _weights),
     "archive": Reader(_archives(), _archive),
 }

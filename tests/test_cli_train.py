@@ -198,7 +198,7 @@ def test_stopped_by_ctrl_c_and_taken_up_it_ends_as_if_nothing_had_been(folder, t
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert (tmp_path / "cut" / "state.pt").exists()
+    assert (tmp_path / "cut" / "state.safetensors").exists()
     assert train(folder, tmp_path / "cut", *words) == 0
     one, other = (load_file(tmp_path / name / "best.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -327,7 +327,7 @@ def test_the_head_learns_first_and_the_rest_after_it(folder, tmp_path):
     moved = {name for name in drawn if not torch.equal(drawn[name], first[name])}
     assert moved == {"dense.1.weight", "dense.1.bias", "head.weight", "head.bias"}  # no running mean either
     assert not torch.equal(first["blocks.0.0.weight"], last["blocks.0.0.weight"])
-    (out / "curves.png").unlink()  # as if killed before its end
+    (out / "finished.json").unlink()  # as if killed before its end
     head = (out / "head" / "history.csv").read_bytes()
     assert train(folder, out, *words) == 0
     assert (out / "head" / "history.csv").read_bytes() == head  # with its seconds: it was not trained again

@@ -301,7 +301,7 @@ HEAD = "head"
 
 def _train_head(model: nn.Module, folder: Path, fit: Callable) -> training.History | None:
     """Train the head on frozen features, unless that is done, and wake the network; return the history."""
-    if (folder / "curves.png").exists() and not (folder / "state.pt").exists():
+    if training.Run(folder).finished:
         training.load_weights(model, folder / "best.safetensors")
         return None
     models.freeze(model)

@@ -175,7 +175,7 @@ def standing(folder: Path, about: Mapping[str, Any]) -> bool:
             f"another training stands in {folder} (its {', '.join(other[:4])} differ); "
             "name another folder with --out, or replace it with --anew"
         )
-    return (folder / "curves.png").exists() or (folder / "svm.npz").exists()
+    return (folder / "finished.json").exists() or (folder / "svm.npz").exists()
 
 
 def forget(folder: Path) -> None:
@@ -184,7 +184,8 @@ def forget(folder: Path) -> None:
     Args:
         folder: the folder; other files in it stay.
     """
-    for pattern in ("state.pt", "best.safetensors", "svm.npz", "curves.png", "evaluation-*", "outputs-*"):
+    kept = ("finished.json", "state.safetensors", "best.safetensors", "svm.npz", "evaluation-*", "outputs-*")
+    for pattern in kept:
         for path in folder.glob(pattern):
             path.unlink()
     for name in ("tensorboard", "head"):

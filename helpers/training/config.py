@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,32 @@ OPTIMIZERS = ("adamw", "adam", "sgd", "muon")
 SCHEDULES = ("one-cycle", "cosine", "step", "plateau", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
+_NAMES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
+_TYPES = {
+    "monitor": str,
+    "plateau_monitor": str,
+    "minimise": bool,
+    "compile": bool,
+    "augment": Augment | None,
+}
+_RANGES = {
+    "epochs": (int, "1 or more", lambda value: value >= 1),
+    "batch_size": (int, "2 or more (batch norm needs two)", lambda value: value >= 2),
+    "lr": (float, "above 0", lambda value: 0 < value < math.inf),
+    "lr_decay": (float, "above 0 and at most 1", lambda value: 0 < value <= 1),
+    "weight_decay": (float, "0 or more", lambda value: 0 <= value < math.inf),
+    "momentum": (float, "from 0 to below 1", lambda value: 0 <= value < 1),
+    "warmup": (float, "0 or more", lambda value: 0 <= value < math.inf),
+    "step_size": (int, "0 or more", lambda value: value >= 0),
+    "gamma": (float, "above 0 and at most 1", lambda value: 0 < value <= 1),
+    "plateau_patience": (int, "1 or more", lambda value: value >= 1),
+    "plateau_factor": (float, "above 0 and below 1", lambda value: 0 < value < 1),
+    "ema": (float, "from 0 to below 1", lambda value: 0 <= value < 1),
+    "patience": (int, "0 or more", lambda value: value >= 0),
+    "grad_clip": (float, "0 or more (0: no limit)", lambda value: 0 <= value < math.inf),
+    "seed": (int, f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32),
+}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -32,11 +59,16 @@ class Config:
         optimizer: "adamw", "adam", "sgd" (with Nesterov momentum) or "muon" (:mod:`helpers.training.muon`).
         weight_decay: pull towards zero; on weights only, not on biases and batch norm.
         momentum: of SGD and Muon.
-        schedule: "one-cycle" rises and falls linearly to zero (Smith 2018, arXiv 1803.09820); "cosine"
-            falls along a half wave; "step" divides by ten at 50 % and 75 %; "plateau" halves after
-            ``plateau_patience`` epochs without a better ``monitor``; "constant" stays.
-        warmup: fraction of the training in which the learning rate rises from zero.
-        plateau_patience: epochs, for the schedule "plateau".
+        schedule: "one-cycle" rises and falls linearly to zero (Smith 2018, arXiv 1803.09820); "cosine" falls
+            along a half wave; "step" multiplies by ``gamma`` every ``step_size`` epochs; "plateau" multiplies
+            by ``plateau_factor`` after ``plateau_patience`` epochs without progress; "constant" stays.
+        warmup: how long the learning rate rises from zero: below 1 a share of the training, from 1 on epochs.
+            None for 0.2 with "one-cycle" and 0 otherwise.
+        step_size: epochs, for "step"; 0 for steps after 50 % and 75 % of the training.
+        gamma: factor, for "step".
+        plateau_patience: epochs, for "plateau".
+        plateau_factor: factor, for "plateau".
+        plateau_monitor: the validation metric that "plateau" watches, or "loss"; "" for ``monitor``.
         ema: decay a step of the running mean of the weights that is validated and kept; 0 for none.
         patience: epochs without a better ``monitor`` after which training ends; 0 for never.
         monitor: the validation metric that picks the best epoch, or "loss", of which less is better.
@@ -44,10 +76,11 @@ class Config:
         grad_clip: largest norm of the gradient; 0 for no limit.
         augment: how to change the training images, or None.
         precision: "auto" takes the half precision that the chip has; or "float32", "bfloat16", "float16".
+        compile: let ``torch.compile`` make the network faster, where it can; the first steps take minutes.
         seed: of order, augmentation and dropout, from 0 to 2**32 - 1.
 
     Raises:
-        ValueError: a value outside its range, or an unknown name.
+        ValueError: a value of another type or outside its range, or an unknown name.
     """
 
     epochs: int = 10
@@ -58,8 +91,12 @@ class Config:
     weight_decay: float = 0.01
     momentum: float = 0.9
     schedule: str = "one-cycle"
-    warmup: float = 0.2
+    warmup: float | None = None
+    step_size: int = 0
+    gamma: float = 0.1
     plateau_patience: int = 3
+    plateau_factor: float = 0.5
+    plateau_monitor: str = ""
     ema: float = 0.0
     patience: int = 0
     monitor: str = "accuracy"
@@ -67,44 +104,53 @@ class Config:
     grad_clip: float = 0.0
     augment: Augment | None = field(default_factory=Augment)
     precision: str = "auto"
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        names = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
-        for argument, known in names.items():
-            value = getattr(self, argument)
+        for name, known in _NAMES.items():
+            value = getattr(self, name)
             if value not in known:
-                raise ValueError(
-                    f"unknown {argument} {value!r}{did_you_mean(value, known)}; known: {', '.join(known)}"
-                )
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two)")
-        _require(0 < self.lr < math.inf, "lr", self.lr, "above 0")
-        _require(0 < self.lr_decay <= 1, "lr_decay", self.lr_decay, "above 0 and at most 1")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "from 0 to below 1")
-        _require(0 <= self.warmup < 1, "warmup", self.warmup, "from 0 to below 1")
-        _require(0 <= self.ema < 1, "ema", self.ema, "from 0 to below 1")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, f"from 0 to {2**32 - 1}")
+                near = did_you_mean(value, known) if isinstance(value, str) else ""
+                raise ValueError(f"unknown {name} {value!r}{near}; known: {', '.join(known)}")
+        for name, kind in _TYPES.items():
+            if not isinstance(getattr(self, name), kind):
+                wanted = getattr(kind, "__name__", "Augment or None").replace("str", "a name")
+                raise ValueError(f"Config({name}={getattr(self, name)!r}): must be {wanted}")
+        for name, (kind, wanted, fits) in _RANGES.items():
+            value = getattr(self, name)
+            if name == "warmup" and value is None:
+                continue
+            is_number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+            if not is_number or isinstance(value, bool) or not fits(value):  # NaN fits nowhere
+                whole = "a whole number, " if kind is int else ""
+                raise ValueError(f"Config({name}={value!r}): must be {whole}{wanted}")
+            object.__setattr__(self, name, kind(value))  # NumPy's numbers do not go into JSON
 
     @property
     def lower_is_better(self) -> bool:
         """Whether less of the monitored metric is better."""
         return self.minimise or self.monitor == "loss"
 
+    @property
+    def warmup_share(self) -> float:
+        """The share of the training in which the learning rate rises from zero."""
+        if self.warmup is None:
+            return 0.2 if self.schedule == "one-cycle" else 0.0
+        return self.warmup if self.warmup < 1 else min(1.0, self.warmup / self.epochs)
 
-def _require(holds: bool, argument: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"Config({argument}={value}): must be {wanted}")
 
-
-def lr_factor(schedule: str, progress: float, warmup: float = 0.0) -> float:
+def lr_factor(
+    schedule: str, progress: float, warmup: float = 0.0, step: float = 0.0, gamma: float = 0.1
+) -> float:
     """Return the learning rate as a fraction of the highest one.
 
     Args:
         schedule: one of ``SCHEDULES``; "plateau" counts as constant here, what it takes off comes on top.
         progress: the share of the training that is done, from 0 to 1.
         warmup: the share in which it rises linearly from zero.
+        step: the share after which "step" multiplies by ``gamma``, again and again; 0 for 50 % and 75 %.
+        gamma: factor of "step".
     """
     if progress < warmup:
         return progress / warmup
@@ -114,14 +160,12 @@ def lr_factor(schedule: str, progress: float, warmup: float = 0.0) -> float:
     if schedule == "cosine":
         return 0.5 * (1 - math.cos(math.pi * left))
     if schedule == "step":
-        return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+        return gamma ** (progress // step if step else (progress >= 0.5) + (progress >= 0.75))
     return 1.0
 
 
 def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Return the optimiser that the configuration names, with weight decay on weights only.
-
-    Each of its groups has a "share": what part of the learning rate is its own.
+    """Return the optimiser, weight decay on weights only; a group's "share" of the learning rate is its own.
 
     Args:
         model: the network; parameters that ask for no gradient are left out.
@@ -133,8 +177,8 @@ def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = No
     """
     groups: list[dict[str, Any]] = []
     for share, parameters in _by_depth(model, config.lr_decay, also):
-        trained = [p for p in parameters if p.requires_grad]
         common = {"share": share, "lr": config.lr * share}
+        trained = [p for p in parameters if p.requires_grad]
         weights, others = ([p for p in trained if (p.ndim > 1) == high] for high in (True, False))
         groups.append({"params": weights, "weight_decay": config.weight_decay, **common})
         groups.append({"params": others, "weight_decay": 0.0, **common})
@@ -146,7 +190,7 @@ def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = No
         nesterov = config.momentum > 0
         return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=nesterov, fused=fused)
     if config.optimizer == "muon":
-        return Muon(groups, config.lr, momentum=config.momentum)
+        return Muon(groups, config.lr, momentum=config.momentum, fused=fused)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return kind(groups, config.lr, fused=fused)
 
@@ -160,3 +204,24 @@ def _by_depth(model: nn.Module, decay: float, also: nn.Module | None) -> Iterato
     named = dict(model.named_parameters())
     for depth, names in enumerate(reversed(models.stages(model))):
         yield decay**depth, [named[name] for name in names] + (extra if depth == 0 else [])
+
+
+_GENTLE = {"schedule": "cosine", "warmup": 0.1, "grad_clip": 1.0, "patience": 5}
+
+RECIPES = {
+    "face-cnn": Config(epochs=20, batch_size=64, lr_decay=0.7, weight_decay=0.05, warmup=0.2),
+    "face-cnn-fast": Config(epochs=20, batch_size=64, lr_decay=0.7, weight_decay=0.05, warmup=0.2),
+    "resnet18": Config(epochs=15, batch_size=64, lr_decay=0.6, weight_decay=0.05, **_GENTLE),
+    "resnet34": Config(epochs=15, batch_size=64, lr=7e-4, lr_decay=0.6, weight_decay=0.05, **_GENTLE),
+    "resnet50": Config(epochs=15, batch_size=64, lr=5e-4, lr_decay=0.6, weight_decay=0.05, **_GENTLE),
+    "efficientnet_b0": Config(epochs=20, batch_size=64, lr_decay=0.8, weight_decay=0.01, **_GENTLE),
+    "efficientnet_lite0": Config(epochs=20, batch_size=64, lr_decay=0.8, weight_decay=0.01, **_GENTLE),
+    "vit_b_16": Config(epochs=12, batch_size=32, lr=3e-4, lr_decay=0.75, weight_decay=0.05, **_GENTLE),
+}
+"""Name of a network to how its whole can be fine-tuned, after its head was trained on frozen features.
+
+Starting points, to be changed on validation faces: ``dataclasses.replace(RECIPES["resnet18"], epochs=5)``.
+The head takes the highest learning rate and each stage below it ``lr_decay`` of the one above (Howard and
+Ruder 2018, arXiv 1801.06146, divide by 2.6; Bao et al. 2022, arXiv 2106.08254, take 0.65 to 0.75 for a
+transformer). Networks with more stages get a decay nearer to 1, so that the first is not left out.
+"""

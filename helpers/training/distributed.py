@@ -66,6 +66,16 @@ def average(tensors: list[Tensor]) -> None:
         tensor /= world
 
 
+def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of all processes, one after the other along their first axis."""
+    world = share().world
+    if world == 1:
+        return tensors
+    parts: list = [None] * world
+    dist.all_gather_object(parts, {name: values.cpu() for name, values in tensors.items()})
+    return {name: torch.cat([part[name] for part in parts]).to(t.device) for name, t in tensors.items()}
+
+
 def anyone(says: bool, where: torch.device) -> bool:
     """Return whether any process says so; they speak through the device."""
     if share().world == 1:

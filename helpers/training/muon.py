@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 FEWEST = 16
-"""Rows and columns from which a weight is worth it: below are heads and the first layer on grey pictures."""
+"""Rows and columns from which a weight is worth it: below are heads and the first layer on grey images."""
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 ROUNDS = 5
 
@@ -20,17 +20,20 @@ class Muon(torch.optim.AdamW):
     A gradient is large in few directions; with all its singular values near 1 the rare ones count as much. A
     kernel ``[O, I, h, w]`` is a matrix of O rows. Steps are made as large as AdamW's, so that its learning
     rates and weight decays serve (Liu et al. 2025, arXiv 2502.16982). What has fewer than ``FEWEST`` rows or
-    columns, and each vector, goes by AdamW.
-
-    Args:
-        params: tensors or groups, as for every optimiser of PyTorch.
-        lr: learning rate.
-        weight_decay: share that is taken off a weight, times the learning rate.
-        momentum: share of the running mean of the gradients that a new one leaves, in [0, 1).
+    columns, and each vector, goes by AdamW. Of ``momentum``, in [0, 1), a new gradient leaves that share.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = 0.01, momentum: float = 0.95):
-        super().__init__(params, lr, weight_decay=weight_decay)
+    _step_supports_amp_scaling = True  # or a gradient scaler would wait for the device at every step
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+        fused: bool = False,
+    ) -> None:
+        super().__init__(params, lr, weight_decay=weight_decay, fused=fused)
         for group in self.param_groups:
             group.setdefault("momentum", momentum)
 
@@ -50,35 +53,31 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def _turn(self, weight: Tensor, group: dict[str, Any]) -> None:
-        state, keep = self.state[weight], group["momentum"]
+        state, keep, overflow = self.state[weight], group["momentum"], getattr(self, "found_inf", None)
         if not state:
             state["step"] = torch.tensor(0.0)  # AdamW wants one when it loads a state
             state["momentum_buffer"] = torch.zeros_like(weight)
-        mean = state["momentum_buffer"].lerp_(weight.grad, 1 - keep)
-        ahead = weight.grad.lerp(mean, keep)  # Nesterov's
+        mean, gradient = state["momentum_buffer"], weight.grad
+        if overflow is not None:  # of float16: this step is left out, decided on the device
+            gradient = torch.where(overflow > 0, mean, gradient)
+        mean.lerp_(gradient, 1 - keep)
+        ahead = gradient.lerp(mean, keep)  # Nesterov's
         rows = ahead.flatten(1)
-        step = orthogonal(rows).view_as(ahead)
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(step, alpha=-0.2 * max(rows.shape) ** 0.5 * group["lr"])
+        step = orthogonal(rows).view_as(ahead) * (0.2 * max(rows.shape) ** 0.5)
+        step.add_(weight, alpha=group["weight_decay"])
+        weight.add_(step if overflow is None else step * (1 - overflow), alpha=-group["lr"])
 
 
 def is_matrix(weight: Tensor) -> bool:
-    """Return whether a weight is one whose momentum is made orthogonal.
-
-    Args:
-        weight: of a network.
-    """
+    """Return whether a weight is one whose momentum is made orthogonal."""
     return weight.ndim > 1 and min(len(weight), weight[0].numel()) >= FEWEST
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """Return a matrix of the same singular vectors whose singular values lie near 1, from 0.7 to 1.2.
 
-    Newton and Schulz's iteration, with Jordan's coefficients. It is run on the product of the matrix with its
+    Newton and Schulz's iteration, with Jordan's coefficients, run on the product of the matrix with its
     transpose, which is smaller: a kernel of 256 rows and 2304 columns takes a third of the operations.
-
-    Args:
-        matrix: ``[R, C]``.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T

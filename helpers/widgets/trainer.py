@@ -119,7 +119,7 @@ class Trainer(ipywidgets.HBox):
 
     def start(self) -> None:
         """Train anew with the settings as they are."""
-        (self.run / "state.pt").unlink(missing_ok=True)
+        training.Run(self.run).forget()
         self._settings = self.settings
         self._begin()
 
