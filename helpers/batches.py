@@ -185,43 +185,45 @@ class Batches:
             start: the batch to begin with, to go on where a pass was stopped.
         """
         order, size = self.order(epoch), self.batch_size
-        cuts = [order[step * size : (step + 1) * size][self.share] for step in range(start, len(self))]
+        places = [slice(step * size, (step + 1) * size) for step in range(start, len(self))]
+        there = order.to(self.device)  # one copy for the whole epoch: each makes a GPU wait
+        cuts = [(order[place][self.share], there[place][self.share]) for place in places]
         for first in range(0, len(cuts), _AHEAD):
             yield from self._some(cuts[first : first + _AHEAD], epoch)
 
     def batch(self, index: Tensor, epoch: int = 0) -> Batch:
         """Return the samples ``index``, int64 ``[B]``, augmented as in that epoch, as one batch."""
-        return next(self._some([index], epoch))
+        return next(self._some([(index.cpu(), index.to(self.device))], epoch))
 
-    def _some(self, cuts: list[Tensor], epoch: int) -> Iterator[Batch]:
-        sizes = [len(cut) for cut in cuts]
-        samples = torch.cat(cuts).to(self.device)  # one copy for many batches: a copy makes a GPU wait
+    def _some(self, cuts: list[tuple[Tensor, Tensor]], epoch: int) -> Iterator[Batch]:
+        """Yield the batches of some indices, each given on the CPU and on the device."""
+        indices = [index for _, index in cuts]
         change: Change = {}
         if self.augment is not None and len(self.shape) == 4:  # features stay as they are
-            change = _drawn(self.augment, self.seed, epoch, samples, self.shape[-2:])
+            change = _drawn(self.augment, self.seed, epoch, torch.cat(indices), self.shape[-2:])
+        sizes = [len(index) for index in indices]
         parts = {name: values.split(sizes) for name, values in change.items()}
-        pairs = zip(samples.split(sizes), self._pixels(cuts, samples), strict=True)
-        for i, (index, pixels) in enumerate(pairs):
+        for i, (index, pixels) in enumerate(zip(indices, self._pixels(cuts), strict=True)):
             images = pixels
             if not pixels.is_floating_point():
                 images = normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1))
                 images = _changed(images, {name: part[i] for name, part in parts.items()})
             yield Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
 
-    def _pixels(self, cuts: list[Tensor], samples: Tensor) -> Iterator[Tensor]:
+    def _pixels(self, cuts: list[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
         """Yield the pixels of each batch; from disk, the next batch is read while this one is worked on."""
         if isinstance(self.images, Tensor):
-            yield from (self.images.index_select(0, index) for index in samples.split([len(c) for c in cuts]))
+            yield from (self.images.index_select(0, index) for _, index in cuts)
             return
         cuda = self.device.type == "cuda"  # elsewhere a copy that nobody waits for is read before it arrives
 
         def read(cut: Tensor) -> Tensor:
-            pixels = torch.from_numpy(self.images[cut.cpu().numpy()])
+            pixels = torch.from_numpy(self.images[cut.numpy()])
             return pixels.pin_memory() if cuda else pixels
 
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(read, cuts[0])
-            for following in [*cuts[1:], None]:
+            coming = reader.submit(read, cuts[0][0])
+            for following in [*(cut for cut, _ in cuts[1:]), None]:
                 pixels = coming.result()
                 if following is not None:
                     coming = reader.submit(read, following)
