@@ -2,8 +2,8 @@
 
 Within ``emulated("cuda")`` or ``emulated("mps")`` tensors that are sent there say so, and what the device
 would refuse is refused: mixing tensors of two devices, float64 on Apple's, handing memory to NumPy. What
-makes a program wait for a GPU is counted by the line of ``helpers`` that does it (``device.syncs``), and a copy that
-nobody waits for holds zeros until an event or a waiting operation. The arithmetic itself is the CPU's.
+makes a program wait for a GPU is counted by the line of ``helpers`` that does it (``device.syncs``). A copy
+that nobody waits for holds zeros until an event or a waiting operation. The arithmetic itself is the CPU's.
 """
 
 from __future__ import annotations
