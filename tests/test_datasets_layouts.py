@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import datasets, emotions
-from helpers.datasets import fer2013, tables
+from helpers.datasets import fer2013
+from helpers.datasets import reading as tables
 
 RNG = np.random.default_rng(0)
 GOOD = 4
@@ -669,7 +670,7 @@ def test_a_table_gives_back_what_was_written(tmp_path_factory, cells):
     file = tmp_path_factory.mktemp("table") / "t.csv"
     with open(file, "w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([("image", "emotion"), *cells])
-    rows, rejected = tables.read(file, ("image", "emotion"))
+    rows, rejected = tables.table(file, ("image", "emotion"))
     assert [(r["image"], r["emotion"]) for _, r in rows] == [(a.strip(), b.strip()) for a, b in cells]
     assert not rejected
 

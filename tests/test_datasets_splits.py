@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import datasets, emotions
-from helpers.datasets import splitting
+from helpers.datasets import faceset as splitting
 
 
 def faces(

@@ -24,7 +24,7 @@ TEXT = """\
   python3 -m helpers data write muxspace --out somewhere --faces 200
                                              drawn faces in the layout of a real set, to see it or to test
 
-A download goes on where it was cut off. With --sha256 it is kept only if it has this hash; an archive is
+A download that breaks is tried again. With --sha256 it is kept only if it has this hash; an archive is
 unpacked without trusting it. data/README.md says under which terms each set is given; they are its owner's.
 """
 
@@ -213,7 +213,7 @@ def _table(title: str, table: Any) -> str:
 
 
 def _get(arguments: argparse.Namespace) -> int:
-    from helpers.datasets import archives, download
+    from helpers.datasets import download
 
     source = SOURCES[arguments.name]
     url = arguments.url or source.url
@@ -226,23 +226,11 @@ def _get(arguments: argparse.Namespace) -> int:
     else:
         packed = arguments.root / f"{arguments.name}.archive"
         download.fetch(url, packed, arguments.sha256)
-        _unpack(archives.extract, packed, place)
+        download.extract(packed, place)
+        packed.unlink()
     found = there(arguments.name, arguments.root)
     print(f"{arguments.name}: {found['what'] if found['here'] else source.instead}")
     return 0
-
-
-def _unpack(extract: Callable, packed: Path, place: Path) -> None:
-    """Unpack an archive, and take away the folder around everything that code hosts put into it."""
-    import shutil
-
-    extract(packed, place)
-    inside = list(place.iterdir())
-    if len(inside) == 1 and inside[0].is_dir():
-        for path in list(inside[0].iterdir()):
-            shutil.move(str(path), str(place / path.name))
-        inside[0].rmdir()
-    packed.unlink()
 
 
 def _write(arguments: argparse.Namespace) -> int:

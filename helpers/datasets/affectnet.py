@@ -1,6 +1,8 @@
-"""AffectNet: faces from the web with an expression, valence, arousal and 68 landmarks, each in a small file.
+"""AffectNet and AffectNetFused: faces from the web, each with its annotations in small files.
 
-A picture ``images/17.jpg`` has ``annotations/17_exp.npy``, ``17_val.npy``, ``17_aro.npy`` and ``17_lnd.npy``.
+An image ``images/17.jpg`` has ``annotations/17_exp.npy`` (expression), ``17_val.npy``, ``17_aro.npy`` and
+``17_lnd.npy`` (68 landmarks); in AffectNetFused ``17_prob_rank.txt``, thirteen values in the order of
+``emotions.FUSED13`` in one line, separated by commas.
 """
 
 from __future__ import annotations
@@ -9,46 +11,102 @@ import io
 import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from helpers import emotions, images
-from helpers.datasets import find, pictures
-from helpers.datasets.faceset import FaceSet, Refused, Rejection
+from helpers.datasets import reading
+from helpers.datasets.faceset import FaceSet, Rejection
+from helpers.datasets.reading import Refused
 
-PARTS = {"train_set": "train", "val_set": "validation", "test_set": "test"}
-"""Folders to splits."""
-_TOPS = ("affectnet/", "AffectNet/", "Dataset/", "")
-PLACES = tuple(f"{top}{part}annotations" for top in _TOPS for part in ("", "train_set/", "val_set/"))
-NO_EXPRESSION = {8: "none of the expressions", 9: "uncertain", 10: "no face"}
-"""Codes of ``exp`` that are no class."""
-UNKNOWN = -2.0
-"""Stands in ``val`` and ``aro`` where nobody gave a value."""
-_NAME = re.compile(r"(.+)_(exp|val|aro|lnd)\.npy")
+PARTS = {"train_set": "train", "val_set": "validation", "test_set": "test"}  # folders to splits
+NO_EXPRESSION = {8: "none of the expressions", 9: "uncertain", 10: "no face"}  # codes that are no class
+UNKNOWN = -2.0  # stands in val and aro where nobody gave a value
+TOLERANCE = 1e-3  # how far from 1 a sum may be and still be taken for a rounded 1
+_PLACES = ("annotations", "train_set/annotations", "val_set/annotations")
+_NAME = re.compile(r"(.+)_(exp\.npy|val\.npy|aro\.npy|lnd\.npy|prob_rank\.txt)")
 _AGAIN = "get the annotation again"
+
+Judge = Callable[[dict[str, Path]], tuple[str, dict[str, np.ndarray]]]
+"""From the annotation files of one image to its class and further columns; or it raises ``Refused``."""
 
 
 def files(root: Path, **_options: object) -> list[Path]:
-    """Return what is read: every picture and every annotation."""
-    below = [folder / name for folder, _ in folders(root) for name in ("images", "annotations")]
-    return [file for folder in below if folder.is_dir() for file in find.visible(folder)]
+    """Return what is read: every image and every annotation."""
+    return _files(root, "affectnet", "exp.npy")
 
 
-def read(root: Path, image_size: int, num_classes: int = 8, color: bool = False) -> FaceSet:
-    """Read the pictures whose expression is one of the classes.
+def fused_files(root: Path, **_options: object) -> list[Path]:
+    """Return what is read: every image and every annotation."""
+    return _files(root, "affectnet_fused", "prob_rank.txt")
 
-    Pictures and annotations lie in one pair of folders, or in one for each of ``train_set``, ``val_set`` and
+
+def _files(root: Path, name: str, needed: str) -> list[Path]:
+    below = [
+        folder / each for folder, _ in _folders(root, name, needed) for each in ("images", "annotations")
+    ]
+    return [file for folder in below if folder.is_dir() for file in reading.visible(folder)]
+
+
+def _folders(root: Path, name: str, needed: str) -> list[tuple[Path, str]]:
+    """Return each folder that holds ``images`` and ``annotations``, with its split."""
+
+    def fits(place: Path) -> bool:
+        return place.is_dir() and any(file.name.endswith(needed) for file in reading.visible(place))
+
+    folder = reading.first(root, _PLACES, name, fits).parent
+    there = {split: folder.parent / part for part, split in PARTS.items() if folder.name in PARTS}
+    there = {split: each for split, each in there.items() if (each / "annotations").is_dir()}
+    if len(there) < 2:
+        return [(folder, "")]
+    if "test" not in there:  # never published: all scores are on val_set, so nothing may be chosen by it
+        there["test"] = there.pop("validation")
+    return [(each, split) for split, each in there.items()]
+
+
+def _labelled(
+    root: Path, name: str, needed: str, judge: Judge, wanted: set[str]
+) -> tuple[list[reading.Found], list[Rejection]]:
+    """Return the images with what their annotations say, and what belongs to nothing or cannot be used."""
+    found, rejected = [], []
+    for folder, split in _folders(root, name, needed):
+        given: dict[str, dict[str, Path]] = defaultdict(dict)
+        for file in reading.visible(folder / "annotations"):
+            if match := _NAME.fullmatch(file.name):
+                given[match[1]][match[2]] = file
+            else:
+                reason = "is no annotation (named <image>_exp.npy, _val, _aro, _lnd or _prob_rank.txt)"
+                rejected.append(Rejection(reading.relative(file, root), 0, reason, "move it elsewhere"))
+        on_disk = list(reading.visible(folder / "images")) if (folder / "images").is_dir() else []
+        for file in on_disk:
+            try:
+                for kind in sorted(wanted - given[file.stem].keys()):
+                    raise Refused(f"has no annotation *_{kind}", "get the file, or remove the image")
+                label, values = judge(given[file.stem])
+                found.append(reading.Found(file, label, split, values=values))
+            except Refused as error:
+                rejected.append(Rejection(reading.relative(file, root), 0, error.reason, error.remedy))
+        for stem in given.keys() - {file.stem for file in on_disk}:
+            where, why = reading.relative(min(given[stem].values()), root), "has no image in images/"
+            rejected.append(Rejection(where, 0, why, "get the image, or remove its annotations"))
+    return found, rejected
+
+
+def read(root: Path, pixels: reading.Pixels, num_classes: int = 8, color: bool = False) -> FaceSet:
+    """Read the images whose expression is one of the classes.
+
+    Images and annotations lie in one pair of folders, or in one for each of ``train_set``, ``val_set`` and
     ``test_set``. Where there is no ``test_set``, which was never published, the faces of ``val_set`` are the
     test part: every published score is on them, so nothing may be chosen by them.
 
     A value of -2 is unknown, NaN here. Where the set holds no file of valence, arousal or landmarks at all,
-    these are unknown for everybody; where others have the file, a picture without it is rejected.
+    these are unknown for everybody; where others have the file, an image without it is rejected.
 
     Args:
         root: the data folder.
-        image_size: side of the images in pixels; landmarks are given on images of this size.
+        pixels: where the images go.
         num_classes: 8, or 7 to do without contempt.
         color: RGB instead of grey.
 
@@ -57,137 +115,78 @@ def read(root: Path, image_size: int, num_classes: int = 8, color: bool = False)
     """
     if num_classes not in (7, 8):
         raise ValueError(f"affectnet has num_classes=7 or num_classes=8, not {num_classes!r}")
+    wanted = {match[2] for file in files(root) if (match := _NAME.fullmatch(file.name))} - {"prob_rank.txt"}
+
+    def judge(given: dict[str, Path]) -> tuple[str, dict[str, np.ndarray]]:
+        values, label = {}, _expression(given["exp.npy"], num_classes)
+        if wanted & {"val.npy", "aro.npy"}:
+            values["valence_arousal"] = _degrees(given)
+        if "lnd.npy" in wanted:
+            values["landmarks"] = _points(given["lnd.npy"])
+        return label, values
+
+    found, rejected = _labelled(root, "affectnet", "exp.npy", judge, wanted)
     classes = emotions.AFFECTNET8[:num_classes]
-    parts = [_Part(folder, split) for folder, split in folders(root)]
-    wanted = {"exp"}.union(*(named for part in parts for named in part.annotations.values()))
-    found, rejected = [], []
-    for part in parts:
-        rejected += part.left_over(root)
-        for file in part.pictures:
-            try:
-                found.append((file, part.split, _annotation(part.annotations[file.stem], wanted, classes)))
-            except Refused as error:
-                where = pictures.relative(file, root)
-                rejected.append(Rejection(where, 0, error.reason, error.remedy))
-    listed = [pictures.Picture(file, classes[given.expression], split) for file, split, given in found]
-    faces = pictures.face_set("affectnet", root, listed, rejected, classes, image_size, color)
-    given = {pictures.relative(file, root): annotation for file, _, annotation in found}
-    return _with_values(faces, [given[source] for source in faces.source.tolist()], wanted, root, image_size)
+    return reading.face_set("affectnet", root, found, rejected, classes, pixels, color)
 
 
-def folders(root: Path, places: tuple[str, ...] = PLACES, name: str = "affectnet") -> list[tuple[Path, str]]:
-    """Return each folder that holds ``images`` and ``annotations``, with its split.
+def read_fused(root: Path, pixels: reading.Pixels, color: bool = False) -> FaceSet:
+    """Read the images with their distributions; the label is the likeliest class, of tied ones the first.
+
+    A row that is no distribution is rejected. One whose sum is 1 within a thousandth was rounded when it was
+    written; it is divided by its sum, and ``notes`` says how many there were. Valence and arousal are read
+    where AffectNet's own files lie beside it.
 
     Args:
         root: the data folder.
-        places: where the annotations may lie, below it.
-        name: of the data set.
-
-    Raises:
-        FileNotFoundError: they lie in none of these places.
+        pixels: where the images go.
+        color: RGB instead of grey.
     """
-    folder = find.first(root, places, name).parent
-    if folder.name not in PARTS:
-        return [(folder, "")]
-    there = {split: folder.parent / name for name, split in PARTS.items()}
-    there = {split: each for split, each in there.items() if (each / "annotations").is_dir()}
-    if len(there) == 1:
-        return [(folder, "")]
-    if "test" not in there:
-        there["test"] = there.pop("validation")
-    return [(each, split) for split, each in there.items()]
+    rounded, known = [], []
 
+    def judge(given: dict[str, Path]) -> tuple[str, dict[str, np.ndarray]]:
+        shares, degrees = _distribution(given["prob_rank.txt"]), _degrees(given)
+        rounded.append(abs(shares.sum() - 1) > 1e-9)
+        known.append(not np.isnan(degrees).all())
+        values = {"distribution": np.float32(shares / shares.sum()), "valence_arousal": degrees}
+        return emotions.FUSED13[int(shares.argmax())], values
 
-class _Part:
-    """The files of one pair of folders.
-
-    Args:
-        folder: holds ``images`` and ``annotations``.
-        split: of its faces, "" where the set has no splits.
-    """
-
-    def __init__(self, folder: Path, split: str) -> None:
-        self.split = split
-        self.pictures = list(find.visible(folder / "images")) if (folder / "images").is_dir() else []
-        self.annotations: dict[str, dict[str, Path]] = defaultdict(dict)
-        self.strange = []
-        for file in find.visible(folder / "annotations"):
-            match = _NAME.fullmatch(file.name)
-            if match:
-                self.annotations[match[1]][match[2]] = file
-            elif not file.name.endswith("_prob_rank.txt"):  # AffectNetFused, which lies in the same folders
-                self.strange.append(file)
-
-    def left_over(self, root: Path) -> list[Rejection]:
-        """Return what belongs to no picture."""
-        there = {file.stem for file in self.pictures}
-        alone = [next(iter(named.values())) for key, named in self.annotations.items() if key not in there]
-        why = "has no picture in images/", "get the picture, or remove its annotations"
-        odd = "is no annotation (named <picture>_exp.npy, _val, _aro or _lnd)", "move it elsewhere"
-        rows = [(file, why) for file in alone] + [(file, odd) for file in self.strange]
-        return [Rejection(pictures.relative(file, root), 0, *reason) for file, reason in rows]
-
-
-@dataclass(frozen=True)
-class _Annotation:
-    """What the files of one picture say; NaN is unknown."""
-
-    expression: int
-    valence: float
-    arousal: float
-    landmarks: np.ndarray
-
-
-def _annotation(named: dict[str, Path], wanted: set[str], classes: tuple[str, ...]) -> _Annotation:
-    for kind in ("exp", "val", "aro", "lnd"):
-        if kind in wanted and kind not in named:
-            raise Refused(f"has no annotation *_{kind}.npy", "get the file, or remove the picture")
-    return _Annotation(
-        _expression(named["exp"], classes),
-        degree(named["val"]) if "val" in named else math.nan,
-        degree(named["aro"]) if "aro" in named else math.nan,
-        points(named["lnd"]) if "lnd" in named else np.full((68, 2), np.nan),
+    found, rejected = _labelled(root, "affectnet_fused", "prob_rank.txt", judge, {"prob_rank.txt"})
+    note = (
+        f"{sum(rounded)} of {len(found)} rows sum to 1 only within {TOLERANCE:g}; each was divided by its sum"
     )
+    if not any(known):
+        for each in found:
+            del each.values["valence_arousal"]
+    notes = (note,) if any(rounded) else ()
+    return reading.face_set("affectnet_fused", root, found, rejected, emotions.FUSED13, pixels, color, notes)
 
 
-def _expression(file: Path, classes: tuple[str, ...]) -> int:
+def _expression(file: Path, num_classes: int) -> str:
     code = _number(file)
     if code in NO_EXPRESSION:
         reason = f"annotated as {NO_EXPRESSION[code]} (expression {code:.0f})"
         raise Refused(reason, "nothing: it has no class")
-    if code == 7 and len(classes) == 7:
+    if code == 7 and num_classes == 7:
         raise Refused("contempt is the eighth class", "load it with num_classes=8")
     if code not in range(8):
         raise Refused(f"{file.name} holds {code:g}, no expression from 0 to 10", _AGAIN)
-    return int(code)
+    return emotions.AFFECTNET8[int(code)]
 
 
-def degree(file: Path) -> float:
-    """Return a valence or arousal, NaN where unknown.
-
-    Args:
-        file: ``*_val.npy`` or ``*_aro.npy``.
-
-    Raises:
-        Refused: it holds something else.
-    """
-    value = _number(file)
-    if value == UNKNOWN:
-        return math.nan
-    if not -1 <= value <= 1:
-        raise Refused(f"{file.name} holds {value:g}, not a number from -1 to 1", _AGAIN)
-    return value
+def _degrees(given: dict[str, Path]) -> np.ndarray:
+    """Return valence and arousal, float32 ``[2]``, NaN where unknown."""
+    values = [math.nan, math.nan]
+    for i, kind in enumerate(("val.npy", "aro.npy")):
+        value = _number(given[kind]) if kind in given else UNKNOWN
+        if value != UNKNOWN and not -1 <= value <= 1:
+            raise Refused(f"{given[kind].name} holds {value:g}, not a number from -1 to 1", _AGAIN)
+        values[i] = math.nan if value == UNKNOWN else value
+    return np.array(values, dtype=np.float32)
 
 
-def points(file: Path) -> np.ndarray:
-    """Return 68 landmarks (x, y), float64 ``[68, 2]``, in pixels of the picture.
-
-    Args:
-        file: ``*_lnd.npy``.
-
-    Raises:
-        Refused: it holds something else.
-    """
+def _points(file: Path) -> np.ndarray:
+    """Return 68 landmarks (x, y), float64 ``[68, 2]``, in pixels of the image."""
     values = _array(file)
     if values.size != 136 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
         kind = f"{values.dtype} of shape {values.shape}"
@@ -216,18 +215,27 @@ def _array(file: Path) -> np.ndarray:
         raise Refused(f"{file.name} cannot be read ({reason})", _AGAIN) from error
 
 
-def _with_values(
-    faces: FaceSet, given: list[_Annotation], wanted: set[str], root: Path, image_size: int
-) -> FaceSet:
-    """Return the faces with valence, arousal and landmarks, row for row."""
-    columns = {}
-    if wanted & {"val", "aro"}:
-        rows = [(annotation.valence, annotation.arousal) for annotation in given]
-        columns["valence_arousal"] = np.array(rows, dtype=np.float32).reshape(-1, 2)
-    if "lnd" in wanted:
-        moved = [
-            images.on_square(annotation.landmarks, *images.size(root / source), image_size)
-            for annotation, source in zip(given, faces.source.tolist(), strict=True)
-        ]
-        columns["landmarks"] = np.array(moved, dtype=np.float32).reshape(-1, 68, 2)
-    return replace(faces, **columns)
+def _distribution(file: Path) -> np.ndarray:
+    """Return the thirteen values as they stand, float64 ``[13]``."""
+    data = file.read_bytes()
+    if found := images.stand_in(data):
+        raise Refused(f"{file.name} {found[0]}", found[1])
+    lines = [line for line in data.decode("utf-8-sig", "replace").splitlines() if line.strip()]
+    values = []
+    for field in (lines[0] if lines else "").split(","):
+        try:
+            values.append(float(field))
+        except ValueError:
+            raise Refused(f"{file.name}: {field.strip()[:20]!r} is no number", "correct the row") from None
+    problem = ""
+    if len(lines) != 1:
+        problem = f"{len(lines)} rows instead of 1"
+    elif len(values) != len(emotions.FUSED13):
+        problem = f"{len(values)} values instead of {len(emotions.FUSED13)}"
+    elif not np.isfinite(values).all() or min(values) < 0:
+        problem = f"{min(values, key=lambda v: (math.isfinite(v), v)):g} is no probability"
+    elif abs(math.fsum(values) - 1) > TOLERANCE:
+        problem = f"the values sum to {math.fsum(values):.6g}, not to 1"
+    if problem:
+        raise Refused(f"{file.name}: {problem}", "correct the row, or remove the image")
+    return np.array(values)

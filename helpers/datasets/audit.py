@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
@@ -10,14 +11,11 @@ from itertools import combinations, permutations, product
 import numpy as np
 import pandas as pd
 
-from helpers import images
-from helpers.datasets import splitting
-from helpers.datasets.faceset import SPLITS, FaceSet
+from helpers import emotions, images
+from helpers.datasets.faceset import BLOCK, SPLITS, FaceSet, fingerprints
 
 NEAR = 0.96
 """Correlation of two 16 by 16 thumbnails from which they are, on FER2013, nearly always one photograph."""
-
-_BLOCK = 2048  # faces at a time, so that a memory map need not fit
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Audit:
     """What an audit found; every table can be empty.
 
     Args:
-        rejects: one row each left-out row or picture: ``split, file, row, reason, remedy, kind`` (the reason
+        rejects: one row each left-out row or image: ``split, file, row, reason, remedy, kind`` (the reason
             without its particulars, to count by).
         duplicates: ``split, other, faces, share, blank``: faces of ``split`` with the very pixels of a face
             of ``other``, where both are the same split, copies beyond the first; and how many of those are
@@ -36,8 +34,11 @@ class Audit:
         balance: a row each class, a column of counts each split, and ``share`` of all.
         brightness: a row each split: mean and standard deviation of the faces' mean grey (0 to 255), mean
             contrast (a face's own standard deviation), and how many are ``blank`` (one single grey).
-        entropy: a row each class: mean entropy of the label distribution in bits, and the share of faces
-            whose likeliest class has at most half of it (``ambiguous``); empty without distributions.
+        entropy: a row each class: mean entropy of the label distribution in bits, the share of faces whose
+            likeliest class has at most half of it (``ambiguous``) and of faces whose label is not their
+            likeliest class (``label_differs``); empty without distributions.
+        valence_arousal: a row each class: ``unknown`` faces, mean and standard deviation of the others, and
+            how many have a valence of the other sign than their class usually has (``contradicting``).
         near_duplicates: ``split, source, other, twin, correlation``: faces of ``split`` with a near twin
             in an earlier split, pixel-identical ones not counted.
     """
@@ -50,6 +51,7 @@ class Audit:
     balance: pd.DataFrame
     brightness: pd.DataFrame
     entropy: pd.DataFrame
+    valence_arousal: pd.DataFrame
     near_duplicates: pd.DataFrame
 
 
@@ -63,18 +65,25 @@ def audit(faces: Parts, near: bool = False) -> Audit:
         faces: a face set (audited by its official split), splits by name, or what ``splits()`` returned.
         near: also look for near duplicates across splits, see :func:`most_alike`; seconds, not a moment.
     """
-    parts = by_split(faces)
-    copies = _copies(parts)
+    if isinstance(faces, FaceSet):
+        names = [name for name in (*SPLITS, "") if (faces.split == name).any()]
+        parts, owners = {name or "all": faces.select(faces.split == name) for name in names}, {"": faces}
+    else:
+        owners = dict(faces if isinstance(faces, Mapping) else zip(SPLITS, faces, strict=True))
+        parts = {name: part for name, part in owners.items() if len(part)}
+    pixels = {name: fingerprints(part.images) for name, part in parts.items()}
+    copies = _copies(parts, pixels)
     return Audit(
-        rejects=_rejects(faces, parts),
-        duplicates=_duplicates(parts),
+        rejects=_rejects(owners),
+        duplicates=_duplicates(parts, pixels),
         copies=copies,
         conflicts=copies[copies.groupby("group")["label"].transform("nunique") > 1],
         subjects=_subjects(parts),
         balance=_balance(parts),
         brightness=_brightness(parts),
         entropy=_entropy(parts),
-        near_duplicates=_near_pairs(parts if near else {}),
+        valence_arousal=_valence_arousal(parts),
+        near_duplicates=_near(parts if near else {}),
     )
 
 
@@ -88,7 +97,19 @@ def leaked(test: FaceSet, train: FaceSet) -> np.ndarray:
     Returns:
         bool ``[N]``.
     """
-    return np.isin(splitting.fingerprints(test.images), splitting.fingerprints(train.images))
+    return np.isin(fingerprints(test.images), fingerprints(train.images))
+
+
+def left_out(faces: FaceSet, most: int = 3) -> str:
+    """Return what was left out of a set, a line for each of the commonest reasons; "" where nothing was."""
+    if not faces.rejected:
+        return ""
+    first = {rejection.reason: rejection for rejection in reversed(faces.rejected)}
+    reasons = Counter(rejection.reason for rejection in faces.rejected).most_common()
+    lines = [f"{num:,} times: {first[reason]}" for reason, num in reasons[:most]]
+    total = len(faces) + len(faces.rejected)
+    more = [f"and {len(reasons) - most:,} more reasons"] if len(reasons) > most else []
+    return "\n  ".join([f"{len(faces.rejected):,} of {total:,} rows or images are left out", *lines, *more])
 
 
 def most_alike(faces: FaceSet, others: FaceSet) -> tuple[np.ndarray, np.ndarray]:
@@ -103,27 +124,12 @@ def most_alike(faces: FaceSet, others: FaceSet) -> tuple[np.ndarray, np.ndarray]
         photographs; drawn faces are all alike), and int64 ``[N]``, the position among the others.
     """
     theirs = _thumbnails(others.images)
-    best, where = np.empty(len(faces), np.float32), np.empty(len(faces), np.int64)
-    for start in range(0, len(faces), _BLOCK):
-        here = slice(start, start + _BLOCK)
-        alike = _thumbnails(faces.images[here]) @ theirs.T
-        best[here], where[here] = alike.max(axis=1), alike.argmax(axis=1)
-    return best, where
-
-
-def by_split(faces: Parts) -> dict[str, FaceSet]:
-    """Return non-empty splits by name.
-
-    Args:
-        faces: a face set, taken apart by its official split ("all" where it has none); splits by name; or
-            train, validation and test in this order.
-    """
-    if isinstance(faces, FaceSet):
-        names = [name for name in (*SPLITS, "") if (faces.split == name).any()]
-        parts = {name or "all": faces.select(faces.split == name) for name in names}
-    else:
-        parts = dict(faces if isinstance(faces, Mapping) else zip(SPLITS, faces, strict=True))
-    return {name: part for name, part in parts.items() if len(part)}
+    best, where = [], []
+    for block in _blocks(faces.images):
+        alike = _thumbnails(block) @ theirs.T
+        best.append(alike.max(axis=1))
+        where.append(alike.argmax(axis=1))
+    return np.concatenate(best), np.concatenate(where)
 
 
 def _thumbnails(pixels: np.ndarray) -> np.ndarray:
@@ -139,11 +145,15 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
 
 
 def _blocks(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    yield from (pixels[start : start + _BLOCK] for start in range(0, len(pixels), _BLOCK))
+    yield from (pixels[start : start + BLOCK] for start in range(0, len(pixels), BLOCK))
 
 
-def _rejects(faces: Parts, parts: dict[str, FaceSet]) -> pd.DataFrame:
-    owners = {"": faces} if isinstance(faces, FaceSet) else parts
+def _is_blank(pixels: np.ndarray) -> np.ndarray:
+    flat = [block.reshape(len(block), -1) for block in _blocks(pixels)]
+    return np.concatenate([block.min(axis=1) == block.max(axis=1) for block in flat])
+
+
+def _rejects(owners: dict[str, FaceSet]) -> pd.DataFrame:
     rows = [
         (split, r.file, r.row, r.reason, r.remedy, re.sub(r"'[^']*'|\d+", "…", r.reason))
         for split, part in owners.items()
@@ -152,44 +162,32 @@ def _rejects(faces: Parts, parts: dict[str, FaceSet]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["split", "file", "row", "reason", "remedy", "kind"])
 
 
-def _duplicates(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    pixels = {name: splitting.fingerprints(part.images) for name, part in parts.items()}
+def _duplicates(parts: dict[str, FaceSet], pixels: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = []
     for (split, here), (other, there) in product(pixels.items(), repeat=2):
-        same = _repeats(here) if split == other else np.isin(here, there)
+        same = pd.Series(here).duplicated().to_numpy() if split == other else np.isin(here, there)
         blank = int((same & _is_blank(parts[split].images)).sum())
         rows.append((split, other, int(same.sum()), same.mean(), blank))
     return pd.DataFrame(rows, columns=["split", "other", "faces", "share", "blank"])
 
 
-def _repeats(pixels: np.ndarray) -> np.ndarray:
-    """Return where an entry stood before."""
-    again = np.ones(len(pixels), dtype=bool)
-    again[np.unique(pixels, return_index=True)[1]] = False
-    return again
-
-
-def _is_blank(pixels: np.ndarray) -> np.ndarray:
-    flat = pixels.reshape(len(pixels), -1)
-    return flat.min(axis=1) == flat.max(axis=1)
-
-
-def _copies(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    table = pd.concat([_listing(name, part) for name, part in parts.items()], ignore_index=True)
+def _copies(parts: dict[str, FaceSet], pixels: dict[str, np.ndarray]) -> pd.DataFrame:
+    tables = [
+        pd.DataFrame(
+            {
+                "split": name,
+                "index": np.arange(len(part)),
+                "source": part.source,
+                "label": np.array(part.classes)[part.labels],
+                "pixels": pixels[name],
+            }
+        )
+        for name, part in parts.items()
+    ]
+    table = pd.concat(tables, ignore_index=True)
     table = table[table.groupby("pixels")["pixels"].transform("size") > 1]
     table.insert(0, "group", table.groupby("pixels", sort=False).ngroup())
     return table.drop(columns="pixels").sort_values(["group", "split", "index"], ignore_index=True)
-
-
-def _listing(split: str, part: FaceSet) -> pd.DataFrame:
-    columns = {
-        "split": split,
-        "index": np.arange(len(part)),
-        "source": part.source,
-        "label": np.array(part.classes)[part.labels],
-        "pixels": splitting.fingerprints(part.images),
-    }
-    return pd.DataFrame(columns)
 
 
 def _subjects(parts: dict[str, FaceSet]) -> pd.DataFrame:
@@ -214,47 +212,47 @@ def _brightness(parts: dict[str, FaceSet]) -> pd.DataFrame:
         grey = [_grey(block).reshape(len(block), -1) for block in _blocks(part.images)]
         mean = np.concatenate([block.mean(axis=1) for block in grey])
         contrast = np.concatenate([block.std(axis=1, dtype=np.float32) for block in grey])
-        blank = int(_is_blank(part.images).sum())
-        rows[name] = (mean.mean(), mean.std(), contrast.mean(), blank)
+        rows[name] = (mean.mean(), mean.std(), contrast.mean(), int(_is_blank(part.images).sum()))
     columns = ["mean", "deviation", "contrast", "blank"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("split")
 
 
 def _entropy(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    rows = [
-        (np.array(part.classes)[part.labels], part.distribution)
-        for part in parts.values()
-        if part.distribution is not None
-    ]
-    if not rows:
-        return pd.DataFrame(columns=["faces", "entropy", "ambiguous"])
-    label, share = (np.concatenate(columns) for columns in zip(*rows, strict=True))
-    bits = -np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0), axis=1)
-    table = pd.DataFrame({"class": label, "entropy": bits, "ambiguous": share.max(axis=1) <= 0.5})
-    means = table.groupby("class", sort=False).mean()
-    means.insert(0, "faces", table["class"].value_counts())
-    classes = next(iter(parts.values())).classes
-    return means.reindex([name for name in classes if name in means.index])
+    with_them = [part for part in parts.values() if part.distribution is not None]
+    tables = []
+    for part in with_them:
+        share = part.distribution
+        bits = -np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0), axis=1)
+        ambiguous, differs = share.max(axis=1) <= 0.5, share.argmax(axis=1) != part.labels
+        columns = {"class": part.labels, "entropy": bits, "ambiguous": ambiguous, "label_differs": differs}
+        tables.append(pd.DataFrame(columns))
+    if not tables:
+        return pd.DataFrame(columns=["faces", "entropy", "ambiguous", "label_differs"])
+    table = pd.concat(tables)
+    means = table.groupby("class").mean()
+    means.insert(0, "faces", table.groupby("class").size())
+    return means.set_axis(pd.Index([with_them[0].classes[label] for label in means.index], name="class"))
 
 
-def _near_pairs(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    tables = [_near(split, part, other, parts[other]) for split, part, other in _later_first(parts)]
-    columns = ["split", "source", "other", "twin", "correlation"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+def _valence_arousal(parts: dict[str, FaceSet]) -> pd.DataFrame:
+    rows, names = [], ["faces", "unknown", "valence", "arousal", "valence_sd", "arousal_sd", "contradicting"]
+    with_them = [part for part in parts.values() if part.valence_arousal is not None]
+    for label, name in enumerate(with_them[0].classes if with_them else ()):
+        values = np.concatenate([part.valence_arousal[part.labels == label] for part in with_them])
+        known = values[~np.isnan(values).any(axis=1)]
+        usual = emotions.CIRCUMPLEX.get(name, (0, 0))[0]
+        against = int((known[:, 0] * np.sign(usual) < 0).sum()) if abs(usual) > 0.3 else 0
+        spread = (*known.mean(axis=0)[:2], *known.std(axis=0)[:2]) if len(known) else [np.nan] * 4
+        rows.append((name, len(values), len(values) - len(known), *spread, against))
+    return pd.DataFrame(rows, columns=["class", *names])
 
 
-def _later_first(parts: dict[str, FaceSet]) -> list[tuple[str, FaceSet, str]]:
-    return [(late, parts[late], early) for early, late in combinations(parts, 2)]
-
-
-def _near(split: str, part: FaceSet, other: str, others: FaceSet) -> pd.DataFrame:
-    alike, where = most_alike(part, others)
-    near = np.flatnonzero((alike >= NEAR) & ~leaked(part, others))
-    columns = {
-        "split": split,
-        "source": part.source[near],
-        "other": other,
-        "twin": others.source[where[near]],
-        "correlation": alike[near],
-    }
-    return pd.DataFrame(columns)
+def _near(parts: dict[str, FaceSet]) -> pd.DataFrame:
+    tables = [pd.DataFrame(columns=["split", "source", "other", "twin", "correlation"])]
+    for early, late in combinations(parts, 2):
+        part, others = parts[late], parts[early]
+        alike, where = most_alike(part, others)
+        near = np.flatnonzero((alike >= NEAR) & ~leaked(part, others))
+        columns = {"split": late, "source": part.source[near], "other": early, "correlation": alike[near]}
+        tables.append(pd.DataFrame(columns | {"twin": others.source[where[near]]}))
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)

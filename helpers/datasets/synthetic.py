@@ -8,16 +8,17 @@ import numpy as np
 
 from helpers import emotions
 from helpers.datasets.faceset import FaceSet
+from helpers.datasets.reading import Pixels
 
 
 def files(root: Path, **_options: object) -> list[Path]:
-    """Return what the faces depend on: the program that draws them."""
-    return sorted((Path(__file__).parents[1] / "faces").glob("*.py"))
+    """Return what is read: nothing."""
+    return []
 
 
 def read(
     root: Path,
-    image_size: int,
+    pixels: Pixels,
     num_faces: int = 4000,
     seed: int = 0,
     color: bool = False,
@@ -31,40 +32,30 @@ def read(
 
     Args:
         root: not used.
-        image_size: side of the images in pixels.
+        pixels: where the images go.
         num_faces: how many.
         seed: which faces.
         color: RGB instead of grey.
         balance: how often each expression is meant: "fer2013", "uniform", or weights by class name.
-        faces_per_person: pictures of each person.
+        faces_per_person: images of each person.
         ambiguity: how much raters guess; 1 is the usual rater, 0.1 nearly always names the likeliest class.
         label_noise: share of answers that are slips.
         va_noise: standard deviation of the annotated valence and arousal around the true ones.
     """
     from helpers import faces  # it brings PyTorch along, which reading a file does not need
 
-    drawn = faces.sample(
-        num_faces,
-        seed,
-        image_size,
-        color,
-        balance=balance,
-        faces_per_person=faces_per_person,
-        ambiguity=ambiguity,
-        label_noise=label_noise,
-        va_noise=va_noise,
-    )
+    options = {"balance": balance, "faces_per_person": faces_per_person, "ambiguity": ambiguity}
+    options |= {"label_noise": label_noise, "va_noise": va_noise}
+    drawn = faces.sample(num_faces, seed, pixels.size, color, **options)
+    pixels.add(np.asarray(drawn.images, dtype=np.uint8))
+    columns = ("valence_arousal", "votes", "landmarks", "action_units", "subject")
     return FaceSet(
         "synthetic",
-        images=np.asarray(drawn.images, dtype=np.uint8),
-        labels=np.asarray(drawn.labels, dtype=np.int64),
+        images=pixels.close(),
+        labels=np.asarray(drawn.labels),
         classes=emotions.FER7,
         split=np.full(num_faces, "", dtype="U10"),
         source=np.array([f"synthetic:{i}" for i in range(num_faces)]),
-        valence_arousal=np.asarray(drawn.valence_arousal, dtype=np.float32),
-        distribution=np.asarray(drawn.class_probabilities, dtype=np.float32),
-        votes=np.asarray(drawn.votes, dtype=np.int64),
-        landmarks=np.asarray(drawn.landmarks, dtype=np.float32),
-        action_units=np.asarray(drawn.action_units, dtype=np.float32),
-        subject=np.asarray(drawn.subject, dtype=np.int64),
+        distribution=np.asarray(drawn.class_probabilities),
+        **{name: np.asarray(getattr(drawn, name)) for name in columns},
     )
