@@ -43,8 +43,8 @@ class Move(NamedTuple):
 MOVES = {
     "01 faces": Move("01", "faces_browser", "page", "page", (2, 3, 4)),
     "01 action units": Move("01", "action_unit_mixer", "AU12", "12 lip corners up", (0.3, 0.6, 0.9)),
-    "02 picture, face": Move("02", "hog_explorer", "face", "face", (1, 2, 3)),
-    "02 picture, cell": Move("02", "hog_explorer", "cell", "cell (pixels)", (6, 12, 8)),
+    "02 figure, face": Move("02", "hog_explorer", "face", "face", (1, 2, 3)),
+    "02 figure, cell": Move("02", "hog_explorer", "cell", "cell (pixels)", (6, 12, 8)),
     "06 losses": Move("06", "loss_explorer", "target happiness", "target: happiness", (0.2, 0.4, 0.6)),
     "07 heat": Move("07", "heat_maps", "face", "face", (1, 2, 3)),
 }
@@ -108,15 +108,15 @@ def moved(panel: widgets.Panel, move: Move, times: int) -> dict[str, float]:
     """
     took, spent = [], []
     for i in range(times + WARM_UP):
-        before = panel.picture.value
+        before = panel.image.value
         clock, cpu = time.perf_counter(), time.process_time()
         panel.controls[move.control].value = move.values[i % len(move.values)]
         took.append(1000 * (time.perf_counter() - clock))
         spent.append(1000 * (time.process_time() - cpu))
-        assert panel.picture.value != before, f"{move.control} changes nothing"
+        assert panel.image.value != before, f"{move.control} changes nothing"
         time.sleep(0.1)
     row = {"kernel_median": float(np.median(took[WARM_UP:])), "kernel_cpu": float(np.mean(spent[WARM_UP:]))}
-    return row | {"png_bytes": len(panel.picture.value)}
+    return row | {"png_bytes": len(panel.image.value)}
 
 
 def in_the_kernel(times: int) -> dict[str, dict[str, float]]:

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 import ipywidgets
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers import did_you_mean, emotions, faces, plotting
+from helpers import emotions, faces, plotting
 from helpers.datasets import FaceSet
 from helpers.faces import truth
-from helpers.widgets.panel import Panel, choice, figure, named, slider
+from helpers.widgets.panel import Panel, choice, figure, look, slider
 
-COLUMNS, ROWS = 8, 4
+COLUMNS, ROWS = 8, 3
 ALL = "all"
 
 MOVEMENTS = {
@@ -62,31 +61,6 @@ def browse(
         page: from 1; beyond the last it is the last.
         rows: of faces on a page.
     """
-    chosen, fitting = _fitting(parts, split, expression, person, brightness, doubt)
-    pages = max(1, -(-len(fitting) // (COLUMNS * rows)))
-    page = min(max(page, 1), pages)
-    shown = fitting[(page - 1) * COLUMNS * rows : page * COLUMNS * rows]
-    drawn = figure(7.8, 0.35 + 1.14 * rows)
-    top = 0.35 / (0.35 + 1.14 * rows)
-    words = f"{len(fitting):,} of {len(chosen):,} faces · page {page} of {pages}"
-    drawn.text(0.01, 1 - top / 2, words, va="center")
-    if not len(shown):
-        drawn.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
-        return drawn
-    ax = drawn.add_axes((0.01, 0.01, 0.98, 0.98 - top))
-    titles = [chosen.classes[label] for label in chosen.labels[shown]]
-    plotting.face_grid(chosen.images[shown], titles, COLUMNS, ax=ax)
-    return drawn
-
-
-def _fitting(
-    parts: FaceSet | Mapping[str, FaceSet],
-    split: str,
-    expression: str,
-    person: int,
-    brightness: tuple[float, float],
-    doubt: tuple[float, float],
-) -> tuple[FaceSet, np.ndarray]:
     chosen = parts if isinstance(parts, FaceSet) else parts[split or next(iter(parts))]
     fits = np.ones(len(chosen), dtype=bool)
     if expression != ALL:
@@ -100,7 +74,20 @@ def _fitting(
         p = chosen.distribution
         bits = -np.sum(p * np.log2(np.where(p > 0, p, 1)), axis=1)
         fits &= (bits >= doubt[0]) & (bits <= doubt[1])
-    return chosen, np.flatnonzero(fits)
+    fitting = np.flatnonzero(fits)
+    pages = max(1, -(-len(fitting) // (COLUMNS * rows)))
+    page = min(max(page, 1), pages)
+    shown = fitting[(page - 1) * COLUMNS * rows : page * COLUMNS * rows]
+    drawn, top = figure(7.8, 0.35 + 1.14 * rows), 0.35 / (0.35 + 1.14 * rows)
+    words = f"{len(fitting):,} of {len(chosen):,} faces · page {page} of {pages}"
+    drawn.text(0.01, 1 - top / 2, words, va="center")
+    if len(shown):
+        titles = [chosen.classes[label] for label in chosen.labels[shown]]
+        ax = drawn.add_axes((0.01, 0.01, 0.98, 0.98 - top))
+        plotting.face_grid(chosen.images[shown], titles, COLUMNS, ax=ax)
+    else:
+        drawn.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
+    return drawn
 
 
 def faces_browser(parts: FaceSet | Mapping[str, FaceSet]) -> Panel:
@@ -109,26 +96,22 @@ def faces_browser(parts: FaceSet | Mapping[str, FaceSet]) -> Panel:
     Args:
         parts: a set, or the name of a split to its faces.
     """
-    named = {"": parts} if isinstance(parts, FaceSet) else dict(parts)
-    first = next(iter(named.values()))
+    splits = {"": parts} if isinstance(parts, FaceSet) else dict(parts)
+    first = next(iter(splits.values()))
     controls = {
-        "split": choice("split", [(name or "whole set", name) for name in named]),
+        "split": choice("split", [(name or "whole set", name) for name in splits]),
         "expression": choice("expression", [ALL, *first.classes]),
-        "brightness": _range("brightness", 0, 255, 1),
+        "brightness": ipywidgets.IntRangeSlider(value=(0, 255), min=0, max=255, **look("brightness")),
     }
     if first.subject is not None:
-        most = max(int(part.subject.max(initial=0)) for part in named.values())
+        most = max(int(part.subject.max(initial=0)) for part in splits.values())
         controls["person"] = slider("person (-1: all)", -1, -1, most, 1)
     if first.distribution is not None:
-        controls["doubt"] = _range("doubt (bits)", 0, 4, 0.1)
-    most = max(-(-len(part) // (COLUMNS * ROWS)) for part in named.values())
-    controls["page"] = slider("page", 1, 1, most, 1)
-    return Panel(lambda **values: browse(named, **values), controls)
-
-
-def _range(label: str, low: float, high: float, step: float) -> ipywidgets.Widget:
-    kind = ipywidgets.IntRangeSlider if isinstance(step, int) else ipywidgets.FloatRangeSlider
-    return kind(value=(low, high), min=low, max=high, step=step, **named(label))
+        bits = {"value": (0, 4), "min": 0, "max": 4, "step": 0.1}
+        controls["doubt"] = ipywidgets.FloatRangeSlider(**bits, **look("doubt (bits)"))
+    pages = max(-(-len(part) // (COLUMNS * ROWS)) for part in splits.values())
+    controls["page"] = slider("page", 1, 1, pages, 1)
+    return Panel(lambda **values: browse(splits, **values), controls)
 
 
 def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0, upright: bool = False) -> Figure:
@@ -136,54 +119,38 @@ def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0, upri
 
     Args:
         action_units: name to intensity in [0, 1]; the others are 0.
-        turn: of the head to the right of the picture, in radians, from -0.7 to 0.7.
+        turn: of the head to the right of the image, in radians, from -0.7 to 0.7.
         upright: put the plane below the face, not beside it.
 
     Raises:
         ValueError: an unknown action unit, or a value out of its range.
     """
-    units = _row(action_units or {})
-    image = faces.render(units, view={"yaw": turn}, size=144)[0].numpy()
+    units = torch.zeros(1, len(faces.ACTION_UNITS))
+    for name, value in (action_units or {}).items():
+        units[0, truth.au_column(name)] = value
+    face = faces.render(units, view={"yaw": turn}, size=144)[0].numpy()
     [place], [p] = faces.valence_arousal(units).numpy(), faces.class_probabilities(units).numpy()
-    drawn, above, plane = _two_axes(upright)
+    drawn = figure(4.6, 7.6) if upright else figure(7.4, 3.6)
+    above = drawn.add_axes((0.16, 0.52, 0.82, 0.45) if upright else (0.01, 0.02, 0.44, 0.9))
+    plane = drawn.add_axes((0.16, 0.07, 0.82, 0.42) if upright else (0.56, 0.17, 0.42, 0.81))
     first, second = np.argsort(-p)[:2]
-    words = ", ".join(f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second))
-    plotting.face(image, words, ax=above)
+    plotting.face(face, ", ".join(f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second)), ax=above)
     names = {name: emotions.CIRCUMPLEX[name] for name in emotions.FER7}
-    likeliest = (emotions.FER7[first],)  # one class, as each would cost a legend entry that is thrown away
-    plotting.circumplex(place[None], np.zeros(1, dtype=int), likeliest, names, ax=plane)
+    plotting.circumplex(place[None], np.zeros(1, dtype=int), (emotions.FER7[first],), names, ax=plane)
     ring = {"markerfacecolor": "none", "markeredgewidth": 2.5, "zorder": 10}
     plane.plot(*place, marker="o", markersize=14, color=plotting.ACCENT, **ring)
     return drawn
-
-
-def _two_axes(upright: bool) -> tuple[Figure, Axes, Axes]:
-    drawn = figure(4.6, 7.6) if upright else figure(7.4, 3.6)
-    places = ((0.16, 0.52, 0.82, 0.45), (0.16, 0.07, 0.82, 0.42))
-    beside = ((0.01, 0.02, 0.44, 0.9), (0.56, 0.17, 0.42, 0.81))
-    return drawn, *map(drawn.add_axes, places if upright else beside)
-
-
-def _row(action_units: Mapping[str, float]) -> torch.Tensor:
-    row = torch.zeros(1, len(faces.ACTION_UNITS))
-    for name, value in action_units.items():
-        if name not in faces.ACTION_UNITS:
-            near = did_you_mean(name, faces.ACTION_UNITS)
-            raise ValueError(f"unknown action unit {name!r}{near}; known: {', '.join(faces.ACTION_UNITS)}")
-        row[0, faces.ACTION_UNITS.index(name)] = value
-    return row
 
 
 def action_unit_mixer() -> Panel:
     """Return the panel that draws a face live from seventeen action units, and moves its dot."""
     units = {name: slider(f"{name[2:]} {MOVEMENTS[name]}", 0.0, 0.0, 1.0) for name in faces.ACTION_UNITS}
     start = choice("start from", list(truth.PROTOTYPES), "neutral")
-    turn = slider("turn of the head", 0.0, -0.7, 0.7)
 
     def draw(turn: float, **action_units: float) -> Figure:
         return mix(action_units, turn, upright=True)
 
-    panel = Panel(draw, {"turn": turn, **units}, others=(start,))
+    panel = Panel(draw, {"turn": slider("turn of the head", 0.0, -0.7, 0.7), **units}, above=[start])
 
     def take(_: object) -> None:
         [(_, prototype), *_] = truth.PROTOTYPES[start.value]

@@ -2,181 +2,77 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from PIL import Image
 
-from helpers import runtime
+from helpers import plotting
 
 DPI = 80
-
 STILL = "a panel: run this cell to move its sliders"
-"""What stands in the place of a panel where there is no kernel, as in a saved notebook."""
-
-
-FITTING = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start", "margin": "0"}
-"""The layout of a picture that is never wider than its place, and never stretched to fill it."""
-
-
-def beside(controls: Sequence[ipywidgets.Widget], shown: Sequence[ipywidgets.Widget]) -> dict[str, Any]:
-    """Return a panel's children and layout: the figure beside its controls, below in a narrow window.
-
-    Args:
-        controls: from top to bottom.
-        shown: the figure and what stands below it.
-    """
-    left = ipywidgets.VBox([*controls], layout={"min_width": "320px"})
-    right = ipywidgets.VBox([*shown], layout={"flex": "1 1 400px", "min_width": "0px"})
-    return {"children": [left, right], "layout": {"flex_flow": "row wrap"}}
-
-
-class Canvas(Figure):
-    """A figure that can be drawn on again: its axes, with spines and ticks, take longest to make, and stay.
-
-    Args:
-        width: in inches.
-        height: in inches.
-    """
-
-    before: ContextVar[Canvas | None] = ContextVar("before", default=None)
-    """What the panel that is drawing showed last, for :func:`figure` to take up."""
-
-    def __init__(self, width: float, height: float) -> None:
-        super().__init__(figsize=(width, height), dpi=DPI, layout="none", facecolor="white")
-        FigureCanvasAgg(self)  # kept, and with it what it knows of the sizes of words
-        self.size, self.spare = (width, height), {}
-
-    def set_layout_engine(self, *_: Any, **__: Any) -> None:
-        """Leave the axes where they are put; each ``savefig`` would bring the style's own layout back."""
-        super().set_layout_engine("none")
-
-    def wipe(self) -> None:
-        """Take away all that was drawn; axes wait, unseen, until they are asked for again."""
-        for ax in self.spare.values():  # nobody has asked for them
-            ax.remove()
-        for artist in [*self.texts, *(part for ax in self.axes for part in _drawn_in(ax))]:
-            artist.remove()
-        for ax in self.axes:
-            ax.set_visible(False)
-        self.spare = {ax.get_position(original=True).bounds: ax for ax in self.axes}
-
-    def add_axes(self, place: tuple[float, float, float, float]) -> Axes:
-        """Return axes at a place: those that were there before, where there were some.
-
-        Args:
-            place: left, bottom, width and height as shares of the figure.
-        """
-        ax = self.spare.pop(Bbox.from_bounds(*place).bounds, None)
-        if ax is None:
-            return super().add_axes(place)
-        ax.set_visible(True)
-        return ax
-
-
-def _drawn_in(ax: Axes) -> list[Artist]:
-    legend = [] if ax.get_legend() is None else [ax.get_legend()]
-    return [*ax.lines, *ax.collections, *ax.patches, *ax.images, *ax.texts, *legend]
+"""What stands in the place of a panel where neither widgets nor images are shown."""
 
 
 def figure(width: float, height: float) -> Figure:
-    """Return an empty figure that pyplot knows nothing of, and whose parts stay where they are put.
-
-    Args:
-        width: in inches.
-        height: in inches.
-    """
-    before = Canvas.before.get()
-    if before is None or before.size != (width, height):
-        return Canvas(width, height)
-    before.wipe()
-    return before
+    """Return an empty figure of that size in inches, for axes at fixed places; pyplot does not know it."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="none", facecolor="white")
 
 
 def png(drawn: Figure) -> bytes:
-    """Return a figure as a PNG file.
-
-    Args:
-        drawn: the figure.
-    """
+    """Return a figure as a PNG file in full colour, packed lightly: whoever moves a slider waits for it."""
     buffer = io.BytesIO()
-    # whoever moves a slider waits for this: axes without a label need not look for a place for it, and packed
-    # lightly the file takes a third of the time
-    for axis in (axis for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis) if not axis.get_label_text()):
-        axis.set_label_coords(0, 0)
     drawn.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error says in one line.
-
-    Args:
-        error: any.
-    """
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def line(text: str, wrong: bool = False) -> str:
-    """Return a line of text for an ``HTML`` widget.
-
-    Args:
-        text: as it is to be read.
-        wrong: whether something went wrong.
-    """
-    color = "#b00020" if wrong else "#444444"
-    return f'<span style="color:{color}">{html.escape(text)}</span>' if text else ""
 
 
 class Panel(ipywidgets.HBox):
     """Controls that call a function which draws.
 
     The first figure is drawn when the panel is made, and an error in that is raised: a mistake in a callback
-    must not wait for a browser. Later errors become the line below the figure, and the panel lives on.
+    must not wait for a browser. Later errors are written below the figure, and the panel lives on.
 
     Args:
-        draw: takes the controls' values by name and returns a figure.
-        controls: name of an argument to its control.
-        others: what else stands among the controls, above them.
+        draw: takes the controls' values by name and returns a figure, see :func:`figure`.
+        controls: name of an argument to its control, see :func:`slider`, :func:`choice` and :func:`tick`.
+        above: further widgets above the controls.
+        below: further widgets below the controls.
+        tell: takes the same values and returns the line below the figure; called when the figure is shown,
+            so it may take longer.
     """
 
     def __init__(
         self,
         draw: Callable[..., Figure],
         controls: Mapping[str, ipywidgets.Widget],
-        others: tuple[ipywidgets.Widget, ...] = (),
+        above: Sequence[ipywidgets.Widget] = (),
+        below: Sequence[ipywidgets.Widget] = (),
+        tell: Callable[..., str] | None = None,
     ) -> None:
-        self.draw, self.controls = draw, dict(controls)
-        self.picture = ipywidgets.Image(format="png", layout=FITTING)
-        self.note = ipywidgets.HTML()
-        self._held, self._canvas = False, None
+        self.draw, self.controls, self.tell = draw, dict(controls), tell
+        fitting = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start", "margin": "0"}
+        self.image, self.note = ipywidgets.Image(format="png", layout=fitting), ipywidgets.HTML()
+        self._held = False
         self._draw()
         for control in self.controls.values():
             control.observe(self._changed, names="value")
-        super().__init__(**beside([*others, *self.controls.values()], [self.picture, self.note]))
-
-    def __repr__(self) -> str:
-        return STILL
+        left = ipywidgets.VBox([*above, *self.controls.values(), *below], layout={"max_width": "100%"})
+        right = ipywidgets.VBox([self.image, self.note], layout={"flex": "1 1 400px", "min_width": "0px"})
+        super().__init__([left, right], layout={"flex_flow": "row wrap"})
 
     def values(self) -> dict[str, Any]:
-        """Return what the controls stand at, by the name of the argument."""
+        """Return the current settings, by the name of the argument, for later cells to take."""
         return {name: control.value for name, control in self.controls.items()}
 
     def set(self, **values: Any) -> None:
-        """Move several controls, and draw once.
-
-        Args:
-            **values: where to, by the name of the argument.
-        """
+        """Move several controls, and draw once."""
         self._held = True
         try:
             for name, value in values.items():
@@ -186,138 +82,111 @@ class Panel(ipywidgets.HBox):
         self.refresh()
 
     def refresh(self) -> None:
-        """Draw anew; what goes wrong is told below the figure that was there."""
-        try:
-            self._draw()
+        """Draw anew; what goes wrong is written below the figure that was there."""
+        with self.errors_shown():
             self.say("")
+            self._draw()
+
+    @contextmanager
+    def errors_shown(self) -> Iterator[None]:
+        """Write an error below the figure in one line: no front end shows what a callback raises."""
+        try:
+            yield
         except Exception as error:  # whatever it is, the reader goes on with another setting
-            self.say(one_line(error), wrong=True)
-
-    def show(self, drawn: Figure) -> None:
-        """Show a figure.
-
-        Args:
-            drawn: the figure.
-        """
-        self.picture.value = png(drawn)
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            self.say(kind + str(error).strip().split("\n")[0], wrong=True)
 
     def say(self, text: str, wrong: bool = False) -> None:
-        """Write the line below the figure.
-
-        Args:
-            text: the line, as it is to be read.
-            wrong: whether something went wrong.
-        """
+        """Write the line below the figure, in red where something went wrong."""
         self.note.value = line(text, wrong)
 
+    def still(self) -> bytes:
+        """Return a PNG of the panel, controls and figure, for readers without a kernel."""
+        shown = np.asarray(Image.open(io.BytesIO(self.image.value)))
+        height = max(len(shown), 22 * len(self.controls) + 10)
+        drawn = figure((shown.shape[1] + 330) / DPI, height / DPI)
+        drawn.figimage(shown, 330, height - len(shown))
+        ax = drawn.add_axes((0, 0, 330 / drawn.bbox.width, 1))
+        ax.set(xlim=(0, 330), ylim=(height, 0))
+        ax.axis("off")
+        for row, control in enumerate(self.controls.values()):
+            y, value = 16 + 22 * row, control.value
+            ax.text(134, y, control.description, ha="right", va="center", size=8.5)
+            if not hasattr(control, "max"):  # a choice, or a box to tick
+                ax.text(146, y, getattr(control, "label", value), va="center", size=8.5)
+                continue
+            at = np.log10(value) if isinstance(control, ipywidgets.FloatLogSlider) else np.array(value)
+            share = np.atleast_1d(at - control.min) / max(control.max - control.min, 1e-9)
+            ax.plot([146, 266], [y, y], color="#bbbbbb", linewidth=3)
+            ax.plot(146 + 120 * share, y + 0 * share, "o", color=plotting.ACCENT, markersize=7)
+            ax.text(276, y, " – ".join(f"{v:.3g}" for v in np.atleast_1d(value)), va="center", size=8.5)
+        packed = io.BytesIO()
+        Image.open(io.BytesIO(png(drawn))).convert("RGB").save(packed, "PNG", optimize=True)
+        return packed.getvalue()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Return the live view and, for a saved notebook, an image of it."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        still = base64.b64encode(self.still()).decode()
+        return {"text/plain": STILL, "image/png": still, "application/vnd.jupyter.widget-view+json": view}
+
+    _ipython_display_ = None  # of ipywidgets 7, which would go before the bundle
+
     def _draw(self) -> None:
-        token = Canvas.before.set(self._canvas)
-        self._canvas = None  # what breaks off half-way is not drawn on again
-        try:
-            with runtime.threads(1):
-                drawn = self.draw(**self.values())
-                self.show(drawn)
-        finally:
-            Canvas.before.reset(token)
-        self._canvas = drawn if isinstance(drawn, Canvas) else None
+        values = self.values()
+        self.image.value = png(self.draw(**values))
+        if self.tell is not None:
+            self.say(self.tell(**values))
 
     def _changed(self, _: object) -> None:
         if not self._held:
             self.refresh()
 
 
+def line(text: str, wrong: bool = False) -> str:
+    """Return a line of text, which is no markup, for an ``HTML`` widget."""
+    return (
+        f'<span style="color:{"#b00020" if wrong else "#444444"}">{html.escape(text)}</span>' if text else ""
+    )
+
+
 def slider(
     label: str, value: float, low: float, high: float, step: float = 0.05, live: bool = True
 ) -> ipywidgets.Widget:
-    """Return a slider of whole numbers, where start and step are whole, or of any.
+    """Return a slider, of whole numbers where value and step are whole.
 
     Args:
-        label: what stands before it.
+        label: what stands before it, at most 22 letters.
         value: where it starts.
         low: its left end.
         high: its right end.
         step: from one value to the next.
         live: the figure follows while it is dragged, not only when it is let go.
     """
-    whole = isinstance(value, int) and isinstance(step, int)
-    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    options = {} if whole else {"readout_format": ".2f"}
-    return kind(value=value, min=low, max=high, step=step, continuous_update=live, **named(label), **options)
+    options = {"value": value, "min": low, "max": high, "step": step, **look(label, continuous_update=live)}
+    if isinstance(value, int) and isinstance(step, int):
+        return ipywidgets.IntSlider(**options)
+    return ipywidgets.FloatSlider(readout_format=".2f", **options)
 
 
 def log_slider(label: str, value: float, low: float, high: float, live: bool = True) -> ipywidgets.Widget:
-    """Return a slider on a scale of powers of ten.
-
-    Args:
-        label: what stands before it.
-        value: where it starts.
-        low: exponent of its left end.
-        high: exponent of its right end.
-        live: as for :func:`slider`.
-    """
-    options = {"base": 10, "min": low, "max": high, "step": 0.1, "readout_format": ".2g"}
-    return ipywidgets.FloatLogSlider(value=value, continuous_update=live, **options, **named(label))
+    """Return a slider on a scale of powers of ten, from 10**low to 10**high."""
+    options = {"min": low, "max": high, "step": 0.1, "readout_format": ".2g", "continuous_update": live}
+    return ipywidgets.FloatLogSlider(value=value, base=10, **look(label, **options))
 
 
 def choice(label: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
-    """Return a list to choose from.
-
-    Args:
-        label: what stands before it.
-        options: values, or (text, value) pairs.
-        value: what is chosen at first; None for the first.
-    """
+    """Return a list of values or (text, value) pairs to choose from; it starts at the first or at ``value``."""
     start = {} if value is None else {"value": value}
-    return ipywidgets.Dropdown(options=options, **start, **named(label))
+    return ipywidgets.Dropdown(options=options, **start, **look(label))
 
 
 def tick(label: str, value: bool) -> ipywidgets.Checkbox:
-    """Return a box that is ticked or not.
-
-    Args:
-        label: what stands behind it.
-        value: whether it is ticked at first.
-    """
-    return ipywidgets.Checkbox(value=value, **named(label))
+    """Return a box that is ticked or not."""
+    return ipywidgets.Checkbox(value=value, **look(label))
 
 
-def named(label: str) -> dict[str, Any]:
-    """Return the options by which all controls stand in line.
-
-    Args:
-        label: what stands before the control.
-    """
-    return {"description": label, "style": {"description_width": "128px"}, "layout": {"width": "310px"}}
-
-
-class Latest:
-    """Works in a thread, on what was asked for last; what was asked for in between is left out.
-
-    Args:
-        work: is given what was asked for.
-    """
-
-    def __init__(self, work: Callable[[Any], None]) -> None:
-        self.work, self._lock, self._wanted, self._busy = work, threading.Lock(), [], False
-
-    def ask(self, wanted: Any) -> None:
-        """Ask for something; return at once.
-
-        Args:
-            wanted: handed to the work.
-        """
-        with self._lock:
-            self._wanted = [wanted]
-            if self._busy:
-                return
-            self._busy = True
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._wanted:
-                    self._busy = False
-                    return
-                wanted = self._wanted.pop()
-            self.work(wanted)
+def look(label: str, **options: Any) -> dict[str, Any]:
+    """Return options by which all controls stand in line; a slider's track gets 250 pixels and more."""
+    layout = {"width": "500px", "max_width": "100%"}
+    return {"description": label, "style": {"description_width": "150px"}, "layout": layout, **options}

@@ -1,4 +1,4 @@
-"""The panel of notebooks 03 to 05: train a network, watch it, stop it, go on."""
+"""The panel that trains a network: watch it, stop it, go on."""
 
 from __future__ import annotations
 
@@ -6,31 +6,18 @@ import inspect
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
+from torch import nn
 
 from helpers import plotting, training
 from helpers.training import History
-from helpers.widgets.panel import (
-    FITTING,
-    STILL,
-    beside,
-    choice,
-    figure,
-    line,
-    log_slider,
-    one_line,
-    png,
-    slider,
-    tick,
-)
-
-Fit = Callable[..., History]
-"""Trains: takes settings by name, and ``run``, ``stop``, ``progress``, ``on_epoch`` for ``training.fit``."""
+from helpers.widgets.panel import Panel, choice, figure, log_slider, png, slider, tick
 
 KNOBS: dict[str, Callable[[Any], ipywidgets.Widget]] = {
     "lr": lambda value: log_slider("learning rate", value, -5, 0),
@@ -40,21 +27,20 @@ KNOBS: dict[str, Callable[[Any], ipywidgets.Widget]] = {
     "dropout": lambda value: slider("dropout", float(value), 0.0, 0.9),
     "augmentation": lambda value: slider("augmentation", float(value), 0.0, 2.0),
     "label_smoothing": lambda value: slider("label smoothing", float(value), 0.0, 0.5),
-    "frozen": lambda value: tick("body frozen", value),
+    "weight_decay": lambda value: log_slider("weight decay", value, -5, 0),
+    "frozen": lambda value: tick("backbone frozen", value),
     "lr_decay": lambda value: slider("rate, stage below", float(value), 0.05, 1.0),
+    "temperature": lambda value: log_slider("temperature", value, -1, 1),
     "labels_weight": lambda value: slider("weight: labels", float(value), 0.0, 5.0),
     "valence_weight": lambda value: slider("weight: valence", float(value), 0.0, 5.0),
     "arousal_weight": lambda value: slider("weight: arousal", float(value), 0.0, 5.0),
     "seed": lambda value: slider("seed", value, 0, 99, 1),
 }
-"""The settings that have a control, by the name of the argument."""
-
-_NO_SCORE = {"epoch", "lr", "seconds", "images_per_second"}
-"""What a history tells of an epoch beside losses and scores."""
+"""The settings that have a control of their own, by the name of the argument."""
 
 
 def draw_training(history: History, last: int = 0) -> Figure:
-    """Draw at the left what should fall, the losses, and at the right the other scores on validation.
+    """Draw the losses at the left and the other scores on validation at the right.
 
     Args:
         history: what has happened so far, perhaps nothing.
@@ -66,7 +52,7 @@ def draw_training(history: History, last: int = 0) -> Figure:
     for ax, title in ((left, "loss"), (right, "on validation")):
         ax.set(xlim=(0.7, last + 0.3), title=title, xlabel="epoch")
     if history.epochs:
-        names = [name for name in history.epochs[0] if name not in _NO_SCORE]
+        names = [n for n in history.epochs[0] if n not in {"epoch", "lr", "seconds", "images_per_second"}]
         falling = [name for name in names if name.endswith("loss")]
         rising = [name for name in names if name not in falling] or [history.monitor]
         plotting.curves(history.frame(), falling, ax=left)
@@ -75,134 +61,161 @@ def draw_training(history: History, last: int = 0) -> Figure:
     return drawn
 
 
-class Trainer(ipywidgets.HBox):
-    """Settings, three buttons, a progress bar and the curves as they grow.
+class Trainer(Panel):
+    """Settings, three buttons, a progress bar and the curves as they grow; see :func:`trainer`.
 
     A training runs in a thread, so that the kernel answers meanwhile; in Colab, which shows nothing of what
     threads do, in the foreground, where the interrupt button stops it.
-
-    Args:
-        fit: takes the settings by name, and ``run``, ``stop``, ``progress`` and ``on_epoch``.
-        controls: name of a setting to its control.
-        run: the folder that the training is kept in; None for one that goes with the panel.
     """
 
-    def __init__(self, fit: Fit, controls: dict[str, ipywidgets.Widget], run: str | Path | None = None):
-        self.fit, self.controls = fit, controls
+    def __init__(
+        self,
+        fit: Callable[..., History],
+        make: Callable[..., nn.Module] | None,
+        controls: dict,
+        run: Path | None,
+    ) -> None:
+        self.stop, self.thread, self.history, self.model = training.Stop(), None, None, None
+        self._fit, self._make, self._settings = fit, make, {}
         self._temporary = tempfile.TemporaryDirectory() if run is None else None
         self.run = Path(self._temporary.name if self._temporary else run)
-        self.history: History | None = None
-        self.stop = training.Stop()
-        self.thread: threading.Thread | None = None
-        self._settings: dict[str, Any] = {}
-        self.buttons = {
-            name: ipywidgets.Button(description=name, button_style=look, layout={"width": "96px"})
-            for name, look in (("Train", "primary"), ("Stop", "danger"), ("Continue", ""))
-        }
+        self.buttons = {}
+        for name, look, action in (
+            ("Train", "primary", self.start),
+            ("Stop", "danger", self._ask_to_stop),
+            ("Continue", "", self.go_on),
+        ):
+            button = ipywidgets.Button(description=name, button_style=look, layout={"width": "96px"})
+            button.on_click(partial(self._pressed, action))
+            self.buttons[name] = button
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "300px"})
-        self.note = ipywidgets.HTML("press Train")
-        empty = png(draw_training(History("loss")))
-        self.picture = ipywidgets.Image(value=empty, format="png", layout=FITTING)
-        for name, action in (("Train", self.start), ("Stop", self._ask_to_stop), ("Continue", self.go_on)):
-            self.buttons[name].on_click(lambda _, action=action: action())
+        below = [ipywidgets.HBox([*self.buttons.values()]), self.bar]
+        super().__init__(lambda **_: draw_training(History("loss")), controls, below=below)
+        self.say("press Train")
         self._enable("Train")
-        left = [*controls.values(), ipywidgets.HBox([*self.buttons.values()]), self.bar]
-        super().__init__(**beside(left, [self.picture, self.note]))
 
-    def __repr__(self) -> str:
-        return STILL
+    def _changed(self, _: object) -> None:
+        """Draw nothing: a setting counts from the next training on."""
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the controls stand at, by the name of the argument."""
-        return {name: control.value for name, control in self.controls.items()}
+    def _pressed(self, action: Callable[[], None], _: object) -> None:
+        with self.errors_shown():
+            action()
+
+    def fit(self, **settings: Any) -> History:
+        """Train with these settings and return the history: ``panel.fit(**panel.values())``."""
+        if self._make is None:
+            return self._fit(**settings)
+        of_make, of_fit = _defaults(self._make), _defaults(self._fit)
+        self.model = self._make(**{name: value for name, value in settings.items() if name in of_make})
+        rest = {name: value for name, value in settings.items() if name not in of_make or name in of_fit}
+        return self._fit(self.model, **rest)
 
     def start(self) -> None:
         """Train anew with the settings as they are."""
         training.Run(self.run).forget()
-        self._settings = self.settings
+        self._settings = self.values()
         self._begin()
 
     def go_on(self) -> None:
         """Go on where the training was stopped, with the settings it had."""
-        for name, value in self._settings.items():
-            self.controls[name].value = value
+        self.set(**self._settings)
         self._begin()
+
+    def refresh(self) -> None:
+        """Draw the curves of the training so far."""
+        self.image.value = png(
+            draw_training(self.history or History("loss"), self._settings.get("epochs", 0))
+        )
+
+    def close(self) -> None:
+        """Stop the training, if one runs, and take the panel away."""
+        self.stop.request()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join()
+        super().close()
 
     def _begin(self) -> None:
         if self.thread is not None and self.thread.is_alive():
             return
         self.stop = training.Stop()
         self._enable("Stop")
-        self._say("starting …")
+        self.say("starting …")
         self.bar.value = 0.0
         if "google.colab" in sys.modules:
-            self._work()
+            self._train()
             return
-        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread = threading.Thread(target=self._train, daemon=True)  # it ends with the kernel
         self.thread.start()
 
     def _ask_to_stop(self) -> None:
         self.stop.request()
-        self._say("stopping …")
+        self.say("stopping …")
 
-    def _work(self) -> None:
+    def _train(self) -> None:
         watch = {"progress": self._progress, "on_epoch": self._epoch, "stop": self.stop, "run": self.run}
-        try:
-            self.history = self.fit(**self._settings, **watch)
-        except Exception as error:  # whatever it is, the reader changes a setting and trains again
-            self._say(one_line(error), wrong=True)
-            self._enable("Train")
-            return
-        self._epoch(self.history)
-        self._say(("stopped; " if self.history.stopped else "done; ") + self._best(self.history))
-        self.bar.value = self.bar.value if self.history.stopped else 1.0
-        self._enable("Train", *["Continue"] * self.history.stopped)
+        stopped = False
+        with self.errors_shown():
+            self._epoch(self.fit(**self._settings, **watch))
+            stopped, best, every = self.history.stopped, self.history.best, self.history.epochs
+            monitor, number = self.history.monitor, self.history.best_epoch
+            found = (
+                f"best {monitor} {best[monitor]:.3f} in epoch {number} of {len(every)}"
+                if best
+                else "no epoch"
+            )
+            self.say(f"{'stopped' if stopped else 'done'}; {found}")
+            self.bar.value = self.bar.value if stopped else 1.0
+        self._enable("Train", *["Continue"] * stopped)
 
     def _progress(self, share: float, values: dict[str, float | str]) -> None:
         self.bar.value = share
-        words = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
         if not self.stop.requested:
-            self._say(" · ".join(words))
+            words = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+            self.say(" · ".join(words))
 
     def _epoch(self, history: History) -> None:
         self.history = history
-        self.picture.value = png(draw_training(history, self._settings.get("epochs", 0)))
-
-    def _best(self, history: History) -> str:
-        if history.best is None:
-            return "not one epoch was finished"
-        best = f"best {history.monitor} {history.best[history.monitor]:.3f} in epoch {history.best_epoch}"
-        return f"{best} of {len(history.epochs)}"
+        self.refresh()
 
     def _enable(self, *names: str) -> None:
         for name, button in self.buttons.items():
             button.disabled = name not in names
 
-    def _say(self, text: str, wrong: bool = False) -> None:
-        self.note.value = line(text, wrong)
 
-
-def trainer(fit: Fit, run: str | Path | None = None, **choices: Any) -> Trainer:
+def trainer(
+    fit: Callable[..., History],
+    make: Callable[..., nn.Module] | None = None,
+    run: str | Path | None = None,
+    **choices: Sequence[Any] | ipywidgets.Widget,
+) -> Trainer:
     """Return the panel for a function that trains: a control for each argument that is in ``KNOBS``.
 
     Args:
-        fit: takes settings by name, each with a default, and hands ``**watch`` on to ``training.fit``.
+        fit: takes settings by name, each with a default, and hands ``**watch`` on to ``training.fit``; where
+            there is a ``make``, it takes the network first.
+        make: takes settings by name, each with a default, and returns a fresh network, any ``nn.Module``.
         run: the folder that the training is kept in; None for one that goes with the panel.
-        **choices: name of a further argument to the values it can have: ``backbone=("face-cnn", ...)``.
+        **choices: further arguments of either, with the values they can have, or with their control.
 
     Raises:
-        ValueError: the function has no argument that can be set here.
+        ValueError: neither function has an argument that can be set here.
     """
-    defaults = {
-        name: each.default
-        for name, each in inspect.signature(fit).parameters.items()
-        if each.default is not inspect.Parameter.empty
-    }
-    controls = {
-        name: choice(name.replace("_", " "), values, defaults.get(name)) for name, values in choices.items()
-    }
-    controls |= {name: KNOBS[name](value) for name, value in defaults.items() if name in KNOBS}
+    defaults = _defaults(make) | _defaults(fit)
+    controls = {}
+    for name, default in defaults.items():
+        if isinstance(choices.get(name), ipywidgets.Widget):
+            controls[name] = choices[name]
+        elif name in choices:
+            controls[name] = choice(name.replace("_", " "), choices[name], default)
+        elif name in KNOBS:
+            controls[name] = KNOBS[name](default)
+    if missing := sorted(set(choices) - set(controls)):
+        raise ValueError(f"no argument {', '.join(missing)} with a default; known: {', '.join(defaults)}")
     if not controls:
         raise ValueError(f"{fit.__name__} has none of the settings {', '.join(KNOBS)} as an argument")
-    return Trainer(fit, controls, run)
+    return Trainer(fit, make, controls, run)
+
+
+def _defaults(function: Callable | None) -> dict[str, Any]:
+    every = inspect.signature(function).parameters.items() if function is not None else ()
+    return {name: each.default for name, each in every if each.default is not inspect.Parameter.empty}

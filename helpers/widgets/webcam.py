@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib
 import io
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import ipywidgets
-import numpy as np
+import traitlets
 from PIL import Image
 
 from helpers import images
-from helpers.widgets.panel import line, one_line
+from helpers.widgets.panel import line
 
 _SCRIPT = """
 function render({ model, el }) {
@@ -70,14 +70,7 @@ export default { render };
 """
 
 
-class Reader(Protocol):
-    """What reads frame after frame: a ``predictor.Predictor``."""
-
-    def stream(self) -> Any:
-        """Return an object whose ``next(picture, seconds)`` gives a reading with ``annotated()``."""
-
-
-def camera(reader: Reader, width: int = 480) -> ipywidgets.Widget:
+def camera(reader: Any, width: int = 480) -> ipywidgets.Widget:
     """Return the panel that shows what a camera of the reader's computer sees, with the faces read.
 
     Args:
@@ -87,29 +80,24 @@ def camera(reader: Reader, width: int = 480) -> ipywidgets.Widget:
     Raises:
         ImportError: anywidget is not installed.
     """
-    lens, picture, note = _lens(width), ipywidgets.Image(format="jpeg"), ipywidgets.HTML()
+    lens, shown, note = _lens(width), ipywidgets.Image(format="jpeg"), ipywidgets.HTML()
     stream, began = reader.stream(), time.perf_counter()
 
     def read(change: Any) -> None:
         try:
             seen = stream.next(images.read(bytes(change.new), color=True), time.perf_counter() - began)
-            picture.value = _jpeg(seen.annotated())
-            said = line(str(seen))
-        except ValueError as error:
-            said = line(one_line(error), wrong=True)
+            buffer = io.BytesIO()
+            Image.fromarray(seen.annotated().transpose(1, 2, 0)).save(buffer, "JPEG", quality=85)
+            shown.value, text = buffer.getvalue(), line(str(seen))
+        except Exception as error:  # a front end shows nothing of what a callback raises
+            text = line(str(error).strip().split("\n")[0] or type(error).__name__, wrong=True)
         if not lens.trouble:  # the last frame may come after it, or in one message with it
-            note.value = said
+            note.value = text
         lens.answered += 1
 
     lens.observe(read, names="frame")
     lens.observe(lambda change: setattr(note, "value", line(change.new)), names="trouble")
-    return ipywidgets.VBox([lens, picture, note])
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+    return ipywidgets.VBox([lens, shown, note])
 
 
 def _lens(width: int) -> Any:
@@ -117,15 +105,14 @@ def _lens(width: int) -> Any:
         anywidget = importlib.import_module("anywidget")
     except ImportError:
         raise ImportError("the camera in the browser needs anywidget: pip install anywidget") from None
-    traits = importlib.import_module("traitlets")
 
     class Lens(anywidget.AnyWidget):
         """A button, and the frames that come after it was pressed."""
 
         _esm = _SCRIPT
-        frame = traits.CBytes(b"").tag(sync=True)  # Bytes would refuse the memoryview that arrives
-        width = traits.Int(480).tag(sync=True)
-        answered = traits.Int(0).tag(sync=True)
-        trouble = traits.Unicode("").tag(sync=True)
+        frame = traitlets.CBytes(b"").tag(sync=True)  # Bytes would refuse the memoryview that arrives
+        width = traitlets.Int(480).tag(sync=True)
+        answered = traitlets.Int(0).tag(sync=True)
+        trouble = traitlets.Unicode("").tag(sync=True)
 
     return Lens(width=width)
