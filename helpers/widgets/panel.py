@@ -176,7 +176,7 @@ def log_slider(label: str, value: float, low: float, high: float, live: bool = T
 
 
 def choice(label: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
-    """Return a list of values or (text, value) pairs to choose from; it starts at the first or at ``value``."""
+    """Return a list of values or (text, value) pairs to choose from, the first or ``value`` at first."""
     start = {} if value is None else {"value": value}
     return ipywidgets.Dropdown(options=options, **start, **look(label))
 
