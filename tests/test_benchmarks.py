@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmarks import bayes_ceiling, cycles, distributions, real, records
+from benchmarks import bayes_ceiling, cycles, distributions, gpu, real, records
 from helpers import datasets, emotions, faces, metrics, models, training
 
 
@@ -154,3 +154,15 @@ def test_the_record_of_a_drop_agrees_with_its_parts(name):
     for score, lost in known["drop"].items():
         assert lost["value"] == pytest.approx(own[score]["value"] - other[score]["value"], abs=1e-9)
         assert lost["low"] < lost["value"] < lost["high"]
+
+
+def test_the_script_for_a_gpu_runs_in_small_on_a_cpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmarks/gpu.py", "--tiny", "--data", str(tmp_path)])
+    gpu.main()
+    found = record("gpu")
+    assert found["checks"]["furthest weight of a resumed run"] == 0
+    assert found["checks"]["half precision is finite"]
+    assert found["speeds"]["face-cnn"]["ratio"][0] > 0
+    assert found["drawing"]["faces_per_second"] > 0
+    assert "the part on accuracy is left out" in capsys.readouterr().out
