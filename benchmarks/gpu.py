@@ -32,7 +32,7 @@ GOAL = 0.70  # accuracy on PublicTest
 
 
 def checks(args: argparse.Namespace, some: datasets.FaceSet) -> dict:
-    """Return how far weights after 20 steps are from the CPU's, and those of a resumed run from one in a go."""
+    """Return how far weights after 20 steps are from the CPU's, and a resumed run's from the whole one's."""
     train, validation = some.select(slice(0, min(640, len(some) - 64))), some.select(slice(-64, None))
     plain = loop.Config(epochs=2, batch_size=64, precision="float32", monitor="loss", augment=None)
     accuracy, loss = {"accuracy": metrics.on_labels(metrics.accuracy)}, losses.on_labels()
