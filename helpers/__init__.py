@@ -6,7 +6,7 @@ import difflib
 import importlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -20,6 +20,13 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     """
     close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(what: str, word: str, known: Collection[str]) -> str:
+    """Return a word that is one of the known ones; else raise ValueError that names the nearest and all."""
+    if word not in known:
+        raise ValueError(f"unknown {what} {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")
+    return word
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -494,7 +494,6 @@ NAN = torch.full((2, 1, 48, 48), float("nan"))
             None,
             "2 of 5 images hold NaN or infinity, the first is number 3",
         ),
-        ("blocks", pictures(0), None, r"images must be normalised float \[N, C, H, W\], not float32 \[0,"),
         (
             "blocks",
             pictures()[0],
@@ -506,7 +505,7 @@ NAN = torch.full((2, 1, 48, 48), float("nan"))
         ("blocks", pictures(), [0, -1, 6], "there is no class -1"),
         ("blocks", pictures(), [0, 1], r"a class for each of 3 images, not int64 \[2\]"),
         ("blocks", pictures(), torch.zeros(3), r"a class for each of 3 images, not float32 \[3\]"),
-        ("blocks", pictures(), lambda outputs: outputs, r"one number for each of 3 pictures, not \[3, 7\]"),
+        ("blocks", pictures(), lambda outputs: outputs, r"one number for each of 3 images, not \[3, 7\]"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(small, layer, images, targets, why):
