@@ -1,7 +1,7 @@
 """Histograms of oriented gradients, and the support vector machine that reads them.
 
 A gradient of uint8 pixels is a pair of integers in -255..255, so its length and direction are looked up, not
-computed: one table row per gradient, and a cell's histogram is the sum of the rows of its pixels.
+computed: one table row per gradient, and a cell's histogram is the mean of the rows of its pixels.
 Dalal and Triggs, "Histograms of oriented gradients for human detection", CVPR 2005; the conventions
 (borders, bins, incomplete cells) are those of ``skimage.feature.hog``.
 """
@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import zipfile
-import zlib
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,9 @@ import torch
 from skimage.draw import line
 from sklearn.svm import SVC
 
-from helpers import did_you_mean, files, runtime
+from helpers import files, one_of, runtime
 
 BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
-"""How a block is divided by its own length; "L2-Hys" clips at 0.2 and divides again."""
-
 DEFAULTS = {
     "orientations": 9,
     "pixels_per_cell": (8, 8),
@@ -35,18 +32,11 @@ DEFAULTS = {
     "block_norm": "L2-Hys",
 }
 """The settings of Dalal and Triggs, with scikit-image's names: the arguments of :func:`hog`."""
-
 FORMAT = "reading-faces hog+svm 1"
-
-MOST_IN_A_PAIR = 40_000
-"""Faces of two classes that :meth:`SVM.fit` takes: their kernel fills 13 GB."""
-
-_EPS = 1e-5  # scikit-image's guard against division by zero
-_ROWS = 256  # of a kernel that are made at once
-_PIXELS_AT_ONCE = 150_000  # what one batch of this size needs stays in the processor's cache
-
-
-# Histograms of oriented gradients
+MOST_IN_A_PAIR = 40_000  # faces of two classes: their kernel fills 13 GB
+EPS = 1e-5  # scikit-image's guard against division by zero
+KERNEL_ROWS = 256  # of a kernel that are made at once
+PIXELS_AT_ONCE = 150_000  # what one batch of this size needs stays in the processor's cache
 
 
 def hog(
@@ -63,7 +53,7 @@ def hog(
         orientations: number of bins that share 180 degrees, at least 1.
         pixels_per_cell: height and width of a cell in pixels; a rest at the right or below is unused.
         cells_per_block: height and width of a block in cells; blocks overlap, one starts at every cell.
-        block_norm: one of ``BLOCK_NORMS``.
+        block_norm: "L1", "L1-sqrt", "L2" or "L2-Hys" (clipped at 0.2 and normalised again).
 
     Returns:
         float32 ``[N, D]``, D = block rows * block columns * cells per block * orientations, in that order.
@@ -71,23 +61,14 @@ def hog(
     Raises:
         ValueError: the images are no uint8 batch or smaller than a block, or a setting is out of range.
     """
-    if block_norm not in BLOCK_NORMS:
-        raise ValueError(
-            f"block_norm {block_norm!r} is unknown{did_you_mean(block_norm, BLOCK_NORMS)}; "
-            f"known: {', '.join(BLOCK_NORMS)}"
-        )
-    _check_images(images)
-    grid = _grid(images.shape[-2:], orientations, pixels_per_cell, cells_per_block)
-    length = int(np.prod(grid)) * int(np.prod(cells_per_block)) * orientations
-    features = np.empty((len(images), length), dtype=np.float32)
-    for part in _parts(images):
-        histograms = _cells(images[part], orientations, pixels_per_cell)
-        features[part] = _blocks(histograms, cells_per_block, block_norm).flatten(1)
-    return features
+    one_of("block_norm", block_norm, BLOCK_NORMS)
+    _check(images, orientations, pixels_per_cell, cells_per_block)
+    parts = (_cells(part, orientations, pixels_per_cell) for part in _parts(images))
+    return torch.cat([_blocks(part, cells_per_block, block_norm).flatten(1) for part in parts]).numpy()
 
 
 def cells(images: np.ndarray, orientations: int = 9, pixels_per_cell: tuple[int, int] = (8, 8)) -> np.ndarray:
-    """Return the histogram of each cell before its block divides it: what :func:`picture` draws.
+    """Return the histogram of each cell before its block is normalised: what :func:`picture` draws.
 
     Args:
         images: as for :func:`hog`.
@@ -97,16 +78,9 @@ def cells(images: np.ndarray, orientations: int = 9, pixels_per_cell: tuple[int,
     Returns:
         float32 ``[N, rows, columns, orientations]``: gradient length (grey levels over two pixels) in each
         bin, averaged over the pixels of the cell.
-
-    Raises:
-        ValueError: as for :func:`hog`.
     """
-    _check_images(images)
-    rows, columns = _grid(images.shape[-2:], orientations, pixels_per_cell)
-    histograms = np.empty((len(images), rows, columns, orientations), dtype=np.float32)
-    for part in _parts(images):
-        histograms[part] = _cells(images[part], orientations, pixels_per_cell)
-    return histograms
+    _check(images, orientations, pixels_per_cell, (1, 1))
+    return torch.cat([_cells(part, orientations, pixels_per_cell) for part in _parts(images)]).numpy()
 
 
 def picture(histograms: np.ndarray, glyph: tuple[int, int] = (8, 8)) -> np.ndarray:
@@ -120,36 +94,40 @@ def picture(histograms: np.ndarray, glyph: tuple[int, int] = (8, 8)) -> np.ndarr
 
     Returns:
         float32 ``[..., rows * glyph height, columns * glyph width]``.
-
-    Raises:
-        ValueError: the histograms have fewer than three axes, or the glyph is no pair of positive integers.
     """
     histograms = np.asarray(histograms, dtype=np.float32)
     if histograms.ndim < 3:
         raise ValueError(f"histograms are [..., rows, columns, orientations], not {list(histograms.shape)}")
     _check_pair("glyph", glyph)
     *batch, rows, columns, orientations = histograms.shape
-    drawn = np.einsum("...rco,oyx->...rycx", histograms, _glyphs(orientations, tuple(glyph)))
-    return drawn.reshape(*batch, rows * glyph[0], columns * glyph[1])
-
-
-def _glyphs(orientations: int, glyph: tuple[int, int]) -> np.ndarray:
-    """Return float32 ``[orientations, *glyph]``: for each bin a line square to its middle direction."""
     (y, x), radius = (glyph[0] // 2, glyph[1] // 2), max(0, min(glyph) // 2 - 1)
     stars = np.zeros((orientations, *glyph), dtype=np.float32)
     for star, angle in zip(stars, np.pi * (np.arange(orientations) + 0.5) / orientations, strict=True):
         dy, dx = radius * np.cos(angle), radius * np.sin(angle)
         ends = np.floor(np.round([y - dy, x + dx, y + dy, x - dx], 9)).astype(int)  # 0.99.. is 1
         star[line(*ends)] = 1
-    return stars
+    drawn = np.einsum("...rco,oyx->...rycx", histograms, stars)
+    return drawn.reshape(*batch, rows * glyph[0], columns * glyph[1])
 
 
-def _check_images(images: np.ndarray) -> None:
+def _check(
+    images: np.ndarray, orientations: int, pixels_per_cell: tuple[int, int], cells_per_block: tuple[int, int]
+) -> None:
     shape = list(getattr(images, "shape", ()))
     if len(shape) not in {3, 4} or (len(shape) == 4 and shape[1] != 3):
         raise ValueError(f"images are [N, H, W] or [N, 3, H, W], not {shape}; one image is image[None]")
     if images.dtype != np.uint8:
         raise ValueError(f"images are uint8 from 0 to 255, not {images.dtype}; round and convert them first")
+    if not isinstance(orientations, int | np.integer) or orientations < 1:
+        raise ValueError(f"orientations is an integer from 1 up, not {orientations!r}")
+    _check_pair("pixels_per_cell", pixels_per_cell)
+    _check_pair("cells_per_block", cells_per_block)
+    need = [cell * block for cell, block in zip(pixels_per_cell, cells_per_block, strict=True)]
+    if need[0] > shape[-2] or need[1] > shape[-1]:
+        raise ValueError(
+            f"images of {shape[-2]} x {shape[-1]} pixels are smaller than one block of {need[0]} x {need[1]};"
+            " use larger images or smaller cells or blocks"
+        )
 
 
 def _check_pair(name: str, pair: tuple[int, int]) -> None:
@@ -158,27 +136,9 @@ def _check_pair(name: str, pair: tuple[int, int]) -> None:
         raise ValueError(f"{name} is (height, width), two integers from 1 up, not {pair}")
 
 
-def _grid(
-    size: tuple[int, int], orientations: int, pixels_per_cell: tuple[int, int], cells_per_block=(1, 1)
-) -> tuple[int, int]:
-    """Return how many blocks fit, down and across (cells, where a block is one cell)."""
-    if not isinstance(orientations, int | np.integer) or orientations < 1:
-        raise ValueError(f"orientations is an integer from 1 up, not {orientations!r}")
-    _check_pair("pixels_per_cell", pixels_per_cell)
-    _check_pair("cells_per_block", cells_per_block)
-    num = [s // c - b + 1 for s, c, b in zip(size, pixels_per_cell, cells_per_block, strict=True)]
-    if min(num) < 1:
-        need = [c * b for c, b in zip(pixels_per_cell, cells_per_block, strict=True)]
-        raise ValueError(
-            f"images of {size[0]} x {size[1]} pixels are smaller than one block of {need[0]} x {need[1]}; "
-            "take larger images, or smaller pixels_per_cell or cells_per_block"
-        )
-    return num[0], num[1]
-
-
-def _parts(images: np.ndarray) -> list[slice]:
-    step = max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:])))
-    return [slice(start, start + step) for start in range(0, len(images), step)]
+def _parts(images: np.ndarray) -> list[np.ndarray]:
+    step = max(1, PIXELS_AT_ONCE // int(np.prod(images.shape[1:])))
+    return [images[start : start + step] for start in range(0, max(1, len(images)), step)]
 
 
 def _gradients(images: np.ndarray) -> torch.Tensor:
@@ -224,20 +184,13 @@ def _blocks(histograms: torch.Tensor, cells_per_block: tuple[int, int], block_no
     blocks = histograms.unfold(1, height, 1).unfold(2, width, 1)  # [N, rows, columns, bins, height, width]
     blocks = blocks.permute(0, 1, 2, 4, 5, 3).flatten(3)
     if block_norm.startswith("L1"):
-        blocks = blocks / (blocks.sum(-1, keepdim=True) + _EPS)
+        blocks = blocks / (blocks.sum(-1, keepdim=True) + EPS)
         return blocks.sqrt() if block_norm == "L1-sqrt" else blocks
-    blocks = blocks / _length(blocks)
+    blocks = blocks / (blocks.square().sum(-1, keepdim=True) + EPS**2).sqrt()
     if block_norm == "L2":
         return blocks
     blocks = blocks.clamp(max=0.2)
-    return blocks / _length(blocks)
-
-
-def _length(blocks: torch.Tensor) -> torch.Tensor:
-    return (blocks.square().sum(-1, keepdim=True) + _EPS**2).sqrt()
-
-
-# The support vector machine
+    return blocks / (blocks.square().sum(-1, keepdim=True) + EPS**2).sqrt()
 
 
 @dataclass(frozen=True)
@@ -275,9 +228,9 @@ class SVM:
         """Return the machine that scikit-learn's ``SVC(C=C, gamma=gamma)`` would be, several times sooner.
 
         LIBSVM evaluates its kernel one row at a time, and once for each pair of classes that a face is in.
-        Here the kernel comes from matrix products, those within a class once for all pairs, and LIBSVM gets
-        it ready made, on each idle core that of another pair. Each takes 8 bytes for every two faces of the
-        two largest classes, 1.2 GB on FER2013; no more are taken at once than half the free memory holds.
+        Here it gets the kernel ready made by matrix products, those within a class once for all pairs, and each
+        core another pair. A pair takes 8 bytes for every two of its faces, at most 1.2 GB on FER2013; no more
+        are taken at once than half the free memory holds.
 
         Args:
             features: float ``[N, D]``, for instance from :func:`hog`.
@@ -290,21 +243,16 @@ class SVM:
         Raises:
             ValueError: the arrays do not fit each other, a parameter is not positive, or all is one class.
         """
-        features = np.ascontiguousarray(features, dtype=np.float32)
-        labels = np.asarray(labels)
+        features, labels = np.ascontiguousarray(features, dtype=np.float32), np.asarray(labels)
         _check_training(features, labels, classes)
         gamma = gamma_scale(features) if gamma == "scale" else gamma
-        _check_positive(C=C, gamma=gamma)
+        for name, value in {"C": C, "gamma": gamma}.items():
+            if not isinstance(value, float | int | np.number) or not 0 < value < np.inf:
+                raise ValueError(f"{name} is a number above 0, not {value!r}")
         coefficients, intercepts = _fit_pairs(features, labels, len(classes), C, gamma)
-        support = np.flatnonzero(coefficients.any(axis=1))
-        return cls(
-            tuple(classes),
-            float(gamma),
-            features[support],
-            coefficients[support],
-            intercepts,
-            DEFAULTS | (settings or {}),
-        )
+        kept = np.flatnonzero(coefficients.any(axis=1))
+        settings = DEFAULTS | (settings or {})
+        return cls(tuple(classes), float(gamma), features[kept], coefficients[kept], intercepts, settings)
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Return the features of images as the machine was trained on: :func:`hog` with its settings.
@@ -315,17 +263,7 @@ class SVM:
         return hog(images, **self.settings)
 
     def decision(self, features: np.ndarray) -> np.ndarray:
-        """Return for each pair of classes which side a face is on: above 0 the first class, else the second.
-
-        Args:
-            features: float ``[N, D]``.
-
-        Returns:
-            float64 ``[N, P]``.
-
-        Raises:
-            ValueError: D is not that of the support vectors.
-        """
+        """Return float64 ``[N, P]`` of features ``[N, D]``: above 0 for the first class of a pair."""
         features = np.asarray(features, dtype=np.float32)
         if features.ndim != 2 or features.shape[1] != self.support_vectors.shape[1]:
             raise ValueError(
@@ -335,7 +273,7 @@ class SVM:
         sides = self._sides(features, torch.float32)
         near = (np.abs(sides) < 1e-3).any(
             axis=1
-        )  # rounding of float32 is below 1e-4: these could change sides
+        )  # float32 rounds by less than 1e-4: these could change sides
         sides[near] = self._sides(features[near], torch.float64)
         return sides
 
@@ -347,29 +285,23 @@ class SVM:
         return torch.cat(sides).numpy().astype(np.float64) + self.intercepts
 
     def votes(self, features: np.ndarray) -> np.ndarray:
-        """Return how many of its pairs each class wins.
+        """Return how many of its pairs each class wins, int64 ``[N, K]``.
 
         Args:
             features: float ``[N, D]``.
-
-        Returns:
-            int64 ``[N, K]``; a row sums to P, less the pairs that were not trained.
         """
         sides = self.decision(features)
         votes = np.zeros((len(sides), len(self.classes)), dtype=np.int64)
-        for pair, (first, second) in enumerate(_pairs(len(self.classes))):
+        for pair, (first, second) in enumerate(itertools.combinations(range(len(self.classes)), 2)):
             votes[:, first] += sides[:, pair] > 0
             votes[:, second] += sides[:, pair] <= 0  # NaN is neither
         return votes
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Return the class with most votes, the first in label order among equals, as LIBSVM does.
+        """Return the class with most votes, int64 ``[N]``; the first in label order among equals, as LIBSVM.
 
         Args:
             features: float ``[N, D]``.
-
-        Returns:
-            int64 ``[N]``, an index into ``classes``.
         """
         return self.votes(features).argmax(axis=1)
 
@@ -379,16 +311,10 @@ class SVM:
         Args:
             path: an ``.npz`` file; one that stands there is replaced, in one step.
         """
-        words = {"classes": self.classes, "gamma": self.gamma, "settings": self.settings}
+        words = json.dumps({"classes": self.classes, "gamma": self.gamma, "settings": self.settings})
+        arrays = {name: getattr(self, name) for name in ("support_vectors", "coefficients", "intercepts")}
         with files.replacing(path) as file:
-            np.savez(
-                file,
-                format=FORMAT,
-                words=json.dumps(words),
-                support_vectors=self.support_vectors,
-                coefficients=self.coefficients,
-                intercepts=self.intercepts,
-            )
+            np.savez(file, format=FORMAT, words=words, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> SVM:
@@ -405,32 +331,21 @@ class SVM:
         if not path.is_file():
             raise FileNotFoundError(f"no SVM at {path}; SVM.fit(...).save({str(path)!r}) writes one")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-            return cls._from_arrays(found)
-        except _UNREADABLE as error:
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
+            if str(found.get("format")) != FORMAT:
+                raise ValueError(f"its format is {found.get('format')}, not {FORMAT!r}")
+            words = json.loads(str(found["words"]))
+            arrays = [found[name] for name in ("support_vectors", "coefficients", "intercepts")]
+            shapes, num = [array.shape for array in arrays], len(words["classes"])
+            if shapes[1:] != [(len(arrays[0]), num * (num - 1) // 2), (num * (num - 1) // 2,)]:
+                raise ValueError(f"arrays of shape {shapes}")
+            settings = {name: tuple(v) if isinstance(v, list) else v for name, v in words["settings"].items()}
+            return cls(tuple(words["classes"]), words["gamma"], *arrays, settings)
+        except Exception as error:  # damaged bytes lead to errors of any kind
             reason = "it holds a pickle" if "pickle" in str(error) else str(error).partition("\n")[0]
-            raise ValueError(
-                f"{path} is not a whole SVM of this workbook ({reason}); fit and save it again"
-            ) from None
-
-    @classmethod
-    def _from_arrays(cls, found: dict[str, np.ndarray]) -> SVM:
-        if str(found.get("format")) != FORMAT:
-            raise ValueError(f"its format is {found.get('format')}, not {FORMAT!r}")
-        words = json.loads(str(found["words"]))
-        vectors, coefficients, intercepts = (
-            found[name] for name in ("support_vectors", "coefficients", "intercepts")
-        )
-        num_pairs = len(_pairs(len(words["classes"])))
-        if coefficients.shape != (len(vectors), num_pairs) or intercepts.shape != (num_pairs,):
-            raise ValueError(f"arrays of shape {vectors.shape}, {coefficients.shape}, {intercepts.shape}")
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in words["settings"].items()}
-        return cls(tuple(words["classes"]), words["gamma"], vectors, coefficients, intercepts, settings)
-
-
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError)
-_UNREADABLE += (TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+            advice = "fit and save it again"
+            raise ValueError(f"{path} is not a whole SVM of this workbook ({reason}); {advice}") from None
 
 
 def gamma_scale(features: np.ndarray) -> float:
@@ -441,16 +356,6 @@ def gamma_scale(features: np.ndarray) -> float:
     """
     variance = float(np.var(features, dtype=np.float64))
     return 1.0 / (features.shape[1] * variance) if variance else 1.0
-
-
-def _pairs(num_classes: int) -> list[tuple[int, int]]:
-    return list(itertools.combinations(range(num_classes), 2))
-
-
-def _check_positive(**parameters: float) -> None:
-    for name, value in parameters.items():
-        if not isinstance(value, float | int | np.number) or not 0 < value < np.inf:
-            raise ValueError(f"{name} is a number above 0, not {value!r}")
 
 
 def _check_training(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -476,63 +381,57 @@ def _kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:
     return squared.clamp_(min=0).mul_(-gamma).exp_()
 
 
-def _kernel_within(a: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return the kernel of faces with one another, as LIBSVM keeps it in float32; its lower half mirrors."""
-    kernel = torch.empty(len(a), len(a))
-    for start in range(0, len(a), _ROWS):
-        end = start + _ROWS
-        kernel[start:end, start:] = _kernel(a[start:end], a[start:], gamma)
-        kernel[end:, start:end] = kernel[start:end, end:].T
-    return kernel
-
-
 def _fit_pairs(
     features: np.ndarray, labels: np.ndarray, num_classes: int, C: float, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients ``[N, P]`` and intercepts ``[P]``, of as many pairs at once as cores are idle."""
-    rows, pairs = [np.flatnonzero(labels == label) for label in range(num_classes)], _pairs(num_classes)
+    """Return coefficients ``[N, P]`` and intercepts ``[P]``."""
+    rows = [np.flatnonzero(labels == label) for label in range(num_classes)]
+    pairs = list(itertools.combinations(range(num_classes), 2))
+    part = [torch.from_numpy(features[these]).double() for these in rows]
     largest = sum(sorted(map(len, rows))[-2:])
     room = runtime.free_memory(torch.device("cpu")) // (2 * 8 * largest**2)
     at_once = max(1, min(torch.get_num_threads(), room))
     memory = [torch.empty(largest**2, dtype=torch.float64) for _ in range(at_once)]
-    part = [torch.from_numpy(features[these]).double() for these in rows]
-    one_each = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    with runtime.threads(1), ThreadPoolExecutor(at_once, **one_each) as pool:
-        within = list(pool.map(lambda each: _kernel_within(each, gamma), part))
     coefficients = np.zeros((len(features), len(pairs)))
     intercepts = np.full(len(pairs), np.nan)
 
+    def within(one: torch.Tensor) -> torch.Tensor:
+        kernel = torch.empty(len(one), len(one))  # float32, as LIBSVM keeps it
+        for start in range(0, len(one), KERNEL_ROWS):
+            end = start + KERNEL_ROWS
+            kernel[start:end, start:] = _kernel(one[start:end], one[start:], gamma)
+            kernel[end:, start:end] = kernel[start:end, end:].T
+        return kernel
+
     def fit(pair: int) -> None:
-        i, j = pairs[pair]
-        num, mine = len(rows[i]) + len(rows[j]), memory.pop()
+        (i, j), mine = pairs[pair], memory.pop()
+        first, num = len(rows[i]), len(rows[i]) + len(rows[j])
         kernel = mine[: num**2].view(num, num)
-        _fill(kernel, within[i], within[j], part[i], part[j], gamma)
+        kernel[:first, :first], kernel[first:, first:] = same[i], same[j]
+        for start in range(0, first, KERNEL_ROWS):
+            end = min(first, start + KERNEL_ROWS)
+            across = _kernel(part[i][start:end], part[j], gamma).float()
+            kernel[start:end, first:], kernel[first:, start:end] = across, across.T
         # the faces in LIBSVM's own order, so that it takes the same steps
         with sklearn.config_context(assume_finite=True):
             machine = SVC(C=C, kernel="precomputed", cache_size=500)
-            machine.fit(kernel.numpy(), np.arange(num) >= len(rows[i]))
+            machine.fit(kernel.numpy(), np.arange(num) >= first)
         memory.append(mine)
         coefficients[np.concatenate([rows[i], rows[j]])[machine.support_], pair] = -machine.dual_coef_[0]
         intercepts[pair] = -machine.intercept_[0]
 
+    same = _spread(within, part, at_once)
     work = {pair: len(rows[i]) * len(rows[j]) for pair, (i, j) in enumerate(pairs)}
-    with runtime.threads(1), ThreadPoolExecutor(at_once, **one_each) as pool:
-        list(pool.map(fit, sorted(filter(work.get, work), key=work.get, reverse=True)))
+    _spread(fit, sorted(filter(work.get, work), key=work.get, reverse=True), at_once)
     return coefficients, intercepts
 
 
-def _fill(
-    kernel: torch.Tensor,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    gamma: float,
-) -> None:
-    """Write the kernel of two classes, of which those within each are known."""
-    num = len(first)
-    kernel[:num, :num], kernel[num:, num:] = first, second
-    for start in range(0, num, _ROWS):
-        end = min(num, start + _ROWS)
-        across = _kernel(a[start:end], b, gamma).float()
-        kernel[start:end, num:], kernel[num:, start:end] = across, across.T
+def _spread(work: Callable, items: Iterable, at_once: int) -> list:
+    """Return ``work(item)`` of each, that many at a time, one thread of PyTorch each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(threads)
