@@ -273,7 +273,7 @@ def test_head_after_body_is_the_network(name):
 def test_a_head_deep_inside_is_found_or_asked_for():
     inner = models.create("resnet18", 7).eval()
     wrapped = torch.nn.Sequential(torch.nn.InstanceNorm2d(1), inner).eval()
-    body, head = models.split(wrapped)
+    body, head = models.split(wrapped, head="1.fc")
     assert head is inner.fc
     torch.testing.assert_close(head(body(pictures())), wrapped(pictures()))
     assert isinstance(inner.fc, torch.nn.Linear), "the network itself is whole"
