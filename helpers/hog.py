@@ -228,9 +228,9 @@ class SVM:
         """Return the machine that scikit-learn's ``SVC(C=C, gamma=gamma)`` would be, several times sooner.
 
         LIBSVM evaluates its kernel one row at a time, and once for each pair of classes that a face is in.
-        Here it gets the kernel ready made by matrix products, those within a class once for all pairs, and each
-        core another pair. A pair takes 8 bytes for every two of its faces, at most 1.2 GB on FER2013; no more
-        are taken at once than half the free memory holds.
+        Here it gets the kernel ready made by matrix products, those within a class once for all pairs, and
+        each core another pair. A pair takes 8 bytes for every two of its faces, at most 1.2 GB on FER2013;
+        no more are taken at once than half the free memory holds.
 
         Args:
             features: float ``[N, D]``, for instance from :func:`hog`.

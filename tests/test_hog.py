@@ -164,11 +164,11 @@ def test_defaults_are_those_of_the_function():
         (noise(1), {"cells_per_block": (0, 2)}, "cells_per_block is .*from 1 up"),
         (noise(1), {"orientations": 0}, "orientations is an integer from 1 up, not 0"),
         (noise(1), {"orientations": 9.0}, "orientations is an integer from 1 up, not 9.0"),
-        (noise(1), {"block_norm": "L2-hys"}, "unknown block_norm 'L2-hys'; did you mean .L2-Hys.?; known: L1"),
+        (noise(1), {"block_norm": "L2-hys"}, "unknown block_norm 'L2-hys'; did you mean .L2-Hys.?"),
     ],
 )
 def test_bad_input_is_named_in_one_line(images, settings, message):
-    with pytest.raises(ValueError, match=message.replace("?;", r"\?;")) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         hog.hog(images, **settings)
     assert "\n" not in str(caught.value)
 

@@ -384,7 +384,7 @@ def test_stages_hold_every_parameter_once_from_pictures_to_head(name, num, first
     assert first in stages[0]
     assert last in stages[-1]
     assert sorted(sum(stages, [])) == sorted(dict(net.named_parameters()))
-    
+
 
 def test_a_network_of_ones_own_has_a_stage_for_each_part():
     net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2, bias=False))
