@@ -58,24 +58,24 @@ CIRCUMPLEX = {
 """Mean (valence, arousal) of each AffectNet class, both in [-1, 1] (counted on its annotations)."""
 
 COLORS = {
-    "anger": "#c8382e",
-    "disgust": "#6b8e23",
-    "fear": "#7b4fa3",
-    "happiness": "#e0a11b",
-    "sadness": "#3a6fb0",
-    "surprise": "#e3743b",
-    "neutral": "#7d7d7d",
-    "contempt": "#a0527a",
-    "serene": "#4fb0a5",
+    "anger": "#d55e00",
+    "disgust": "#009e73",
+    "fear": "#cc79a7",
+    "happiness": "#e6b800",
+    "sadness": "#0072b2",
+    "surprise": "#56b4e9",
+    "neutral": "#7a7a7a",
+    "contempt": "#7a1f52",
+    "serene": "#44aa99",
     "contemplative": "#5c7f8f",
-    "secure": "#4d9a5b",
+    "secure": "#117733",
     "untroubled": "#9fc46b",
     "quiet": "#a9b4c2",
-    "anger+disgust": "#c8382e",
-    "fear+sadness": "#3a6fb0",
-    "neutral+surprise": "#7d7d7d",
+    "anger+disgust": "#d55e00",
+    "fear+sadness": "#0072b2",
+    "neutral+surprise": "#7a7a7a",
 }
-"""One colour a class, the same in every figure."""
+"""One colour a class, the same in every figure; told apart by the colour-blind, too (after Okabe and Ito)."""
 
 
 def canonical(word: str) -> str:
