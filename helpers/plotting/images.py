@@ -164,8 +164,8 @@ def heated(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
 def heat_bar(ax: Axes) -> Axes:
     """Draw the scale of the colours of heated faces, as they lie over middle grey, beside their axes."""
     ramp = heated(np.full((1, 1, 256), 128.0), np.linspace(0, 1, 256)[None, None])[0, :, 0].T / 255
-    bar = ax.figure.colorbar(ScalarMappable(cmap=ListedColormap(ramp)), ax=ax, label="heat", ticks=[0, 0.5, 1])
-    bar.set_ticklabels(["0", "½", "most"])
+    bar = ax.figure.colorbar(ScalarMappable(cmap=ListedColormap(ramp)), ax=ax, label="heat")
+    bar.set_ticks([0, 0.5, 1], labels=["0", "½", "most"])
     return ax
 
 
