@@ -4,8 +4,10 @@ from helpers.training import distributed
 from helpers.training.config import RECIPES, Config, lr_factor
 from helpers.training.distributed import side_by_side
 from helpers.training.evaluation import TTA, Evaluation, evaluate, features, predict, views
-from helpers.training.loop import Stop, fit
-from helpers.training.run import History, Run, differences, digest, load_weights, save_weights
+from helpers.training.identity import differences, digest
+from helpers.training.loop import fit
+from helpers.training.parts import Stop
+from helpers.training.run import History, Run, load_weights, save_weights
 from helpers.training.tracking import TensorBoard, Tracker, WandB
 
 __all__ = [

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import math
 import os
 import shutil
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +26,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from helpers import did_you_mean, files, models, plotting
+from helpers.training.identity import differences, digest, plain
 from helpers.training.tracking import TensorBoard, Tracker
 
 MAY_CHANGE = ("epochs", "patience", "precision", "compile")
 """Settings with which a training goes on although they differ from those it was begun with."""
 
-LEFT = (
-    "finished.json",
-    "state.safetensors",
-    "best.safetensors",
-    "history.csv",
-    "predictions.npz",
-    "curves.png",
-)
+LEFT = ("finished.json", "state.safetensors", "best.safetensors", "history.csv", "predictions.npz")
 """What a training leaves to go on from, or to be taken for finished, beside ``config.json``."""
 
 
@@ -130,8 +122,21 @@ class Run:
             there = f"trained ones there: {', '.join(here)}" if here else "training.fit(run=...) leaves one"
             raise FileNotFoundError(f"no trained network in {path}{did_you_mean(path.name, here)}; {there}")
         file = run.folder / "config.json"
-        text = file.read_bytes() if path.is_dir() and file.is_file() else _metadata(path).get("record", "{}")
-        run.record = checked_record(text, file if path.is_dir() else path)
+        try:
+            text = file.read_bytes() if path.is_dir() else _read(path, "restore a copy")[1]["record"]
+            run.record = json.loads(text)
+            classes, size, channels = (run.record["faces"][k] for k in ("classes", "image_size", "channels"))
+            fits = (
+                isinstance(run.record["model"], dict) and isinstance(classes, list) and channels in (0, 1, 3)
+            )
+            fits = fits and all(isinstance(name, str) and name.isprintable() for name in classes)
+            fits = fits and isinstance(size, int) and 0 <= size <= 4096
+        except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{file if path.is_dir() else path} does not say what was learned; train it again"
+            )
         return run
 
     def load(self, model: nn.Module) -> nn.Module:
@@ -146,7 +151,7 @@ class Run:
         if "name" not in spec:
             kind = self.record["model"].get("class", "network")
             raise ValueError(
-                f"{self.folder} holds a {kind} that models.create did not make; give it as model="
+                f"{self.folder} holds a {kind} that models.create did not make; use run.load(model)"
             )
         return self.load(models.create(**spec))
 
@@ -167,8 +172,8 @@ class Run:
     @property
     def scores(self) -> dict[str, float]:
         """The scores of the best epoch, by name; empty where the folder has no history."""
-        config = self.record.get("config", {})
-        rows, monitor = self.history.to_dict("records"), config.get("monitor", "loss")
+        config, rows = self.record.get("config", {}), self.history.to_dict("records")
+        monitor = config.get("monitor", "loss")
         if not rows or monitor not in rows[0]:
             return {}
         return History(monitor, config.get("minimise", False) or monitor == "loss", rows).best
@@ -178,7 +183,7 @@ class Run:
         """The number of the best epoch, from 1; 0 where the folder has no history."""
         return int(self.scores.get("epoch", 0))
 
-    # ------------------------------------------------------------ to write
+    # ------------------------------------------------------------ to begin, to go on
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -191,24 +196,13 @@ class Run:
             raise RuntimeError(
                 f"another training is under way in {self.folder}; give another folder"
             ) from None
-        except (OSError, NotImplementedError):  # a drive that knows no locks
-            pass
+        except (OSError, NotImplementedError) as error:
+            warnings.warn(f"{self.folder} cannot be locked ({_line(error)}); train once there", stacklevel=2)
         try:
             files.sweep(self.folder)
             yield
         finally:
             lock.release()
-
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the plain types that ``save_state`` wrote, both empty where there are none.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
-        if not self.state.is_file():
-            return {}, {}
-        tensors, metadata = _read(self.state, "delete it to train anew")
-        return tensors, json.loads(metadata["record"])
 
     def state_for(self, record: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
         """Return the state to go on from, empty where there is none, and whether that training is finished.
@@ -221,18 +215,13 @@ class Run:
                 warnings.warn(f"{self.folder} has no state to go on from: starts anew", stacklevel=3)
             return {}, {}, False
         now = json.loads(json.dumps(record))
-        other = [differences(about[part], now[part]) for part in ("config", "identity")]
-        changed = [each for each in other[0] if each.split(" ")[0] in MAY_CHANGE]
-        news = [each for each in sum(other, []) if each not in changed and each != "start"]
+        other, made = (differences(about[part], now[part]) for part in ("config", "identity"))
+        changed = [each for each in other if each.split(" ")[0] in MAY_CHANGE]
+        news = [each for each in other + made if each not in changed and each != "start"]
         finished = self.finished is not None and not changed
         # finished, and begun from other weights: another training, unless these are the ones it ended with
-        if (
-            finished
-            and not news
-            and other[1] == ["start"]
-            and now["identity"]["start"] != digest(_read(self.best, "")[0])
-        ):
-            news = other[1]
+        if finished and made == ["start"] and now["identity"]["start"] != digest(_read(self.best, "")[0]):
+            news += made
         if news:
             what = f"another training stands in {self.folder} ({'; '.join(news)})"
             warnings.warn(f"{what}: starts anew, and moves that one to replaced/", stacklevel=3)
@@ -247,25 +236,37 @@ class Run:
             warnings.warn(f"{where}; the last digits may differ from a run on one", stacklevel=3)
         return tensors, about, finished
 
-    def begin(self, record: dict[str, Any]) -> None:
-        """Write the record, take the mark of the end away, and tell the trackers."""
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and the plain types that ``save_state`` wrote, both empty where there are none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self.state.is_file():
+            return {}, {}
+        tensors, metadata = _read(self.state, "delete it to train anew")
+        return tensors, json.loads(metadata["record"])
+
+    def begin(self, record: dict[str, Any], anew: bool) -> None:
+        """Write the record, take the mark of the end away, and tell the trackers.
+
+        What another training left is moved to ``replaced/``; what lay there before is gone.
+        """
+        for path in (self.folder / name for name in (*LEFT, "config.json") if anew):
+            if path.exists():
+                (self.folder / "replaced").mkdir(exist_ok=True)
+                os.replace(path, self.folder / "replaced" / path.name)
         (self.folder / "finished.json").unlink(missing_ok=True)
         self.save_config(record)
         self._tell("begin", plain(self.record))
-
-    def set_aside(self) -> None:
-        """Move what another training left into ``replaced/``; what lay there before is gone."""
-        aside = self.folder / "replaced"
-        for path in (self.folder / name for name in (*LEFT, "config.json")):
-            if path.exists():
-                aside.mkdir(exist_ok=True)
-                os.replace(path, aside / path.name)
 
     def forget(self) -> None:
         """Take away what a training left to go on from, or to be taken for finished."""
         for name in LEFT:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+
+    # ------------------------------------------------------------ to write
 
     def save_config(self, record: dict[str, Any]) -> None:
         """Write ``config.json``: plain types that say what is trained, with :attr:`about`."""
@@ -276,7 +277,7 @@ class Run:
         """Write the best weights so far, with what makes the network again, and the predictions."""
         about = {name: self.record[name] for name in ("model", "faces")}
         save_weights(model, self.best, {"record": json.dumps(about)})
-        self._try("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
+        self._write("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
 
     def save_figure(self, name: str, draw: Callable[[Axes], object]) -> None:
         """Write ``<name>.png``, drawn on an axes, and show it to the trackers at the next epoch."""
@@ -287,7 +288,7 @@ class Run:
                 draw(figure.subplots())
                 figure.savefig(file, format="png")
 
-        if self._try(f"{name}.png", write):
+        if self._write(f"{name}.png", write):
             self._drawn[name] = figure
 
     def keep_epoch(self, history: History, state: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -313,7 +314,7 @@ class Run:
                     plotting.curves(frame, names, best=best, ax=ax).set_ylabel(name)
                 figure.savefig(file, format="png")
 
-        self._try("curves.png", write)
+        self._write("curves.png", write)
         self._tell("end", plain(self.record), history.best, (self.best, self.folder / "config.json"))
         done = {"epochs": len(history.epochs), "best_epoch": best, "monitor": monitor, "ended": history.ended}
         self.mark_finished({**done, "scores": history.best})
@@ -326,14 +327,11 @@ class Run:
         """Tell the trackers that it ends for now."""
         self._tell("pause")
 
-    def _write(self, name: str, content: bytes) -> None:
-        self._try(name, lambda file: file.write(content))
-
-    def _try(self, name: str, write: Callable[[Any], object]) -> bool:
+    def _write(self, name: str, content: bytes | Callable[[Any], object]) -> bool:
         # only state and weights may end a training: a csv that is open in Excel must not cost an hour of it
         try:
             with files.replacing(self.folder / name) as file:
-                write(file)
+                file.write(content) if isinstance(content, bytes) else content(file)
         except Exception as error:
             warnings.warn(f"{name} was not written ({_line(error)}); the training goes on", stacklevel=2)
             return False
@@ -347,26 +345,6 @@ class Run:
                 self.trackers.remove(tracker)
                 name = type(tracker).__name__
                 warnings.warn(f"{name} is told no more ({_line(error)}); the training goes on", stacklevel=2)
-
-
-def checked_record(text: str | bytes, path: Path) -> dict[str, Any]:
-    """Return what a ``config.json`` says, when it says what a network needs to be used.
-
-    Raises:
-        ValueError: it is damaged, or a value in it is of another type or out of range.
-    """
-    try:
-        record = json.loads(text)
-        model, faces = record["model"], record["faces"]
-        classes, size, channels = (faces[name] for name in ("classes", "image_size", "channels"))
-        fits = isinstance(model, dict) and isinstance(classes, list) and channels in (0, 1, 3)
-        fits = fits and all(isinstance(name, str) and name.isprintable() for name in classes)
-        fits = fits and isinstance(size, int) and 0 <= size <= 4096
-    except (ValueError, KeyError, TypeError, RecursionError):
-        fits = False
-    if not fits:
-        raise ValueError(f"{path} does not say what was learned, or is damaged; train it again")
-    return record
 
 
 # ---------------------------------------------------------------- weights
@@ -434,131 +412,12 @@ def _read(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); train again or restore a copy") from None
-
-
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode() if metadata else b"")
     for name in sorted(tensors):
         found.update(name.encode())
         found.update(tensors[name].flatten().view(torch.uint8).numpy())
     return found.hexdigest()
-
-
-# ---------------------------------------------------------------- identity
-
-
-def digest(*things: Any) -> str:
-    """Return the SHA-256 of all that things are made of, by which it is told whether they have changed.
-
-    Of a face set: images (of a large one evenly spread rows, 256 MB), targets and classes. Of a network: its
-    layers, with the shapes of the weights that it learns and the values of those it does not. Of a function:
-    its code and what it closes over.
-
-    Args:
-        things: face sets, arrays, tensors, networks, functions, dataclasses, containers, plain values.
-    """
-    found = hashlib.sha256()
-    for part in _parts(things, set()):
-        found.update(part)
-    return found.hexdigest()
-
-
-def _parts(thing: Any, seen: set[int]) -> Iterator[bytes]:
-    yield b"," if isinstance(thing, Mapping | list | tuple) else type(thing).__qualname__.encode()
-    if thing is None or isinstance(thing, bool | int | float | str | bytes | complex | Path | np.generic):
-        yield repr(thing).encode()
-        return
-    if id(thing) in seen:  # what refers to itself
-        return
-    seen.add(id(thing))
-    if isinstance(thing, Tensor):
-        thing = thing.detach().cpu().float().numpy() if thing.is_floating_point() else thing.cpu().numpy()
-    if isinstance(thing, np.ndarray | files.Rows):
-        yield f"{thing.dtype} {thing.shape}".encode()
-        for block in _blocks(thing):
-            yield block.tobytes() if block.dtype != object else repr(block.tolist()).encode()
-    elif hasattr(thing, "images") and hasattr(thing, "labels"):
-        named = ("images", "labels", "valence_arousal", "distribution", "classes")
-        yield from _parts([getattr(thing, name, None) for name in named], seen)
-    elif isinstance(thing, nn.Module):
-        fixed = [weights for weights in thing.parameters() if not weights.requires_grad]
-        own = {name: value for name, value in vars(thing).items() if name[0] != "_" and name != "training"}
-        yield network_identity(thing).encode()
-        yield from _parts([own, fixed, list(thing.buffers())], seen)
-    elif isinstance(thing, Mapping):
-        yield from _parts(sorted(thing.items(), key=lambda item: repr(item[0])), seen)
-    elif isinstance(thing, list | tuple | set | frozenset):
-        for each in sorted(thing, key=repr) if isinstance(thing, set | frozenset) else thing:
-            yield from _parts(each, seen)
-    elif isinstance(thing, functools.partial):
-        yield from _parts([thing.func, thing.args, thing.keywords], seen)
-    elif isinstance(thing, types.MethodType):
-        yield from _parts([thing.__func__, thing.__self__], seen)
-    elif isinstance(thing, types.FunctionType):
-        yield f"{thing.__module__}.{thing.__qualname__}".encode()
-        closed = inspect.getclosurevars(thing).nonlocals
-        yield from _parts([closed, thing.__defaults__, thing.__kwdefaults__, thing.__code__], seen)
-    elif isinstance(thing, types.CodeType):
-        yield thing.co_code  # and what it names: a comment that was changed changes nothing
-        yield from _parts([thing.co_names, thing.co_consts], seen)
-    elif is_dataclass(thing):
-        yield from _parts({each.name: getattr(thing, each.name) for each in fields(thing)}, seen)
-    elif hasattr(thing, "__dict__") and not isinstance(thing, type | types.ModuleType):
-        yield from _parts(vars(thing), seen)
-
-
-def network_identity(model: nn.Module) -> str:
-    """Return the digest of how a network computes: layers, code, shapes, what is frozen; not weights."""
-    kinds = {type(part) for part in model.modules() if not type(part).__module__.startswith("torch.")}
-    code = [kind.forward for kind in sorted(kinds, key=repr)]
-    return digest(
-        repr(model), code, [(n, tuple(p.shape), p.requires_grad) for n, p in model.named_parameters()]
-    )
-
-
-def _blocks(array: Any) -> Iterator[np.ndarray]:
-    """Yield the rows of an array a megabyte or so at a time; of one above 256 MB some, evenly spread."""
-    if array.ndim == 0:
-        yield np.asarray(array)
-        return
-    step = max(1, array.nbytes >> 28)
-    rows = max(1, 2**20 * len(array) // max(1, array.nbytes)) * step
-    for start in range(0, len(array), rows):
-        yield np.ascontiguousarray(array[start : start + rows : step])
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two records: names, with both values where these can be read.
-
-    Args:
-        before: plain values by name, perhaps nested.
-        now: the same, of today.
-    """
-    was, here = plain(before), plain(now)
-    found = []
-    for name in sorted(was.keys() | here.keys()):
-        old, new = was.get(name), here.get(name)
-        if old != new:
-            is_digest = any(isinstance(value, str) and len(value) == 64 for value in (old, new))
-            found.append(name if is_digest else f"{name} {old}, now {new}")
-    return found
-
-
-def plain(record: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Return a nested record as one level: ``{"augment": {"flip": True}}`` becomes "augment.flip"."""
-    found = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            found |= plain(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value if isinstance(value, str | int | float | bool) else str(value)
-    return found
 
 
 def _line(error: Exception) -> str:
