@@ -29,9 +29,9 @@ FLOORS = {
     # The words, the files and the machine that every other room stands on.
     **dict.fromkeys(("emotions", "files", "runtime"), 0),
     # Each can be read and used alone.
-    **dict.fromkeys(("images", "hog", "losses", "metrics", "weights", "gradcam", "plotting"), 1),
+    **dict.fromkeys(("images", "hog", "losses", "metrics", "weights", "gradcam", "plotting", "detector"), 1),
     # Pixels and labels, from disk or drawn, to the device.
-    **dict.fromkeys(("datasets", "batches", "faces", "models"), 2),
+    **dict.fromkeys(("datasets", "batches", "faces", "models", "video"), 2),
     "training": 3,
     # What people touch.
     **dict.fromkeys(("widgets", "report", "predictor"), 4),

@@ -1,145 +1,96 @@
-"""The command ``predict``: what a trained network reads in pictures."""
+"""The command ``predict``: what a trained network predicts for images."""
 
 from __future__ import annotations
 
-import argparse
-import json
+import json as to_json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.status import short
-
 if TYPE_CHECKING:
     from helpers.predictor import Predictor, Reading
 
-TEXT = """\
-Find the faces in pictures and say what a trained network reads in them: one line a face.
-
-Exit status: 0 every picture was read (also where it shows no face), 1 a picture could not be read (the
-others were), 2 a mistake in the words.
-"""
-VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``predict``.
+def predict(
+    files: list[str],
+    *,
+    run: Path | None = None,
+    whole: bool = False,
+    annotate: Path | None = None,
+    heat: bool = False,
+    table: bool = False,
+    json: bool = False,
+) -> int:
+    """Find the faces in images and print what a trained network predicts, one line a face.
 
-    Args:
-        parser: the command's own.
-    """
-    add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="pictures: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP")
-    add_run(parser)
-    add("--whole", action="store_true", help="each picture is one face, cut out already; look for none")
-    add("--annotate", type=Path, metavar="FOLDER", help="keep each picture there with its faces framed")
-    add("--heat", action="store_true", help="with --annotate: lay over each face where the network looked")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--table", action="store_true", help="one line a face (this is what you get anyway)")
-    kind.add_argument("--json", action="store_true", help="all numbers, as JSON")
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the trained network.
+    Exit status: 0 every image was read (also where it shows no face), 1 an image could not be read (the
+    others were), 2 a mistake in the words.
 
     Args:
-        parser: the command's own.
+        files: images (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), folders of them, or patterns
+        run: a folder that a training left, or a weights file (default: the latest in runs/)
+        whole: each image is one face, cut out already; look for none
+        annotate: folder in which each image is kept with its faces framed
+        heat: with --annotate, lay over each face where the network looked
+        table: one line a face (this is what you get anyway)
+        json: all numbers, as JSON
     """
-    text = "a folder that a training left (default: the latest in runs/)"
-    parser.add_argument("--run", type=Path, default=None, metavar="FOLDER", help=text)
-
-
-def check(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be meant.
-
-    Args:
-        arguments: as :func:`declare` has them parsed.
-
-    Raises:
-        ValueError: an unknown option, a video, ``--heat`` with nothing to draw it on, or two pictures that
-            would be kept under one name.
-    """
-    if arguments.rest:
-        name = arguments.command
-        raise ValueError(f"unknown option {arguments.rest[0]!r}; python3 -m helpers {name} --help lists them")
-    films = [name for name in arguments.files if Path(name).suffix.lower() in VIDEOS]
+    films = [name for name in files if Path(name).suffix.lower() in VIDEOS]
     if films:
         raise ValueError(f"{films[0]} is a video: python3 -m helpers webcam --video {films[0]}")
-    stems = [Path(name).stem for name in arguments.files]
-    twice = [name for name in arguments.files if stems.count(Path(name).stem) > 1]
-    if arguments.annotate and twice:
+    if table and json:
+        raise ValueError("--table or --json, not both")
+    if heat and not annotate:
+        raise ValueError("--heat is drawn into images: add --annotate FOLDER")
+    from helpers.predictor import image_files
+
+    paths = [path for name in files for path in image_files(name)]
+    stems = [path.stem for path in paths]
+    twice = [path for path in paths if stems.count(path.stem) > 1]
+    if annotate and twice:
         raise ValueError(f"--annotate would write {twice[0]} and {twice[1]} to one file: do them one by one")
-    if arguments.heat and not arguments.annotate:
-        raise ValueError("--heat is drawn into pictures: add --annotate FOLDER")
-
-
-def loaded(run: Path | None) -> Predictor | None:
-    """Return the predictor of a run, the latest where none is named; say why there is none on stderr.
-
-    Args:
-        run: the folder, or None.
-    """
-    from helpers.predictor import Predictor, runs
-
-    try:
-        if run is not None:
-            return Predictor.load(run)
-        return _latest(runs())
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return None
-
-
-def _latest(known: list[Path]) -> Predictor:
-    from helpers.predictor import Predictor
-
-    problems = []
-    for folder in known:
+    reader, found, failed = loaded(run), [], 0
+    for path in paths:
         try:
-            predictor = Predictor.load(folder)
-        except ValueError as error:  # a network that was built by hand, or an old record: the next may do
-            problems.append(str(error))
-        else:
-            print(f"network: {short(folder)}", file=sys.stderr)
-            return predictor
-    raise ValueError(problems[0] if problems else "no trained network in runs/; run notebook 03 first")
-
-
-def perform(arguments: argparse.Namespace) -> int:
-    """Read the pictures and print what was found; return the exit status.
-
-    Args:
-        arguments: as :func:`check` left them.
-    """
-    predictor = loaded(arguments.run)
-    if predictor is None:
-        return 1
-    found, failed = [], 0
-    for name in arguments.files:
-        try:
-            reading = predictor.image(name, whole=arguments.whole, heat=arguments.heat)
+            reading = reader.image(path, whole=whole, heat=heat)
         except ValueError as error:
             print(error, file=sys.stderr)
             failed += 1
             continue
-        found.append({"file": name, **reading.record()})
-        if not arguments.json:
-            print("\n".join(lines(name, reading)), flush=True)
-        if arguments.annotate:
-            keep(reading, arguments.annotate / f"{Path(name).stem}.png")
-    if arguments.json:
-        print(json.dumps(found, indent=1))
+        found.append({"file": str(path), **reading.record()})
+        if not json:
+            print("\n".join(lines(str(path), reading)), flush=True)
+        if annotate:
+            keep(reading, annotate / f"{path.stem}.png")
+    if json:
+        print(to_json.dumps(found, indent=1))
     return 1 if failed else 0
 
 
-def lines(name: str, reading: Reading) -> Iterator[str]:
-    """Yield what the table says of a picture.
+def loaded(run: Path | None) -> Predictor:
+    """Return the predictor of a run; where none is named, of the latest that can be made again."""
+    from helpers.cli import short
+    from helpers.predictor import Predictor, runs
 
-    Args:
-        name: the file.
-        reading: what was found in it.
-    """
+    if run is not None:
+        return Predictor.load(run)
+    problem: Exception | None = None
+    for folder in [*runs(), None]:
+        try:
+            reader = Predictor.load(folder)
+        except (OSError, ValueError) as error:  # a network that was built by hand, or an old record
+            problem = problem or error
+        else:
+            print(f"network: {short(folder) if folder else 'data/weights'}", file=sys.stderr)
+            return reader
+    raise problem
+
+
+def lines(name: str, reading: Reading) -> Iterator[str]:
+    """Yield what the table says of an image."""
     if not reading.faces:
         yield f"{name}  {reading}"
     for number, face in enumerate(reading.faces, start=1):
@@ -150,12 +101,7 @@ def lines(name: str, reading: Reading) -> Iterator[str]:
 
 
 def keep(reading: Reading, path: Path) -> None:
-    """Write the annotated picture as PNG.
-
-    Args:
-        reading: what was found.
-        path: the file.
-    """
+    """Write the annotated image as PNG."""
     from PIL import Image
 
     from helpers import files

@@ -1,8 +1,7 @@
-"""The command ``webcam``: what a trained network reads in the faces before a camera, or in a video."""
+"""The command ``webcam``: what a trained network predicts for the faces before a camera, or in a video."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import itertools
 import sys
@@ -10,69 +9,44 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import predict
-from helpers.cli.status import short
-
 if TYPE_CHECKING:
     import numpy as np
 
     from helpers.predictor import Reading
 
-TEXT = """\
-Watch a camera, or a video in its place, and frame the faces with what a trained network reads in them.
-In the window q quits and s keeps the picture. Pictures stay on this machine, and none is kept unless asked.
 
-Needs OpenCV: pip install "opencv-python<5". Where it has no window (opencv-python-headless, or a machine
-without a screen), --text prints a line whenever what is read changes.
+def webcam(
+    *,
+    camera: int = 0,
+    video: Path | None = None,
+    run: Path | None = None,
+    out: Path = Path("runs/webcam"),
+    text: bool = False,
+) -> int:
+    """Watch a camera, or a video in its place, and frame the faces with what a trained network predicts.
 
-Exit status: 0 ended by q, Ctrl-C or the end of the video, 1 the camera or the video failed, 2 a mistake in
-the words.
-"""
-Show = Callable[["np.ndarray"], str]
-"""Shows a picture ``[3, H, W]``, and returns the key that was pressed, or nothing."""
+    In the window q quits and s keeps the image. Images stay on this machine, and none is kept unless asked.
+    Needs OpenCV: pip install "opencv-python<5". Where it has no window (opencv-python-headless, or a machine
+    without a screen), --text prints a line whenever the labels change.
 
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``webcam``.
-
-    Args:
-        parser: the command's own.
-    """
-    parser.add_argument("--camera", type=int, default=0, metavar="N", help="which camera (default: 0)")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="a video in place of the camera")
-    predict.add_run(parser)
-    out = Path("runs") / "webcam"
-    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help="where s keeps pictures")
-    parser.add_argument("--text", action="store_true", help="no window: print what is read")
-
-
-def check(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be meant.
+    Exit status: 0 ended by q, Ctrl-C or the end of the video, 1 the camera or the video failed, 2 a mistake
+    in the words.
 
     Args:
-        arguments: as :func:`declare` has them parsed.
-
-    Raises:
-        ValueError: an unknown option, or a negative camera.
+        camera: which camera
+        video: a video in place of the camera
+        run: a folder that a training left, or a weights file (default: the latest in runs/)
+        out: where s keeps images
+        text: no window, print the labels
     """
-    if arguments.rest:
-        raise ValueError(f"unknown option {arguments.rest[0]!r}; python3 -m helpers webcam --help lists them")
-    if arguments.camera < 0:
-        raise ValueError(f"--camera is a number from 0, not {arguments.camera}")
+    if camera < 0:
+        raise ValueError(f"--camera is a number from 0, not {camera}")
+    from helpers.cli.predict import loaded
 
-
-def perform(arguments: argparse.Namespace) -> int:
-    """Watch until the end; return the exit status.
-
-    Args:
-        arguments: as :func:`check` left them.
-    """
-    predictor = predict.loaded(arguments.run)
-    if predictor is None:
-        return 1
-    source = predictor.video(arguments.video) if arguments.video else predictor.camera(arguments.camera)
+    reader = loaded(run)
+    source = reader.video(video) if video else reader.camera(camera)
     try:
-        return tell(source) if arguments.text else watch(source, window(), arguments.out)
+        return tell(source) if text else watch(source, window(), out)
     except KeyboardInterrupt:
         return 0
     except (ImportError, OSError, ValueError) as error:
@@ -80,31 +54,24 @@ def perform(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def watch(source: Iterable[Reading], show: Show, out: Path) -> int:
-    """Show frame after frame until q or the end; s keeps a picture.
+def watch(source: Iterable[Reading], show: Callable[[np.ndarray], str], out: Path) -> int:
+    """Show frame after frame until q or the end; ``show`` returns the pressed key, s keeps an image."""
+    from helpers.cli import short
+    from helpers.cli.predict import keep
 
-    Args:
-        source: the readings.
-        show: shows a picture and tells which key was pressed.
-        out: the folder for pictures.
-    """
     for reading in source:
         key = show(reading.annotated())
         if key == "q":
             break
         if key == "s":
             free = next(path for i in itertools.count() if not (path := out / f"{i:03d}.png").exists())
-            predict.keep(reading, free)
+            keep(reading, free)
             print(f"kept {short(free)}")
     return 0
 
 
 def tell(source: Iterable[Reading]) -> int:
-    """Print a line whenever the labels change.
-
-    Args:
-        source: the readings.
-    """
+    """Print a line whenever the labels change."""
     before: list[str] | None = None
     for reading in source:
         labels = [face.label for face in reading.faces]
@@ -114,12 +81,8 @@ def tell(source: Iterable[Reading]) -> int:
     return 0
 
 
-def window() -> Show:
-    """Return what shows pictures in a window.
-
-    Raises:
-        ImportError: OpenCV is not installed, or has no windows.
-    """
+def window() -> Callable[[np.ndarray], str]:
+    """Return what shows an image ``[3, H, W]`` in a window, and returns the key that was pressed."""
     advice = 'to see the camera: pip install "opencv-python<5" (not headless), or add --text'
     try:
         cv2 = importlib.import_module("cv2")
