@@ -1,45 +1,35 @@
-"""The one way a file becomes pixels.
+"""The one way a file becomes pixels: 8 bits a channel, upright, grey or RGB, whatever it was saved as.
 
-Whatever a picture was saved as, what comes out is 8 bits a channel, upright, grey or RGB:
-
-- the format is known from the content, not from the name, and is one of ``FORMATS``;
-- a camera's rotation (EXIF) is applied; of an animation the first frame is taken;
-- 16 bits a channel are scaled to 8 (65535 becomes 255), not cut off at 255;
-- what is transparent is laid over white;
-- grey is ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B, as Pillow computes it;
-- for a square, the central square of the shorter side is cut out, so that no face is stretched; shrunk, each
-  new pixel is the mean of the area it covers (weighted by Hamming's window where the ratio is no whole
-  number, since areas would differ in size), and enlarging is bilinear.
+- The format is known from the content, not from the name, and is one of ``FORMATS``.
+- A camera's rotation (EXIF) is applied; of an animation the first frame is taken.
+- 16 bits a channel are scaled to 8 (65535 becomes 255), not cut off; what is transparent is laid over white.
+- Grey is ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B, as Pillow computes it.
+- A square is the central one of the shorter side, so that no face is stretched; shrunk, each new pixel is the
+  mean of the area it covers (weighted by Hamming's window where the ratio is no whole number, since areas
+  would differ in size), and enlarging is bilinear.
 """
 
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded; JPEG includes the multi-picture files of phones, PPM also PGM and PBM."""
-
 MAX_PIXELS = 50_000_000
-"""A picture that claims more is not decoded: a file of some kilobytes can unpack to gigabytes."""
-
+"""An image that claims more is not decoded: a file of some kilobytes can unpack to gigabytes."""
 MIN_SIDE = 8
 """Pixels; whatever is smaller holds no face."""
-
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_LARGE = f"more than {MAX_PIXELS // 1_000_000} million pixels", "scale it down first"
 
 
 class PictureError(ValueError):
-    """A file is no picture that can be used.
-
-    Args:
-        where: the file, or "picture" where it came as bytes.
-        reason: what is wrong with it.
-        remedy: what the reader can do about it.
-    """
+    """A file is no image that can be used: where, what is wrong with it, and what the reader can do."""
 
     def __init__(self, where: str, reason: str, remedy: str) -> None:
         super().__init__(f"{where}: {reason}; {remedy}")
@@ -47,66 +37,71 @@ class PictureError(ValueError):
 
 
 def read(file: str | Path | bytes, size: int | None = None, color: bool = False) -> np.ndarray:
-    """Decode a picture.
+    """Decode an image.
 
     Args:
         file: a path, or the content of a file.
-        size: side of the square to return in pixels; None returns the whole picture.
+        size: side of the square to return in pixels; None returns the whole image.
         color: RGB instead of grey.
 
     Returns:
         uint8 ``[H, W]``, or ``[3, H, W]`` with ``color``.
 
     Raises:
-        PictureError: the file is not there, is damaged, or is no picture of a known kind.
+        PictureError: the file is not there, is damaged, or is no image of a known kind.
     """
-    where = "picture" if isinstance(file, bytes) else str(file)
+    where, known = ("image", "") if isinstance(file, bytes) else (str(file), os.path.expanduser(str(file)))
+    if known and not os.path.isfile(known):
+        folder = ("is a folder", "give the path of a file in it")
+        raise PictureError(where, *(folder if os.path.isdir(known) else ("no such file", "check its name")))
     try:
-        with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream:
-            _refuse_stand_in(where, stream)
-            image = _decode(where, stream, color)
+        with open(known, "rb") if known else io.BytesIO(file) as stream:
+            image = _decoded(where, stream, color)
     except PictureError:
         raise
+    except PermissionError:
+        raise PictureError(where, "may not be read", "ask its owner, or copy it") from None
     except UnidentifiedImageError:
-        raise PictureError(where, "no picture of a known format", f"save it as one of {_names()}") from None
+        remedy = f"save it as one of {', '.join(FORMATS)}"
+        raise PictureError(where, "no image of a known format", remedy) from None
     except Image.DecompressionBombError:
-        raise _too_large(where) from None
-    except FileNotFoundError:
-        raise PictureError(where, "no such file", "check its name") from None
+        raise PictureError(where, *_LARGE) from None
     except Exception as error:  # a damaged file can make a decoder raise anything at all
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise PictureError(where, f"cannot be decoded ({reason})", "get the file again") from error
     return _array(image if size is None else _square(image, size))
 
 
-def _decode(where: str, stream, color: bool) -> Image.Image:
+def _decoded(where: str, stream: BinaryIO, color: bool) -> Image.Image:
+    if found := stand_in(stream.read(200)):
+        raise PictureError(where, *found)
+    stream.seek(0)
     with Image.open(stream, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise _too_large(where)
+            raise PictureError(where, *_LARGE)
         if min(image.size) < MIN_SIDE:
-            size = f"{image.width} x {image.height}"
-            raise PictureError(where, f"{size} pixels are too small for a face", "use a larger picture")
+            reason = f"{image.width} x {image.height} pixels are too small for a face"
+            raise PictureError(where, reason, "use a larger image")
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest pictures would take 200 MB
-        return _flatten(where, image).convert("RGB" if color else "L")
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest images would take 200 MB
+        return _flat(where, image).convert("RGB" if color else "L")
 
 
-def _flatten(where: str, image: Image.Image) -> Image.Image:
-    """Return the picture in mode L or RGB: 8 bits, opaque."""
-    if image.mode in _SIXTEEN_BIT or image.mode == "I":
-        return _eight_bits(where, np.asarray(image))
+def _flat(where: str, image: Image.Image) -> Image.Image:
+    """Return the image in mode L or RGB: 8 bits, opaque."""
     if image.mode == "F":
         raise PictureError(where, "pixels are floating-point numbers of unknown range", "save it with 8 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise PictureError(where, "32-bit pixels of unknown range", "save it with 8 or 16 bits")
+        return Image.fromarray(
+            ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        )  # 65535 / 255 = 257
     if image.has_transparency_data:
         clear = image if image.mode == "RGBA" else image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), clear).convert("RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _eight_bits(where: str, values: np.ndarray) -> Image.Image:
-    if values.min() < 0 or values.max() > 65535:
-        raise PictureError(where, "32-bit pixels of unknown range", "save it with 8 or 16 bits")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
@@ -127,98 +122,61 @@ def _array(image: Image.Image) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Return grey images as squares of another size, the same way as :func:`read`.
-
-    Args:
-        pixels: uint8 ``[N, H, W]``.
-        size: side in pixels.
-
-    Returns:
-        uint8 ``[N, size, size]``; ``pixels`` itself where it has that size.
-    """
+    """Return grey images ``[N, H, W]`` as squares of another size, as :func:`read` does."""
     if pixels.shape[1:] == (size, size):
         return pixels
-    squares = [_array(_square(Image.fromarray(p), size)) for p in pixels]
+    squares = [_array(_square(Image.fromarray(each), size)) for each in pixels]
     return np.stack(squares) if squares else np.empty((0, size, size), dtype=np.uint8)
 
 
 def cut(pixels: np.ndarray, left: int, top: int, side: int, size: int, color: bool = False) -> np.ndarray:
-    """Return a square out of a decoded picture, the same way as :func:`read` makes one of a whole file.
+    """Return a square out of a decoded image, the same way as :func:`read` makes one of a whole file.
 
     Args:
         pixels: uint8 ``[H, W]``, or ``[3, H, W]`` of RGB.
-        left: column where the square begins; beyond the picture its edge is repeated.
+        left: column where the square begins; beyond the image its edge is repeated.
         top: row where the square begins.
-        side: of the square in the picture, in pixels.
+        side: of the square in the image, in pixels.
         size: side of what is returned, in pixels.
         color: RGB instead of grey.
 
     Returns:
         uint8 ``[size, size]``, or ``[3, size, size]`` with ``color``.
     """
+    reach, (height, width) = side // size + 2, pixels.shape[-2:]  # what the outermost new pixels are made of
     rows, columns = (
-        _with_neighbours(begin, side, size, length)
-        for begin, length in ((top, pixels.shape[-2]), (left, pixels.shape[-1]))
+        np.arange(max(begin - reach, min(begin, 0)), min(begin + side + reach, max(begin + side, length)))
+        for begin, length in ((top, height), (left, width))
     )
-    part = pixels[..., rows.clip(0, pixels.shape[-2] - 1)[:, None], columns.clip(0, pixels.shape[-1] - 1)]
+    part = pixels[..., rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
     image = Image.fromarray(part if part.ndim == 2 else np.ascontiguousarray(part.transpose(1, 2, 0)))
     flat = image.convert("RGB" if color else "L")
     return _array(_resampled(flat, left - int(columns[0]), top - int(rows[0]), side, size))
 
 
-def _with_neighbours(begin: int, side: int, size: int, length: int) -> np.ndarray:
-    """Return rows (or columns) of a square and those beside it that its outermost new pixels are made of."""
-    reach = side // size + 2
-    first = max(begin - reach, min(begin, 0))
-    last = min(begin + side + reach, max(begin + side, length))
-    return np.arange(first, last)
-
-
 def grey(pixels: np.ndarray) -> np.ndarray:
-    """Return a picture in grey, uint8 ``[H, W]``; luma as :func:`read` computes it.
-
-    Args:
-        pixels: uint8 ``[H, W]``, or ``[3, H, W]`` of RGB.
-    """
+    """Return an image, ``[H, W]`` or ``[3, H, W]`` of RGB, in grey ``[H, W]``, as :func:`read` does."""
     if pixels.ndim == 2:
         return pixels
     return np.array(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))
 
 
 def size(file: str | Path) -> tuple[int, int]:
-    """Return how many pixels wide and high a picture is, upright, from its head alone.
-
-    Args:
-        file: a picture that :func:`read` takes.
-    """
+    """Return how many pixels wide and high an image is, upright, from its head alone."""
     with Image.open(file, formats=FORMATS) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return image.size[::-1] if turned else image.size
 
 
 def on_square(points: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
-    """Return where points of a picture come to lie on the square that :func:`read` makes of it.
-
-    Args:
-        points: ``[..., 2]``, (x, y) in pixels of the picture; whole numbers are the centres of pixels.
-        width: of the picture in pixels.
-        height: of the picture in pixels.
-        size: side of the square in pixels.
-    """
+    """Return where points (x, y) of an image come to lie on the square of it; whole numbers are centres."""
     side = min(width, height)
     corner = (width - side) // 2, (height - side) // 2
     return (points + 0.5 - np.array(corner)) * (size / side) - 0.5
 
 
 def stand_in(head: bytes) -> tuple[str, str] | None:
-    """Recognise what often lies where data should: a git-lfs pointer, a web page, nothing.
-
-    Args:
-        head: the first bytes of the file; 200 are enough.
-
-    Returns:
-        Reason and remedy, or None where it is none of these.
-    """
+    """Return reason and remedy where 200 first bytes are no data: a git-lfs pointer, a web page, nothing."""
     start = head[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         return "is empty", "download it again"
@@ -227,18 +185,3 @@ def stand_in(head: bytes) -> tuple[str, str] | None:
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "is a web page, not the data itself", "log in where it is offered and download it again"
     return None
-
-
-def _refuse_stand_in(where: str, stream) -> None:
-    found = stand_in(stream.read(200))
-    if found:
-        raise PictureError(where, *found)
-    stream.seek(0)
-
-
-def _too_large(where: str) -> PictureError:
-    return PictureError(where, f"more than {MAX_PIXELS // 1_000_000} million pixels", "scale it down first")
-
-
-def _names() -> str:
-    return ", ".join(FORMATS)

@@ -289,5 +289,5 @@ def test_a_mistake_is_named(tmp_path):
         datasets.load("affectnet", tmp_path / "images")
     for file in (tmp_path / "images").iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match="none of 3 rows or pictures can be used"):
+    with pytest.raises(ValueError, match="none of 3 rows or images can be used"):
         load(tmp_path)

@@ -123,7 +123,7 @@ def test_what_belongs_to_nothing_is_listed(tmp_path):
         "annotations/2_prob_rank.txt": "has no picture in images/",
         "annotations/readme.txt": "is no annotation (named <picture>_prob_rank.txt)",
         "images/3.jpg": "has no annotation 3_prob_rank.txt",
-        "images/4.jpg": "no picture of a known format",
+        "images/4.jpg": "no image of a known format",
     }
 
 
@@ -178,5 +178,5 @@ def test_a_mistake_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no affectnet_fused in .*data/README\.md"):
         load(tmp_path)
     write(tmp_path, 1, "1,2")
-    with pytest.raises(ValueError, match="none of 1 rows or pictures can be used.*2 values instead of 13"):
+    with pytest.raises(ValueError, match="none of 1 rows or images can be used.*2 values instead of 13"):
         load(tmp_path)

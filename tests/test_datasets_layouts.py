@@ -185,7 +185,7 @@ NO_CSV = {
     "semicolons": ("emotion;pixels;Usage\n", r"first row has no column 'emotion'"),
     "no Usage": (f"emotion,pixels\n2,{PIXELS}\n", r"no column 'usage'; needs emotion, pixels, usage"),
     "a misspelt column": (f"emotion,pixls,Usage\n2,{PIXELS}\n", r"no column 'pixels'; nearest is .pixls.;"),
-    "header only": (HEADER + "\n", r"none of 0 rows or pictures can be used"),
+    "header only": (HEADER + "\n", r"none of 0 rows or images can be used"),
     "only bad rows": (HEADER + "\n9,1 2 3,Training\n", r"none of 1 .*fer2013\.csv, row 2: emotion '9'"),
 }
 
@@ -324,7 +324,7 @@ BAD_PICTURES = {
     "happy/pointer.png": (LFS.encode(), "git-lfs pointer"),
     "happy/page.jpg": (HTML.encode(), "web page"),
     "happy/empty.png": (b"", "is empty"),
-    "happy/notes.txt": (b"taken on Monday, with the good lamp", "no picture of a known format"),
+    "happy/notes.txt": (b"taken on Monday, with the good lamp", "no image of a known format"),
     "happpy/typo.png": (b"x", "unknown expression 'happpy'; did you mean 'happy'"),
     "3/number.png": (b"x", "unknown expression '3'"),
     "loose.png": (b"x", "lies in no class folder"),
@@ -406,9 +406,9 @@ LEGEND = [
 ]
 LAST = "dwdii,George_W_Bush_0002.jpg,Sadness"
 BAD_LEGEND = {
-    "no such picture": (["1,Nobody_0001.jpg,anger"], ["no picture 'Nobody_0001.jpg'"]),
-    "outside of the folder": (["1,../data/legend.csv,anger"], ["no picture '../data/legend.csv'"]),
-    "absolute": (["1,/etc/passwd,anger"], ["no picture '/etc/passwd'"]),
+    "no such picture": (["1,Nobody_0001.jpg,anger"], ["no image 'Nobody_0001.jpg'"]),
+    "outside of the folder": (["1,../data/legend.csv,anger"], ["no image '../data/legend.csv'"]),
+    "absolute": (["1,/etc/passwd,anger"], ["no image '/etc/passwd'"]),
     "unknown word": (["1,Extra_0001.jpg,angerr"], ["unknown expression 'angerr'; did you mean 'anger'"]),
     "no word": (["1,Extra_0001.jpg,"], ["unknown expression ''"]),
     "two fields": (["1,Extra_0001.jpg"], ["2 fields instead of 3"]),
@@ -422,10 +422,10 @@ BAD_LEGEND = {
         ["1,Ada_Lovelace_0001.jpg,Anger"],
         ["'Ada_Lovelace_0001.jpg' repeats an earlier row"],
     ),
-    "no name": (["1,,anger"], ["no picture ''"]),
+    "no name": (["1,,anger"], ["no image ''"]),
     "an open quote": (['1,"Extra_0001.jpg,anger'], ["2 fields instead of 3"]),
     "an endless field": (["1,Extra_0001.jpg," + "x" * 200_000], ["1 fields instead of 3"]),
-    "a NUL": (["1,Extra\0_0001.jpg,anger"], ["no picture 'Extra\\x00_0001.jpg'"]),
+    "a NUL": (["1,Extra\0_0001.jpg,anger"], ["no image 'Extra\\x00_0001.jpg'"]),
 }
 
 

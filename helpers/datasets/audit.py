@@ -123,9 +123,8 @@ def most_alike(faces: FaceSet, others: FaceSet) -> tuple[np.ndarray, np.ndarray]
         float32 ``[N]``, the correlation of their 16 by 16 thumbnails (``NEAR`` and above is suspicious in
         photographs; drawn faces are all alike), and int64 ``[N]``, the position among the others.
     """
-    theirs = _thumbnails(others.images)
-    best, where = [], []
-    for block in _blocks(faces.images):
+    theirs, best, where = _thumbnails(others.images), [], []
+    for block in _grey(faces.images):
         alike = _thumbnails(block) @ theirs.T
         best.append(alike.max(axis=1))
         where.append(alike.argmax(axis=1))
@@ -134,32 +133,30 @@ def most_alike(faces: FaceSet, others: FaceSet) -> tuple[np.ndarray, np.ndarray]
 
 def _thumbnails(pixels: np.ndarray) -> np.ndarray:
     """Return float32 ``[N, 256]``: 16 by 16 area means (of RGB: of its mean), centred, of length 1."""
-    small = [images.resize(_grey(block), 16) for block in _blocks(pixels)]
-    flat = np.concatenate(small).reshape(len(pixels), -1).astype(np.float32)
+    flat = np.concatenate([images.resize(block, 16) for block in _grey(pixels)])
+    flat = flat.reshape(len(pixels), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-3)  # a blank one is like nothing
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.ndim == 3 else pixels.mean(axis=1).astype(np.uint8)
-
-
-def _blocks(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    yield from (pixels[start : start + BLOCK] for start in range(0, len(pixels), BLOCK))
+def _grey(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the images in grey, uint8 ``[n, H, W]``, a block at a time."""
+    for start in range(0, len(pixels), BLOCK):
+        block = pixels[start : start + BLOCK]
+        yield block if block.ndim == 3 else block.mean(axis=1).astype(np.uint8)
 
 
 def _is_blank(pixels: np.ndarray) -> np.ndarray:
-    flat = [block.reshape(len(block), -1) for block in _blocks(pixels)]
+    flat = [block.reshape(len(block), -1) for block in _grey(pixels)]
     return np.concatenate([block.min(axis=1) == block.max(axis=1) for block in flat])
 
 
 def _rejects(owners: dict[str, FaceSet]) -> pd.DataFrame:
     rows = [
-        (split, r.file, r.row, r.reason, r.remedy, re.sub(r"'[^']*'|\d+", "…", r.reason))
-        for split, part in owners.items()
-        for r in part.rejected
+        {"split": split, **vars(rejection)} for split, part in owners.items() for rejection in part.rejected
     ]
-    return pd.DataFrame(rows, columns=["split", "file", "row", "reason", "remedy", "kind"])
+    table = pd.DataFrame(rows, columns=["split", "file", "row", "reason", "remedy"])
+    return table.assign(kind=[re.sub(r"'[^']*'|\d+", "…", reason) for reason in table["reason"]])
 
 
 def _duplicates(parts: dict[str, FaceSet], pixels: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -172,18 +169,12 @@ def _duplicates(parts: dict[str, FaceSet], pixels: dict[str, np.ndarray]) -> pd.
 
 
 def _copies(parts: dict[str, FaceSet], pixels: dict[str, np.ndarray]) -> pd.DataFrame:
-    tables = [
-        pd.DataFrame(
-            {
-                "split": name,
-                "index": np.arange(len(part)),
-                "source": part.source,
-                "label": np.array(part.classes)[part.labels],
-                "pixels": pixels[name],
-            }
+    tables = []
+    for name, part in parts.items():
+        columns = {"split": name, "index": np.arange(len(part)), "source": part.source}
+        tables.append(
+            pd.DataFrame(columns | {"label": np.array(part.classes)[part.labels], "pixels": pixels[name]})
         )
-        for name, part in parts.items()
-    ]
     table = pd.concat(tables, ignore_index=True)
     table = table[table.groupby("pixels")["pixels"].transform("size") > 1]
     table.insert(0, "group", table.groupby("pixels", sort=False).ngroup())
@@ -209,7 +200,7 @@ def _balance(parts: dict[str, FaceSet]) -> pd.DataFrame:
 def _brightness(parts: dict[str, FaceSet]) -> pd.DataFrame:
     rows = {}
     for name, part in parts.items():
-        grey = [_grey(block).reshape(len(block), -1) for block in _blocks(part.images)]
+        grey = [block.reshape(len(block), -1) for block in _grey(part.images)]
         mean = np.concatenate([block.mean(axis=1) for block in grey])
         contrast = np.concatenate([block.std(axis=1, dtype=np.float32) for block in grey])
         rows[name] = (mean.mean(), mean.std(), contrast.mean(), int(_is_blank(part.images).sum()))
@@ -218,33 +209,36 @@ def _brightness(parts: dict[str, FaceSet]) -> pd.DataFrame:
 
 
 def _entropy(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    with_them = [part for part in parts.values() if part.distribution is not None]
-    tables = []
-    for part in with_them:
-        share = part.distribution
-        bits = -np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0), axis=1)
-        ambiguous, differs = share.max(axis=1) <= 0.5, share.argmax(axis=1) != part.labels
-        columns = {"class": part.labels, "entropy": bits, "ambiguous": ambiguous, "label_differs": differs}
-        tables.append(pd.DataFrame(columns))
-    if not tables:
-        return pd.DataFrame(columns=["faces", "entropy", "ambiguous", "label_differs"])
-    table = pd.concat(tables)
-    means = table.groupby("class").mean()
-    means.insert(0, "faces", table.groupby("class").size())
-    return means.set_axis(pd.Index([with_them[0].classes[label] for label in means.index], name="class"))
+    rows, names = {}, ["faces", "entropy", "ambiguous", "label_differs"]
+    labels, share, classes = _columns(parts, "distribution")
+    for label in np.unique(labels):
+        here = share[labels == label]
+        bits = -np.sum(here * np.log2(here, out=np.zeros_like(here), where=here > 0), axis=1)
+        means = (bits.mean(), (here.max(axis=1) <= 0.5).mean(), (here.argmax(axis=1) != label).mean())
+        rows[classes[label]] = (len(here), *means)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("class")
 
 
 def _valence_arousal(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    rows, names = [], ["faces", "unknown", "valence", "arousal", "valence_sd", "arousal_sd", "contradicting"]
-    with_them = [part for part in parts.values() if part.valence_arousal is not None]
-    for label, name in enumerate(with_them[0].classes if with_them else ()):
-        values = np.concatenate([part.valence_arousal[part.labels == label] for part in with_them])
-        known = values[~np.isnan(values).any(axis=1)]
-        usual = emotions.CIRCUMPLEX.get(name, (0, 0))[0]
+    rows, names = {}, ["faces", "unknown", "valence", "arousal", "valence_sd", "arousal_sd", "contradicting"]
+    labels, values, classes = _columns(parts, "valence_arousal")
+    for label in np.unique(labels):
+        here = values[labels == label]
+        known = here[~np.isnan(here).any(axis=1)]
+        usual = emotions.CIRCUMPLEX.get(classes[label], (0, 0))[0]
         against = int((known[:, 0] * np.sign(usual) < 0).sum()) if abs(usual) > 0.3 else 0
-        spread = (*known.mean(axis=0)[:2], *known.std(axis=0)[:2]) if len(known) else [np.nan] * 4
-        rows.append((name, len(values), len(values) - len(known), *spread, against))
-    return pd.DataFrame(rows, columns=["class", *names])
+        spread = [*known.mean(axis=0)[:2], *known.std(axis=0)[:2]] if len(known) else [np.nan] * 4
+        rows[classes[label]] = (len(here), len(here) - len(known), *spread, against)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("class")
+
+
+def _columns(parts: dict[str, FaceSet], name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return the labels and one column of all parts that have it."""
+    have = [part for part in parts.values() if getattr(part, name) is not None]
+    if not have:
+        return np.empty(0, dtype=np.int64), np.empty((0, 0)), ()
+    values = np.concatenate([getattr(part, name) for part in have])
+    return np.concatenate([part.labels for part in have]), values, have[0].classes
 
 
 def _near(parts: dict[str, FaceSet]) -> pd.DataFrame:

@@ -16,8 +16,13 @@ SIDE = 48
 LAYOUTS = ("auto", "csv", "folders")
 CSV_PLACES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 USAGES = {"training": "Training", "publictest": "PublicTest", "privatetest": "PrivateTest"}
+NUM_RATERS = 10
+RULES = ("majority", "drop", "distribution")
+VOTES = (*emotions.FERPLUS8, "unknown", "nf")  # the last two, "no face", are no classes
 _EMOTIONS = {f"{i}{end}".encode(): i for i in range(7) for end in ("", ".0")}  # pandas writes 3.0 beside gaps
 _BLOCK = 16  # rows whose pixels are parsed at once: as many as a core's cache holds
+_NAME = "image name"  # blank where the authors of FER+ saw no face
+_ADVICE = "the two files must be of one release, in their original order; get both again"
 
 
 def files(root: Path, layout: str = "auto") -> list[Path]:
@@ -37,66 +42,49 @@ def files(root: Path, layout: str = "auto") -> list[Path]:
 
 def csv_file(root: Path) -> Path:
     """Return where the csv lies."""
-    return reading.first(root, CSV_PLACES, "fer2013", _is_csv)
 
+    def fits(path: Path) -> bool:
+        if not path.is_file() or path.name != "train.csv":  # many sets have a file of that name
+            return path.is_file()
+        with open(path, "rb") as stream:
+            return b"pixels" in stream.readline(200)
 
-def _is_csv(path: Path) -> bool:
-    if not path.is_file() or path.name != "train.csv":  # many sets have a file of that name
-        return path.is_file()
-    with open(path, "rb") as stream:
-        return b"pixels" in stream.readline(200)
+    return reading.first(root, CSV_PLACES, "fer2013", fits)
 
 
 def _split(folder: Path) -> str:
-    return reading.SPLITS.get(reading.plain(folder.name), "")
+    return reading.SPLITS.get(reading.plain(folder.name), "") if folder.is_dir() else ""
 
 
 def _folder(root: Path) -> Path:
     """Return the folder that holds a folder of training faces."""
     for folder in (*reading.folders(root, "fer2013"), root):
         named = folder == root or reading.plain(folder.name).startswith(("fer2013", "archive"))
-        if named and any(_split(part) == "train" for part in reading.entries(folder) if part.is_dir()):
+        if named and any(_split(part) == "train" for part in reading.entries(folder)):
             return folder
     return reading.first(root, (*CSV_PLACES, "train/happy"), "fer2013", lambda _: False)  # it raises
 
 
 def read(root: Path, pixels: reading.Pixels, layout: str = "auto") -> FaceSet:
-    """Read the csv (in "auto" where there is one), or the folders ``train|validation|test/<class>/*``.
+    """Read the csv ("auto": where there is one, "csv"), or the "folders" ``train|validation|test/<class>/*``.
 
     PublicTest is the validation part where there is a PrivateTest, else the test part.
-
-    Args:
-        root: the data folder.
-        pixels: where the images go.
-        layout: "auto", "csv" or "folders".
     """
     found = files(root, layout)
-    if layout == "folders" or [file.name for file in found if file.name not in CSV_PLACES]:
+    if layout == "folders" or [file for file in found if file.name not in CSV_PLACES]:
         labelled, rejected = reading.tree(_folder(root), root, found, emotions.FER7)
         return reading.face_set("fer2013", root, labelled, rejected, emotions.FER7, pixels)
     table = read_csv(found[0], pixels)
-    return FaceSet(
-        "fer2013",
-        images=pixels.close(),
-        labels=table.emotion,
-        classes=emotions.FER7,
-        split=splits(table.usage),
-        source=table.source,
-        rejected=tuple(table.rejected),
-    )
-
-
-def splits(usage: np.ndarray) -> np.ndarray:
-    """Return "train", "validation" or "test" for each Usage of the csv."""
-    public = "validation" if (usage == "PrivateTest").any() else "test"
-    return np.select([usage == "Training", usage == "PublicTest"], ["train", public], default="test")
+    told = {"split": table.split, "source": table.source, "rejected": tuple(table.rejected)}
+    return FaceSet("fer2013", pixels.close(), table.emotion, emotions.FER7, **told)
 
 
 class Table(NamedTuple):
-    """The rows of a csv that could be read (emotion, Usage, number, where from), and the others."""
+    """The rows of a csv that could be read: emotion, Usage, split, number, where from; and the others."""
 
     emotion: np.ndarray
     usage: np.ndarray
+    split: np.ndarray
     row: np.ndarray
     source: np.ndarray
     rejected: list[Rejection]
@@ -107,7 +95,7 @@ def read_csv(path: Path, pixels: reading.Pixels, keep: dict[int, object] | None 
 
     Only images of rows in ``keep`` are kept. Without Usage, as in Kaggle's train.csv, all is Training.
     """
-    good, rejected = [], []
+    good, bad = [], []
     with open(path, "rb", buffering=1 << 20) as lines:
         top = lines.readline()
         names, separator = reading.header(
@@ -115,38 +103,35 @@ def read_csv(path: Path, pixels: reading.Pixels, keep: dict[int, object] | None 
         )
         numbered = enumerate(lines, start=2)
         while block := list(islice(numbered, _BLOCK)):
-            rows = []
+            rows, texts = [], []
             for number, line in block:
                 try:
                     if line.strip():
-                        rows.append((number, *_fields(line, names, separator.encode())))
+                        emotion, usage, text = _fields(line, names, separator.encode())
+                        rows.append((emotion, usage, number))
+                        texts.append(text)
                 except ValueError as error:
-                    rejected.append(_rejection(path, number, error))
-            parsed = _parsed_at_once([row[3] for row in rows])
+                    bad.append((number, str(error)))
+            parsed = _parsed_at_once(texts)
             if parsed is None:  # something is wrong with one of them: row by row
-                parsed, fine = [], []
-                for row in rows:
+                parsed, one_by_one, rows = [], zip(rows, texts, strict=True), []
+                for row, text in one_by_one:
                     try:
-                        parsed.append(parse_pixels(row[3]))
-                        fine.append(row)
+                        parsed.append(parse_pixels(text))
+                        rows.append(row)
                     except ValueError as error:
-                        rejected.append(_rejection(path, row[0], error))
-                rows = fine
-            good += [row[:3] for row in rows]
-            wanted = [i for i, row in enumerate(rows) if keep is None or row[0] in keep]
+                        bad.append((row[2], str(error)))
+            good += rows
+            wanted = [keep is None or row[2] in keep for row in rows]
             pixels.add(np.array(parsed, dtype=np.uint8).reshape(-1, SIDE, SIDE)[wanted])
-    row, emotion, usage = zip(*good, strict=True) if good else ((), (), ())
-    source = np.array([f"{path.name}:{number}" for number in row], dtype=str)
-    numbers = (np.array(column, dtype=np.int64) for column in (emotion, row))
-    return Table(next(numbers), np.array(usage, dtype=str), next(numbers), source, sorted(rejected, key=_row))
-
-
-def _row(rejection: Rejection) -> int:
-    return rejection.row
-
-
-def _rejection(path: Path, number: int, error: ValueError) -> Rejection:
-    return Rejection(path.name, number, str(error), "correct the row, or get the csv again")
+    emotion, usage, row = zip(*good, strict=True) if good else ((), (), ())
+    usage, row = np.array(usage, dtype=str), np.array(row, dtype=np.int64)
+    public = "validation" if (usage == "PrivateTest").any() else "test"
+    split = np.select([usage == "Training", usage == "PublicTest"], ["train", public], default="test")
+    source = np.array([f"{path.name}:{number}" for number in row.tolist()], dtype=str)
+    remedy = "correct the row, or get the csv again"
+    rejected = [Rejection(path.name, number, reason, remedy) for number, reason in sorted(bad)]
+    return Table(np.array(emotion, dtype=np.int64), usage, split, row, source, rejected)
 
 
 def _fields(line: bytes, names: list[str], separator: bytes) -> tuple[int, str, bytes]:
@@ -169,12 +154,11 @@ def _parsed_at_once(texts: list[bytes]) -> np.ndarray | None:
 
     A set has 74 million pixels; what is wrong with which of them is left to :func:`parse_pixels`.
     """
-    code = np.frombuffer(b"  " + b" ".join(texts) + b" ", dtype=np.uint8)
+    code, each = np.frombuffer(b"  " + b" ".join(texts) + b" ", dtype=np.uint8), SIDE * SIDE
     digit = code - ord("0")  # wraps: everything that is no digit becomes 10 or more
     is_digit = digit < 10
     last = np.flatnonzero(is_digit[:-1] > is_digit[1:])  # where each number ends
     row_ends = np.cumsum([len(text) + 1 for text in texts])
-    each = SIDE * SIDE
     if len(last) != each * len(texts) or not np.array_equal(last[each - 1 :: each], row_ends):
         return None
     tens, hundreds = digit[last - 1], digit[last - 2]
@@ -198,35 +182,16 @@ def parse_pixels(text: bytes) -> np.ndarray:
     for word in words:
         if len(word) > 3 or int(word) > 255:
             raise ValueError(f"pixel {_quote(word)} is not from 0 to 255")
-    return np.array(words, dtype="S3").astype(np.uint8)
+    return np.array([int(word) for word in words], dtype=np.uint8)
 
 
 def _quote(text: bytes) -> str:
     return repr(text[:20].decode("utf-8", "replace"))
 
 
-# --- FER+
-
-NOT_A_CLASS = ("unknown", "nf")  # "no face"
-NUM_RATERS = 10
-RULES = ("majority", "drop", "distribution")
-_COLUMNS = (*emotions.FERPLUS8, *NOT_A_CLASS)
-_NAME = "image name"  # blank where the authors saw no face
-_PARTS = ("FER2013Train", "FER2013Valid", "FER2013Test")  # images, as FER+'s own script writes them
-_ADVICE = "the two files must be of one release, in their original order; get both again"
-
-
 def ferplus_files(root: Path, **_options: object) -> list[Path]:
-    """Return what is read: the votes, and the csv with the pixels or every image."""
-    votes = reading.first(root, ("fer2013new.csv",), "ferplus", Path.is_file)
-    tops = {top / part for top in (votes.parent, votes.parent / "data", root) for part in _PARTS}
-    try:
-        return [votes, csv_file(root)]
-    except FileNotFoundError:
-        found = [file for top in sorted(filter(Path.is_dir, tops)) for file in reading.visible(top)]
-        if not found:
-            raise
-        return [votes, *(file for file in found if file.suffix != ".csv")]
+    """Return what is read: the pixels and the votes."""
+    return [csv_file(root), reading.first(root, ("fer2013new.csv",), "ferplus", Path.is_file)]
 
 
 def read_ferplus(root: Path, pixels: reading.Pixels, rule: str = "majority", min_votes: int = 1) -> FaceSet:
@@ -248,63 +213,46 @@ def read_ferplus(root: Path, pixels: reading.Pixels, rule: str = "majority", min
     """
     if rule not in RULES:
         raise ValueError(f"unknown {rule=}{did_you_mean(rule, RULES)}; known: {', '.join(RULES)}")
-    votes_file, *found = ferplus_files(root)
-    lines, rejected = reading.table(votes_file, ("usage", _NAME, *_COLUMNS))
-    torn, votes = {rejection.row for rejection in rejected}, {}
+    pixels_file, votes_file = ferplus_files(root)
+    lines, rejected = reading.table(votes_file, ("usage", _NAME, *VOTES))
+    there, votes = {row for row, _ in lines} | {rejection.row for rejection in rejected}, {}
     for row, fields in lines:
         try:
-            votes[row] = _judge(fields, rule, min_votes)
+            votes[row] = _judged(fields, rule, min_votes)
         except reading.Refused as error:
             rejected.append(Rejection(votes_file.name, row, error.reason, error.remedy))
-    if found[0].suffix != ".csv":
-        return _from_folders(
-            root, pixels, found, [line for line in lines if line[0] in votes], votes, rejected
+    table = read_csv(pixels_file, pixels, votes)
+    unread = {rejection.row for rejection in table.rejected}  # a row can be malformed in both files
+    usage = dict(zip(table.row.tolist(), table.usage.tolist(), strict=True))
+    if len(there) != len(usage) + len(unread):
+        raise ValueError(
+            f"fer2013.csv has {len(usage) + len(unread)} rows, {votes_file.name} {len(there)}; {_ADVICE}"
         )
-    table = read_csv(found[0], pixels, votes)
-    _check_same_rows(table, lines, torn)
-    kept = np.array([i for i, row in enumerate(table.row.tolist()) if row in votes], dtype=np.int64)
+    if odd := there ^ (usage.keys() | unread):  # a blank line would leave a face without votes, in silence
+        raise ValueError(f"row {min(odd)} is blank in one of fer2013.csv and {votes_file.name}; {_ADVICE}")
+    for row, fields in lines:
+        if fields["usage"].lower() != usage.get(row, fields["usage"]).lower():
+            both = f"{usage[row]!r} in fer2013.csv, {fields['usage']!r} in {votes_file.name}"
+            raise ValueError(f"row {row} is {both}; {_ADVICE}")
+    kept = np.array([row in votes for row in table.row.tolist()], dtype=bool)
     counts = np.array([votes[row] for row in table.row[kept].tolist()], dtype=np.int64).reshape(-1, 8)
-    same = np.array(emotions.FER7)[table.emotion[kept]] == np.array(emotions.FERPLUS8)[counts.argmax(axis=1)]
+    labels, before = counts.argmax(axis=1), np.array(emotions.FER7)[table.emotion[kept]]
+    same = before == np.array(emotions.FERPLUS8)[labels]
     if len(same) >= 200 and same.mean() < 0.4:  # a shifted or shuffled file agrees by chance alone
         share = f"{same.mean():.0%} of the faces have one label in both (usually 64%)"
-        raise ValueError(f"fer2013new.csv is for other faces: {share}; {_ADVICE}")
-    unread = {rejection.row for rejection in table.rejected}  # a row can be malformed in both files
-    return FaceSet(
-        "ferplus",
-        images=pixels.close(),
-        labels=counts.argmax(axis=1),
-        classes=emotions.FERPLUS8,
-        split=splits(table.usage)[kept],
-        source=table.source[kept],
-        distribution=(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32),
-        votes=counts,
-        rejected=(*table.rejected, *(each for each in rejected if each.row not in unread)),
-    )
+        raise ValueError(f"{votes_file.name} is for other faces: {share}; {_ADVICE}")
+    told = {"votes": counts, "distribution": counts / counts.sum(axis=1, keepdims=True)}
+    told |= {"split": table.split[kept], "source": table.source[kept]}
+    told["rejected"] = (*table.rejected, *(each for each in rejected if each.row not in unread))
+    return FaceSet("ferplus", pixels.close(), labels, emotions.FERPLUS8, **told)
 
 
-def _from_folders(
-    root: Path, pixels: reading.Pixels, found: list[Path], lines: list, votes: dict, rejected: list[Rejection]
-) -> FaceSet:
-    """Join the votes with image files by their names; four names repeat, and only the first has the file."""
-    named, listed = {file.name: file for file in found}, []
-    for row, fields in lines:
-        file, counts = named.pop(fields[_NAME], None), votes[row]
-        if file is None:
-            reason = f"no image {fields[_NAME]!r}, or an earlier row has it"
-            rejected.append(Rejection("fer2013new.csv", row, reason, "get the file, or remove the row"))
-            continue
-        values = {"votes": counts, "distribution": np.float32(counts / counts.sum())}
-        split = splits(np.array([USAGES.get(fields["usage"].lower(), "Training"), "PrivateTest"]))[0]
-        listed.append(reading.Found(file, emotions.FERPLUS8[counts.argmax()], str(split), values=values))
-    return reading.face_set("ferplus", root, listed, rejected, emotions.FERPLUS8, pixels)
-
-
-def _judge(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
+def _judged(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
     """Return the votes for the eight classes, or refuse the row."""
-    for column in _COLUMNS:
+    for column in VOTES:
         if not (fields[column].isascii() and fields[column].isdigit()):
             raise reading.Refused(f"{fields[column][:20]!r} is no number of votes", "correct the row")
-    votes = np.array([int(fields[column][:9]) for column in _COLUMNS])
+    votes = np.array([int(fields[column][:9]) for column in VOTES])
     if votes.sum() > NUM_RATERS:
         raise reading.Refused(f"{votes.sum()} votes of {NUM_RATERS} raters", "correct the row")
     if not fields[_NAME]:
@@ -315,21 +263,7 @@ def _judge(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
         raise reading.Refused("most votes name no expression", "nothing: nobody knows what it shows")
     if rule == "majority" and 2 * top <= votes.sum():
         raise reading.Refused(f"{top} of {votes.sum()} votes are no majority", "another rule keeps it")
-    tied = [name for name, count in zip(_COLUMNS, votes[:8], strict=False) if count == top]
+    tied = [name for name, count in zip(VOTES, votes[:8], strict=False) if count == top]
     if rule == "drop" and len(tied) > 1:
         raise reading.Refused(f"{' and '.join(tied)} are tied", "rule='distribution' keeps it")
     return votes[:8]
-
-
-def _check_same_rows(table: Table, lines: list[tuple[int, dict[str, str]]], torn: set[int]) -> None:
-    pixels = {*table.row.tolist(), *(rejection.row for rejection in table.rejected)}
-    votes = {*(row for row, _ in lines), *torn}
-    if len(pixels) != len(votes):
-        raise ValueError(f"fer2013.csv has {len(pixels)} rows, fer2013new.csv {len(votes)}; {_ADVICE}")
-    if odd := pixels ^ votes:  # a blank line in one of them would leave a face without votes, in silence
-        raise ValueError(f"row {min(odd)} is blank in one of fer2013.csv and fer2013new.csv; {_ADVICE}")
-    usage = dict(zip(table.row.tolist(), table.usage.tolist(), strict=True))
-    for row, fields in lines:
-        if fields["usage"].lower() != usage.get(row, fields["usage"]).lower():
-            both = f"{usage[row]!r} in fer2013.csv, {fields['usage']!r} in fer2013new.csv"
-            raise ValueError(f"row {row} is {both}; {_ADVICE}")

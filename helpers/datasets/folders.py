@@ -14,14 +14,7 @@ from helpers.datasets.faceset import FaceSet, Rejection
 ORDER = (*emotions.FER7, *emotions.FUSED13[7:])  # label order: FER2013's, then contempt and the rest
 RAFDB7 = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # codes 1 to 7
 _PERSON = re.compile(r"(.+)_\d{4}\.\w+")  # George_W_Bush_0012.jpg
-_RAFDB = (
-    "EmoLabel/list_patition_label.txt",
-    "basic/EmoLabel/list_patition_label.txt",
-    "list_patition_label.txt",
-)
-
-
-# --- Muxspace: images of well-known people, labelled in data/legend.csv
+_RAFDB = tuple(f"{top}list_patition_label.txt" for top in ("EmoLabel/", "basic/EmoLabel/", ""))
 
 
 def muxspace_files(root: Path, **_options: object) -> list[Path]:
@@ -31,7 +24,7 @@ def muxspace_files(root: Path, **_options: object) -> list[Path]:
 
 
 def read_muxspace(root: Path, pixels: reading.Pixels, contempt: bool = False, color: bool = False) -> FaceSet:
-    """Read the images that have exactly one label.
+    """Read the images of well-known people that have exactly one label in ``data/legend.csv``.
 
     The set has no official split. Who it is comes from the file name, so that a cut can keep people apart.
 
@@ -44,91 +37,70 @@ def read_muxspace(root: Path, pixels: reading.Pixels, contempt: bool = False, co
     legend, *on_disk = muxspace_files(root)
     classes = (*emotions.FER7, "contempt") if contempt else emotions.FER7
     rows, rejected = reading.table(legend, ("image", "emotion"))
-    labels, named, found = defaultdict(set), {_name(file.name): file for file in on_disk}, {}
-    for row, fields in rows:
+    labels, named, found = defaultdict(set), {_composed(file.name): file for file in on_disk}, {}
+    spare = named.keys() - {_composed(fields["image"]) for _, fields in rows}
+    for row, fields in tuple(rows):
         try:
-            labels[_name(fields["image"])].add(emotions.canonical(fields["emotion"]))
+            labels[_composed(fields["image"])].add(emotions.canonical(fields["emotion"]))
         except ValueError as error:
             rejected.append(Rejection(legend.name, row, str(error), "correct the row"))
-            fields["emotion"] = ""
+            rows.remove((row, fields))
     for row, fields in rows:
-        image = _name(fields["image"])
-        problem = fields["emotion"] and _problem(image, sorted(labels[image]), named, found, classes)
+        image = _composed(fields["image"])
+        label, *others = sorted(labels[image])
+        problem = None
+        if image not in named:
+            problem = f"no image {image!r} in images/", "get the file, or remove the row"
+        elif others:
+            problem = f"{image!r} is labelled both {' and '.join([label, *others])}", "keep one of its rows"
+        elif image in found:
+            problem = f"{image!r} repeats an earlier row", "nothing: the earlier one is kept"
+        elif label not in classes:
+            problem = f"{label!r} has too few faces to learn from", f"load it with {label}=True"
         if problem:
             rejected.append(Rejection(legend.name, row, *problem))
-        elif fields["emotion"]:
+        else:
             who = _PERSON.fullmatch(image)
-            found[image] = reading.Found(named[image], *labels[image], subject=who[1] if who else "")
-    mentioned = {_name(fields["image"]) for _, fields in rows}
-    spare = [reading.relative(file, root) for name, file in named.items() if name not in mentioned]
-    rejected += [Rejection(file, 0, "has no row in legend.csv", "add a row to use it") for file in spare]
+            found[image] = reading.Found(named[image], label, subject=who[1] if who else "")
+    rejected += _without_row([named[name] for name in sorted(spare)], root, legend)
     return reading.face_set("muxspace", root, list(found.values()), rejected, classes, pixels, color)
 
 
-def _name(name: str) -> str:
+def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)  # macOS takes letters and accents apart
 
 
-def _problem(
-    image: str, labels: list[str], named: dict[str, Path], found: dict, classes: tuple[str, ...]
-) -> tuple[str, str] | None:
-    """Return why a row of the legend cannot be used, and what to do."""
-    if image not in named:
-        return f"no image {image!r} in images/", "get the file, or remove the row"
-    if len(labels) > 1:
-        return f"{image!r} is labelled both {' and '.join(labels)}", "keep one of its rows"
-    if image in found:
-        return f"{image!r} repeats an earlier row", "nothing: the earlier one is kept"
-    if labels[0] not in classes:
-        return f"{labels[0]!r} has too few faces to learn from", f"load it with {labels[0]}=True"
-    return None
-
-
-# --- RAF-DB: Image/aligned/train_00001_aligned.jpg, labelled by code in EmoLabel/list_patition_label.txt
+def _without_row(files: list[Path], root: Path, listing: Path) -> list[Rejection]:
+    why = f"has no row in {listing.name}", "add a row to use it"
+    return [Rejection(reading.relative(file, root), 0, *why) for file in files]
 
 
 def rafdb_files(root: Path, **_options: object) -> list[Path]:
     """Return what is read: the list and every aligned image."""
     listing = reading.first(root, _RAFDB, "rafdb")
-    tops = (
-        listing.parents[1] / "Image" / "aligned",
-        listing.parents[1] / "aligned",
-        listing.parent / "aligned",
-    )
-    there = [top for top in tops if top.is_dir()]
-    return [
-        listing,
-        *reading.visible(there[0] if there else reading.first(root, ("Image/aligned",), "rafdb")),
-    ]
+    top = listing.parents[1] if listing.parent.name == "EmoLabel" else listing.parent
+    return [listing, *reading.visible(reading.first(top, ("Image/aligned", "aligned"), "rafdb"))]
 
 
 def read_rafdb(root: Path, pixels: reading.Pixels, color: bool = False) -> FaceSet:
-    """Read the aligned images of the basic set, with its official training and test part.
-
-    Args:
-        root: the data folder.
-        pixels: where the images go.
-        color: RGB instead of grey.
-    """
+    """Read ``Image/aligned/train_00001_aligned.jpg`` and so on, with the codes of ``EmoLabel/``."""
     listing, *on_disk = rafdb_files(root)
     named, found, rejected = {file.name: file for file in on_disk}, [], []
     for row, line in enumerate(listing.read_text("utf-8-sig", "replace").splitlines(), start=1):
         name, _, code = line.strip().rpartition(" ")
-        file = named.pop(name.replace(".", "_aligned."), None) if code in set("1234567") else None
+        file = (
+            named.pop(name.replace(".", "_aligned."), None)
+            if code in ("1", "2", "3", "4", "5", "6", "7")
+            else None
+        )
         if file:
             split = reading.SPLITS.get(name.split("_")[0], "")
             found.append(reading.Found(file, RAFDB7[int(code) - 1], split))
         elif line.strip():
-            reason = (
-                f"{line.strip()[:40]!r} names no aligned image with a code from 1 to 7, or one named before"
-            )
+            reason = f"{line.strip()[:40]!r} names no image of its own with a code from 1 to 7"
             rejected.append(Rejection(listing.name, row, reason, "get the file, or correct the row"))
-    spare = [reading.relative(file, root) for file in named.values()]
-    rejected += [Rejection(file, 0, f"has no row in {listing.name}", "add a row to use it") for file in spare]
+    rejected += _without_row(list(named.values()), root, listing)
     return reading.face_set("rafdb", root, found, rejected, emotions.FER7, pixels, color)
-
-
-# --- any tree of images: <class>/* or <split>/<class>/*
 
 
 def files(root: Path, path: str = "", **_options: object) -> list[Path]:
@@ -137,15 +109,10 @@ def files(root: Path, path: str = "", **_options: object) -> list[Path]:
 
 
 def _top(root: Path, path: str) -> Path:
-    """Return where the tree starts: a folder around everything, as archives have it, is passed over."""
-    top = root / path
-    if not top.is_dir():
+    if not (root / path).is_dir():
         reading.first(root, (path or ".",), "folder", lambda _: False)  # it raises
-    while (
-        len(inside := reading.entries(top)) == 1 and inside[0].is_dir() and inside[0].name.endswith("-master")
-    ):
-        top = inside[0]
-    return top
+    inside = reading.entries(root / path)  # a folder around everything, as code hosts pack it, is passed over
+    return inside[0] if len(inside) == 1 and inside[0].name.endswith(("-master", "-main")) else root / path
 
 
 def read(
@@ -155,7 +122,7 @@ def read(
     classes: tuple[str, ...] | None = None,
     color: bool = False,
 ) -> FaceSet:
-    """Read the tree; its classes are the expressions found, in the order of FER2013.
+    """Read ``<class>/*`` or ``<split>/<class>/*``; its classes are those found, in the order of FER2013.
 
     Args:
         root: the data folder.

@@ -17,156 +17,87 @@ _CASINGS = (str.lower, str.upper, str.capitalize)
 
 
 def write_fer2013(faces: FaceSet, root: str | Path) -> Path:
-    """Write ``fer2013.csv``: ``emotion,pixels,Usage``, one face a row.
-
-    Args:
-        faces: grey faces of 48 by 48 pixels in the seven classes; a face without a split is Training.
-        root: the folder to write into.
-
-    Returns:
-        the file.
-
-    Raises:
-        ValueError: the faces have another size, colour or other classes.
-    """
-    _require(faces.images.shape[1:] == (48, 48), faces, "fer2013", "grey images of 48 by 48 pixels")
-    codes = _codes(faces, emotions.FER7, "fer2013")
-    rows = zip(codes, faces.images, faces.split, strict=True)
-    lines = (
-        f"{code},{' '.join(map(str, image.ravel()))},{_USAGE[str(split)]}" for code, image, split in rows
-    )
-    return _write(Path(root) / "fer2013.csv", "\n".join(["emotion,pixels,Usage", *lines, ""]))
+    """Write ``fer2013.csv`` of grey 48 by 48 faces in seven classes; a face without a split is Training."""
+    if faces.images.shape[1:] != (48, 48):
+        raise ValueError(
+            f"fer2013 cannot be written from {faces.name!r}: it needs grey images of 48 by 48 pixels"
+        )
+    lines = ["emotion,pixels,Usage"]
+    for code, image, split in zip(_codes(faces, emotions.FER7), faces.images, faces.split, strict=True):
+        lines.append(f"{code},{' '.join(map(str, image.ravel()))},{_USAGE[str(split)]}")
+    return _write(Path(root) / "fer2013.csv", lines)
 
 
 def write_ferplus(faces: FaceSet, root: str | Path) -> Path:
-    """Write ``fer2013.csv`` and beside it ``fer2013new.csv``, the votes of FER+ row for row.
-
-    Args:
-        faces: as for :func:`write_fer2013`, with votes.
-        root: the folder to write into.
-
-    Returns:
-        the file of the votes.
-
-    Raises:
-        ValueError: the faces have no votes, or cannot be written as FER2013.
-    """
-    _require(faces.votes is not None, faces, "ferplus", "votes")
+    """Write ``fer2013.csv`` and beside it ``fer2013new.csv``, the votes of FER+ row for row."""
+    _require(faces.votes, faces, "votes")
     write_fer2013(faces, root)
     votes = np.zeros((len(faces), len(emotions.FERPLUS8)), dtype=np.int64)
-    for column, name in enumerate(faces.classes):
-        votes[:, emotions.FERPLUS8.index(name)] = faces.votes[:, column]
-    header = ",".join(["Usage", "Image name", *emotions.FERPLUS8, "unknown", "NF"])
-    rows = zip(faces.split, votes, strict=True)
-    lines = (
-        f"{_USAGE[str(split)]},fer{i:07d}.png,{','.join(map(str, counts))},0,0"
-        for i, (split, counts) in enumerate(rows)
-    )
-    return _write(Path(root) / "fer2013new.csv", "\n".join([header, *lines, ""]))
+    votes[:, [emotions.FERPLUS8.index(name) for name in faces.classes]] = faces.votes
+    lines = [",".join(["Usage", "Image name", *emotions.FERPLUS8, "unknown", "NF"])]
+    for i, (split, counts) in enumerate(zip(faces.split, votes, strict=True)):
+        lines.append(f"{_USAGE[str(split)]},fer{i:07d}.png,{','.join(map(str, counts))},0,0")
+    return _write(Path(root) / "fer2013new.csv", lines)
 
 
 def write_muxspace(faces: FaceSet, root: str | Path) -> Path:
-    """Write ``images/*.jpg`` and ``data/legend.csv``; file names tell the person, labels are in mixed casing.
-
-    Args:
-        faces: faces of any size with ``subject``.
-        root: the folder to write into.
-
-    Returns:
-        the legend.
-
-    Raises:
-        ValueError: the faces do not say who they are.
-    """
-    _require(faces.subject is not None, faces, "muxspace", "subjects")
-    lines, seen = [], {}
-    for i, (label, subject) in enumerate(zip(faces.labels, faces.subject, strict=True)):
-        seen[int(subject)] = seen.get(int(subject), 0) + 1
-        name = f"Drawn_Person_{int(subject)}_{seen[int(subject)]:04d}.jpg"
+    """Write ``images/*.jpg`` and ``data/legend.csv``; file names tell who it is, labels have any casing."""
+    _require(faces.subject, faces, "subjects")
+    lines, seen = ["user.id,image,emotion"], {}
+    for i, (label, subject) in enumerate(zip(faces.labels, faces.subject.tolist(), strict=True)):
+        seen[subject] = seen.get(subject, 0) + 1
+        name = f"Drawn_Person_{subject}_{seen[subject]:04d}.jpg"
         _write_image(Path(root) / "images" / name, faces.images[i])
-        lines.append(f"{int(subject)},{name},{_CASINGS[i % 3](faces.classes[label])}")
-    return _write(Path(root) / "data" / "legend.csv", "\n".join(["user.id,image,emotion", *lines, ""]))
+        lines.append(f"{subject},{name},{_CASINGS[i % 3](faces.classes[label])}")
+    return _write(Path(root) / "data" / "legend.csv", lines)
 
 
 def write_affectnet(faces: FaceSet, root: str | Path) -> Path:
-    """Write ``affectnet/``: ``images/*.jpg`` and ``annotations/*_{exp,val,aro,lnd}.npy``, numbers as text.
+    """Write ``affectnet/<part>/images/*.jpg`` and ``annotations/*_{exp,val,aro,lnd}.npy``, numbers as text.
 
-    Each split has a folder: ``train_set``, ``val_set``, ``test_set``.
-
-    Args:
-        faces: faces of any size; where valence, arousal or landmarks are missing, their files are left out,
-            a single unknown value is -2.
-        root: the folder to write into.
-
-    Returns:
-        the folder ``affectnet``.
-
-    Raises:
-        ValueError: a class that AffectNet does not have.
+    Where valence, arousal or landmarks are missing, their files are left out; a single unknown value is -2.
     """
-    codes = _codes(faces, emotions.AFFECTNET8, "affectnet")
-    for i, split in enumerate(faces.split):
-        folder = Path(root) / "affectnet" / _PARTS[str(split)]
+    top, codes = Path(root) / "affectnet", _codes(faces, emotions.AFFECTNET8)
+    for i, (code, split) in enumerate(zip(codes, faces.split, strict=True)):
+        folder, values = top / _PARTS[str(split)], {"exp": np.array(str(code))}
         _write_image(folder / "images" / f"{i}.jpg", faces.images[i])
-        for kind, value in _annotations(faces, codes, i).items():
-            _write_array(folder / "annotations" / f"{i}_{kind}.npy", value)
-    return Path(root) / "affectnet"
+        if faces.valence_arousal is not None:
+            texts = [f"{-2.0 if np.isnan(value) else value:.6f}" for value in faces.valence_arousal[i]]
+            values |= {"val": np.array(texts[0]), "aro": np.array(texts[1])}
+        if faces.landmarks is not None:
+            values["lnd"] = faces.landmarks[i].reshape(136).astype(np.float64)
+        for kind, value in values.items():
+            with files.replacing(folder / "annotations" / f"{i}_{kind}.npy") as file:
+                np.save(file, value, allow_pickle=False)
+    return top
 
 
 def write_affectnet_fused(faces: FaceSet, distribution: np.ndarray, root: str | Path) -> Path:
-    """Write AffectNet with thirteen values more a face, comma-separated in ``annotations/*_prob_rank.txt``.
-
-    Args:
-        faces: as for :func:`write_affectnet`.
-        distribution: float ``[N, 13]`` over ``emotions.FUSED13``; see ``faces.fused_probabilities``.
-        root: the folder to write into.
-
-    Returns:
-        the folder ``affectnet``.
-
-    Raises:
-        ValueError: another number of rows or columns, or a class that AffectNet does not have.
-    """
+    """Write AffectNet with thirteen values more a face, ``[N, 13]``, in ``annotations/*_prob_rank.txt``."""
     wanted = (len(faces), len(emotions.FUSED13))
     if distribution.shape != wanted:
         raise ValueError(f"affectnet_fused: distribution must be {wanted}, not {distribution.shape}")
     top = write_affectnet(faces, root)
     for i, (split, values) in enumerate(zip(faces.split, distribution, strict=True)):
         line = ",".join(f"{value:.6f}" for value in values)
-        _write(top / _PARTS[str(split)] / "annotations" / f"{i}_prob_rank.txt", line + "\n")
+        _write(top / _PARTS[str(split)] / "annotations" / f"{i}_prob_rank.txt", [line])
     return top
 
 
-def _annotations(faces: FaceSet, codes: np.ndarray, i: int) -> dict[str, np.ndarray]:
-    found = {"exp": np.array(str(codes[i]))}
-    if faces.valence_arousal is not None:
-        valence, arousal = (-2.0 if np.isnan(value) else float(value) for value in faces.valence_arousal[i])
-        found |= {"val": np.array(f"{valence:.6f}"), "aro": np.array(f"{arousal:.6f}")}
-    if faces.landmarks is not None:
-        found["lnd"] = faces.landmarks[i].reshape(136).astype(np.float64)
-    return found
-
-
-def _codes(faces: FaceSet, classes: tuple[str, ...], layout: str) -> np.ndarray:
-    strange = [name for name in faces.classes if name not in classes]
-    _require(not strange, faces, layout, f"no classes but {', '.join(classes)}")
+def _codes(faces: FaceSet, classes: tuple[str, ...]) -> np.ndarray:
+    _require(set(faces.classes) <= set(classes) or None, faces, f"no classes but {', '.join(classes)}")
     return np.array([classes.index(name) for name in faces.classes])[faces.labels]
 
 
-def _require(holds: bool, faces: FaceSet, layout: str, what: str) -> None:
-    if not holds:
-        raise ValueError(f"{layout}: cannot be written from {faces.name!r}, it needs {what}")
+def _require(what: object, faces: FaceSet, name: str) -> None:
+    if what is None:
+        raise ValueError(f"this layout cannot be written from {faces.name!r}: it needs {name}")
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, lines: list[str]) -> Path:
     with files.replacing(path) as file:
-        file.write(text.encode())
+        file.write("\n".join([*lines, ""]).encode())
     return path
-
-
-def _write_array(path: Path, values: np.ndarray) -> None:
-    with files.replacing(path) as file:
-        np.save(file, values, allow_pickle=False)
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:

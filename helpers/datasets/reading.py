@@ -15,13 +15,13 @@ import numpy as np
 from helpers import did_you_mean, emotions, images
 from helpers.datasets.faceset import FaceSet, Rejection
 
-ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".rar", ".7z")
 # what desktops, network drives, archives and the cache leave beside the data; names with a dot in front, too
 PACKAGING = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "cache"}
 PACKAGING |= {"@recycle", "$recycle.bin", "lost+found", "system volume information"}
 SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation"}
 SPLITS |= {"val": "validation", "dev": "validation", "test": "test", "testing": "test"}
 SPLITS |= {"publictest": "public", "privatetest": "test"}  # the public one is test where it is alone
+_KDEF = re.compile(r"[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)(S|HL|HR|FL|FR)\.\w+", re.IGNORECASE)  # AF01ANS.JPG
 
 
 class Refused(ValueError):
@@ -41,12 +41,13 @@ def first(root: Path, places: tuple[str, ...], name: str, fits: Callable[[Path],
     Raises:
         FileNotFoundError: none does; the message says where it looked, what lies there, how to get the data.
     """
-    for top in _tops(root, name):
-        for place in places:
-            if fits(top / place):
-                return top / place
+    for deeper in (False, True):
+        for top in folders(root, name) if deeper else [root]:
+            for place in places:
+                if fits(top / place):
+                    return top / place
     there = [f"{path.name}/" if path.is_dir() else path.name for path in entries(root)]
-    packed = [entry for entry in there if entry.lower().endswith(ARCHIVES)]
+    packed = [entry for entry in there if entry.lower().endswith((".zip", "gz", ".tar", ".rar", ".7z"))]
     holds = f"it holds {', '.join(there[:8])}" + (f" and {len(there) - 8} more" if there[8:] else "")
     holds = holds if there else "it is empty" if root.is_dir() else "that folder does not exist"
     raise FileNotFoundError(
@@ -54,11 +55,6 @@ def first(root: Path, places: tuple[str, ...], name: str, fits: Callable[[Path],
         f"{holds}; {f'unpack {packed[0]} first if it is in there; ' if packed else ''}"
         f"see {name!r} in data/README.md for how to get it, or give root=... where it lies"
     )
-
-
-def _tops(root: Path, name: str) -> Iterator[Path]:
-    yield root
-    yield from folders(root, name)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -73,9 +69,8 @@ def _is_packaging(name: str) -> bool:
 
 def folders(root: Path, name: str) -> list[Path]:
     """Return the folders in the data folder, those that are called like the set first."""
-    return sorted(
-        filter(Path.is_dir, entries(root)), key=lambda path: not plain(path.name).startswith(plain(name))
-    )
+    found = filter(Path.is_dir, entries(root))
+    return sorted(found, key=lambda path: not plain(path.name).startswith(plain(name)))
 
 
 def plain(name: str) -> str:
@@ -101,19 +96,14 @@ def visible(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 def relative(file: Path, root: Path) -> str:
     """Return a file's path below the root, with forward slashes; bytes that are no UTF-8 are written out."""
-    path = file.relative_to(root) if file.is_relative_to(root) else file
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    return os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
 
 
 # --- small tables
 
 
 def table(path: Path, columns: tuple[str, ...]) -> tuple[list[tuple[int, dict[str, str]]], list[Rejection]]:
-    """Read a csv with a header, a row a line: number and fields of the good rows, and the others.
-
-    Raises:
-        ValueError: the file is something else: a git-lfs pointer, a web page, a table with other columns.
-    """
+    """Read a csv with a header, a row a line: number and fields of the good rows, and the others."""
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -139,21 +129,20 @@ def header(path: Path, head: bytes, top: str, columns: tuple[str, ...]) -> tuple
     """Return the names in a first row, in lower case, and what separates them, if all needed are there.
 
     Raises:
-        ValueError: one is missing, or the file is no table at all.
+        ValueError: one is missing, or the file is no table at all: a git-lfs pointer, a web page, an archive.
     """
     separator = max(",;\t", key=top.count)
     names = [name.strip(' "\r\n').lower() for name in top.split(separator)]
-    for column in columns:
-        if column not in names:
-            kind = images.stand_in(head)
-            if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-                kind = ("is in UTF-16", "save it in UTF-8")
-            if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
-                kind = ("is an archive", "unpack it first")
-            if kind:
-                raise ValueError(f"{path}: {kind[0]}; {kind[1]}")
-            hint = did_you_mean(column, names).replace("did you mean", "nearest is").rstrip("?")
-            raise ValueError(f"{path}: first row has no column {column!r}{hint}; needs {', '.join(columns)}")
+    missing = [column for column in columns if column not in names]
+    if missing:
+        kind = images.stand_in(head)
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            kind = ("is in UTF-16", "save it in UTF-8")
+        if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
+            kind = ("is an archive", "unpack it first")
+        hint = did_you_mean(missing[0], names).replace("did you mean", "nearest is").rstrip("?")
+        problem = f"first row has no column {missing[0]!r}{hint}", f"needs {', '.join(columns)}"
+        raise ValueError(f"{path}: {'; '.join(kind or problem)}")
     return names, separator
 
 
@@ -166,30 +155,22 @@ class Pixels:
     def __init__(self, size: int, file: Path | None = None) -> None:
         self.size, self.file, self.num, self.shape, self.blocks = size, file, 0, (size, size), []
         self.stream = open(file, "wb") if file else None  # noqa: SIM115 (until close)
-        self._write(bytes(128))  # the header, which has the number of images, comes last
-
-    def _write(self, data: bytes | np.ndarray) -> None:
         if self.stream:
-            self.stream.write(data)
+            self.stream.write(bytes(128))  # the header, which has the number of images, comes last
 
     def add(self, block: np.ndarray) -> None:
         """Append images, uint8 ``[n, ...]``; grey ones are resized."""
-        block = np.ascontiguousarray(
-            images.resize(block, self.size) if block.shape[-1] != self.size else block
-        )
+        block = images.resize(block, self.size) if block.shape[-1] != self.size else block
         self.num, self.shape = self.num + len(block), block.shape[1:]
-        self._write(block)
-        if not self.stream:
-            self.blocks.append(block)
+        (self.stream.write if self.stream else self.blocks.append)(np.ascontiguousarray(block))
 
     def close(self) -> np.ndarray:
         """Return all images, uint8 ``[N, H, W]`` or ``[N, 3, H, W]``, those in a file memory-mapped."""
-        shape = (self.num, *self.shape)
         if not self.stream:
             return np.concatenate([np.empty((0, *self.shape), np.uint8), *self.blocks])
-        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(self.num, *self.shape)}, }}"
         self.stream.seek(0)
-        self._write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{text:117}\n".encode())
+        self.stream.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{text:117}\n".encode())
         self.stream.close()
         return np.load(self.file, mmap_mode="r", allow_pickle=False)
 
@@ -204,6 +185,17 @@ class Found:
     subject: str = ""
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
+    def decoded(self, root: Path, size: int, color: bool) -> np.ndarray | Rejection:
+        """Return the pixels; landmarks, which are given in pixels of the file, are moved along."""
+        try:
+            pixels = images.read(self.file, size, color)
+            if "landmarks" in self.values:
+                points = self.values["landmarks"]
+                self.values["landmarks"] = images.on_square(points, *images.size(self.file), size)
+            return pixels
+        except images.PictureError as error:
+            return Rejection(relative(self.file, root), 0, error.reason, error.remedy)
+
 
 def face_set(
     name: str,
@@ -216,74 +208,48 @@ def face_set(
     notes: tuple[str, ...] = (),
 ) -> FaceSet:
     """Decode image files on all cores, a block at a time; those that cannot be decoded join the rejected."""
-
-    def decoded(part: list[Found]) -> list[np.ndarray | Rejection]:
-        results = []
-        for each in part:
-            try:
-                results.append(images.read(each.file, pixels.size, color))
-                if "landmarks" in each.values:  # given in pixels of the file
-                    points, place = each.values["landmarks"], images.size(each.file)
-                    each.values["landmarks"] = images.on_square(points, *place, pixels.size)
-            except images.PictureError as error:
-                results.append(Rejection(relative(each.file, root), 0, error.reason, error.remedy))
-        return results
-
     kept, rejected, cores = [], list(rejected), os.cpu_count() or 1
     share = max(1, 2**24 // (pixels.size**2 * (3 if color else 1)) // cores)  # 16 MB at a time, in all
     with ThreadPoolExecutor(cores) as pool:
         for start in range(0, len(found), share * cores):
             block = found[start : start + share * cores]
             # each core gets one part: handing out small images singly costs more than decoding them
-            results = sum(pool.map(decoded, [block[i : i + share] for i in range(0, len(block), share)]), [])
-            good = [result for result in results if isinstance(result, np.ndarray)]
-            rejected += [result for result in results if isinstance(result, Rejection)]
-            kept += [
-                each for each, result in zip(block, results, strict=True) if isinstance(result, np.ndarray)
-            ]
+            parts = [block[i : i + share] for i in range(0, len(block), share)]
+            done = pool.map(lambda part: [each.decoded(root, pixels.size, color) for each in part], parts)
+            pairs = list(zip(block, sum(done, []), strict=True))
+            rejected += [result for _, result in pairs if isinstance(result, Rejection)]
+            good = [(each, result) for each, result in pairs if isinstance(result, np.ndarray)]
+            kept += [each for each, _ in good]
             if good:
-                pixels.add(np.stack(good))
+                pixels.add(np.stack([result for _, result in good]))
+    columns = {key: np.stack([each.values[key] for each in kept]) for key in (kept[0].values if kept else ())}
     who = {subject: i for i, subject in enumerate(sorted({each.subject for each in kept} - {""}))}
-    subject = np.array([who.get(each.subject, -1) for each in kept], dtype=np.int64) if who else None
-    values = {key: np.stack([each.values[key] for each in kept]) for key in (kept[0].values if kept else ())}
-    return FaceSet(
-        name,
-        images=pixels.close(),
-        labels=np.array([classes.index(each.label) for each in kept], dtype=np.int64),
-        classes=classes,
-        split=np.array([each.split for each in kept], dtype="U10"),
-        source=np.array([relative(each.file, root) for each in kept], dtype=str),
-        subject=subject,
-        rejected=tuple(rejected),
-        notes=notes,
-        **values,
-    )
+    if who:
+        columns["subject"] = np.array([who.get(each.subject, -1) for each in kept])
+    columns["labels"] = np.array([classes.index(each.label) for each in kept], dtype=np.int64)
+    columns["split"] = np.array([each.split for each in kept], dtype="U10")
+    columns["source"] = np.array([relative(each.file, root) for each in kept], dtype=str)
+    told = {"rejected": tuple(rejected), "notes": notes, "classes": classes}
+    return FaceSet(name, images=pixels.close(), **columns, **told)
 
 
 def tree(
     folder: Path, root: Path, files: list[Path], classes: tuple[str, ...] | None = None
 ) -> tuple[list[Found], list[Rejection]]:
-    """Label files by the folders they lie in, ``[<split>/]<class>/...`` or KDEF's names; and the others.
+    """Label files below a folder by the folders they lie in, ``[<split>/]<class>/...``, or KDEF's names.
 
-    Args:
-        folder: where the tree starts.
-        root: the data folder.
-        files: what to label, all below the folder.
-        classes: the names that are accepted as they stand; None accepts every expression the workbook knows.
+    ``classes`` are accepted as they stand; without them, every expression that the workbook knows.
     """
     parts = [file.relative_to(folder).parts for file in files]
     splits = [SPLITS.get(plain(above[0]), "") if above[1:] else "" for above in parts]
     public = "validation" if "test" in splits else "test"
     found, rejected = [], []
     for file, above, split in zip(files, parts, splits, strict=True):
-        kdef = re.fullmatch(
-            r"[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)(S|HL|HR|FL|FR)\.\w+", file.name, re.IGNORECASE
-        )
-        below = above[bool(split) : -1]
+        below, kdef = above[bool(split) : -1], _KDEF.fullmatch(file.name)
+        word = "fear" if kdef and kdef[2] in "AFaf" else kdef[2] if kdef else below[0] if below else ""
         try:
-            word = ("fear" if kdef[2] in "AFaf" else kdef[2]) if kdef else below[0] if below else ""
-            label = _label(word, classes)
-            found.append(Found(file, label, public if split == "public" else split, kdef[1] if kdef else ""))
+            label, split = _label(word, classes), public if split == "public" else split
+            found.append(Found(file, label, split, kdef[1] if kdef else ""))
         except ValueError as error:
             remedy = "name the folder after the expression, in words"
             rejected.append(Rejection(relative(file, root), 0, str(error), remedy))
