@@ -141,6 +141,16 @@ def test_a_png_holds_the_colours_of_all_classes_and_leaves_matplotlib_as_it_was(
     assert {emotions.COLORS[name] for name in emotions.FER7} <= shown
 
 
+def test_a_packed_png_is_smaller_and_keeps_the_colours_of_all_classes():
+    faces = np.random.default_rng(0).integers(0, 256, (8, 48, 48))
+    data = plotting.png(lambda ax: plotting.face_grid(faces, emotions.AFFECTNET8, ax=ax), (6, 3), 80)
+    packed = plotting.packed(data)
+    before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) for png in (data, packed))
+    assert len(packed) < 0.6 * len(data)
+    assert np.abs(before - after).mean() < 1
+    assert {emotions.COLORS[name] for name in emotions.FER7} <= {to_hex(p) for p in after.reshape(-1, 3) / 255}
+
+
 # Machado, Oliveira and Fernandes (2009), severity 1.0, in linear RGB
 BLINDNESS = {
     "red": [

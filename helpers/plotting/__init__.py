@@ -45,4 +45,17 @@ from helpers.plotting.images import (
     pictures,
     simplex,
 )
-from helpers.plotting.style import ACCENT, FAINT, INK, MARKERS, MUTED, TILE, Scored, color, png, style, styled
+from helpers.plotting.style import (
+    ACCENT,
+    FAINT,
+    INK,
+    MARKERS,
+    MUTED,
+    TILE,
+    Scored,
+    color,
+    packed,
+    png,
+    style,
+    styled,
+)

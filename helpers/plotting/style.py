@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -12,6 +13,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from helpers import emotions
 
@@ -68,8 +70,26 @@ class Scored(Protocol):
 
 
 def style() -> None:
-    """Set the workbook's look: once per notebook, before the first figure."""
+    """Set the workbook's look, and keep a notebook's figures packed: once, before the first figure."""
     mpl.rcParams.update(LOOK)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        plt.switch_backend(mpl.get_backend())  # the notebook's backend sets its own PNG writer first
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _as_png)
+
+
+def _as_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return packed(buffer.getvalue())
+
+
+def packed(png: bytes) -> bytes:
+    """Return a PNG in 256 colours that are chosen for it: to the eye the same, at half the size."""
+    buffer = io.BytesIO()
+    palette = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, kmeans=4, dither=Image.Dither.NONE)
+    palette.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -120,9 +120,7 @@ class Panel(ipywidgets.HBox):
             ax.plot([146, 266], [y, y], color="#bbbbbb", linewidth=3)
             ax.plot(146 + 120 * share, y + 0 * share, "o", color=plotting.ACCENT, markersize=7)
             ax.text(276, y, " – ".join(f"{v:.3g}" for v in np.atleast_1d(value)), va="center", size=8.5)
-        packed = io.BytesIO()
-        Image.open(io.BytesIO(png(drawn))).convert("RGB").save(packed, "PNG", optimize=True)
-        return packed.getvalue()
+        return plotting.packed(png(drawn))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Return the live view and, for a saved notebook, an image of it."""
