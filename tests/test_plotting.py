@@ -148,7 +148,8 @@ def test_a_packed_png_is_smaller_and_keeps_the_colours_of_all_classes():
     before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) for png in (data, packed))
     assert len(packed) < 0.6 * len(data)
     assert np.abs(before - after).mean() < 1
-    assert {emotions.COLORS[name] for name in emotions.FER7} <= {to_hex(p) for p in after.reshape(-1, 3) / 255}
+    kept = {to_hex(pixel) for pixel in after.reshape(-1, 3) / 255}
+    assert {emotions.COLORS[name] for name in emotions.FER7} <= kept
 
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, in linear RGB
