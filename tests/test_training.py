@@ -1,28 +1,33 @@
-"""The loop: equal to the one everybody writes, resumed to the bit, not fooled by a damaged file."""
+"""The loop: equal to the one everybody writes, resumed to the bit, and it says what it goes on from."""
 
 import copy
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import time
+import warnings
+from dataclasses import fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from helpers import files, runtime, training
+from helpers import files, losses, models, training
 from helpers.batches import Augment, Batches
 from helpers.training.config import SCHEDULES, make_optimizer
 
 
 class Faces:
-    """Pictures whose brighter half, upper or lower, tells the label."""
+    """Images whose brighter half, upper or lower, tells the label."""
 
     valence_arousal = None
     distribution = None
+    classes = ("up", "down")
 
     def __init__(self, num=96, seed=0):
         random = np.random.default_rng(seed)
@@ -30,6 +35,20 @@ class Faces:
         self.images = random.integers(0, 200, (num, 16, 16), dtype=np.uint8)
         half = np.arange(16) // 8
         self.images += (55 * (half[None, :, None] == self.labels[:, None, None])).astype(np.uint8)
+
+
+class StopAt(training.Stop):
+    """Does something, by default asks for the end, when the loop looks for the n-th time."""
+
+    def __init__(self, look, then=None):
+        self.left, self.then = look, then
+
+    @property
+    def requested(self):
+        self.left -= 1
+        if self.left == 0 and self.then:
+            self.then()
+        return self.left <= 0 and not self.then
 
 
 def network(dropout=0.2, seed=0):
@@ -52,24 +71,15 @@ def accuracy(outputs, targets):
     return float((outputs.argmax(1) == targets["labels"]).mean())
 
 
-def fit(model=None, loss=cross_entropy, run=None, stop=None, **settings):
-    model = model or network()
-    config = training.Config(
-        **{"epochs": 4, "batch_size": 16, "lr": 0.01, "precision": "float32", **settings}
-    )
-    history = training.fit(
-        model,
-        Faces(),
-        Faces(64, 1),
-        loss,
-        {"accuracy": accuracy},
-        config,
-        run=run,
-        stop=stop,
-        device="cpu",
-        progress=False,
-    )
-    return model, history
+HOW = ("run", "start", "start_state", "stop", "on_epoch", "progress", "figures")
+
+
+def fit(model=None, loss=cross_entropy, train=None, score=accuracy, **settings):
+    model = network() if model is None else model
+    how = {name: settings.pop(name) for name in HOW if name in settings}
+    config = {"epochs": 4, "batch_size": 16, "lr": 0.01, "precision": "float32", **settings}
+    faces, how = (train or Faces(), Faces(64, 1)), {"device": "cpu", "progress": False, **how}
+    return model, training.fit(model, *faces, loss, {"accuracy": score}, training.Config(**config), **how)
 
 
 def same(one, other):
@@ -81,34 +91,29 @@ def scores(history):
     return [{k: v for k, v in e.items() if k not in {"seconds", "images_per_second"}} for e in history.epochs]
 
 
-def stop_at(call, stop, loss=cross_entropy):
-    calls = iter(range(1, 10_000))
-
-    def stopping(outputs, targets):
-        if next(calls) == call:
-            stop()
-        return loss(outputs, targets)
-
-    return stopping
+@pytest.fixture
+def said():
+    """Return what was warned of so far, line by line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield lambda: [str(each.message) for each in caught if each.category is UserWarning]
 
 
-def test_it_learns_and_keeps_the_best_epoch():
+# --- learning
+
+
+def test_it_learns_and_ends_with_the_best_epoch():
     model, history = fit(epochs=8, lr=0.02)
     assert history.best["accuracy"] > 0.9
     outputs = training.predict(model, Faces(64, 1), device="cpu", precision="float32")
     assert accuracy(outputs, {"labels": Faces(64, 1).labels}) == history.best["accuracy"]
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.05])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_it_is_the_loop_that_everybody_writes(optimizer):
+def test_it_is_the_loop_that_everybody_writes(optimizer, clip):
     plain = network(dropout=0)
-    settings = {
-        "optimizer": optimizer,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "augment": Augment(),
-        "seed": 5,
-    }
+    settings = {"optimizer": optimizer, "schedule": "constant", "seed": 5, "grad_clip": clip}
     model, history = fit(copy.deepcopy(plain), epochs=3, **settings)
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     extra = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {}
@@ -118,10 +123,16 @@ def test_it_is_the_loop_that_everybody_writes(optimizer):
     data, best = Batches(Faces(), 16, seed=5, augment=Augment(), shuffle=True), (-1, None)
     for epoch in range(3):
         plain.train()
+        hits = []
         for batch in data.epoch(epoch):
             chosen.zero_grad()
-            cross_entropy(plain(batch.images), batch.targets).backward()
+            outputs = plain(batch.images)
+            cross_entropy(outputs, batch.targets).backward()
+            if clip:
+                nn.utils.clip_grad_norm_(plain.parameters(), clip)
             chosen.step()
+            hits += (outputs.argmax(1) == batch.targets["labels"]).tolist()
+        assert history.epochs[epoch]["train_accuracy"] == pytest.approx(np.mean(hits))
         plain.eval()
         with torch.no_grad():
             whole = next(iter(Batches(Faces(64, 1), 64).epoch()))
@@ -135,59 +146,103 @@ def test_it_is_the_loop_that_everybody_writes(optimizer):
 
 def test_half_precision_learns_the_same():
     exact, half = (fit(network(dropout=0), epochs=6, precision=p)[1] for p in ("float32", "bfloat16"))
-    losses = np.array([[e["train_loss"] for e in history.epochs] for history in (exact, half)])
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
+    lines = np.array([[e["train_loss"] for e in history.epochs] for history in (exact, half)])
+    np.testing.assert_allclose(lines[1], lines[0], rtol=0.05)
+    assert (lines[0] != lines[1]).any()
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not():
-    (one, first), (again, second), (other, _) = fit(), fit(), fit(seed=1)
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(3)
+    expected, model = torch.rand(1), network()
+    torch.manual_seed(3)
+    one, first = fit(model)
+    assert torch.rand(1) == expected
+    (again, second), (other, _) = fit(), fit(seed=1)
     assert same(one, again)
     assert scores(first) == scores(second)
     assert not same(one, other)
 
 
-def test_the_callers_random_numbers_are_left_alone():
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    model = network()
-    torch.manual_seed(3)
-    fit(model)
-    assert torch.rand(1) == expected
-
-
 def test_the_running_mean_of_weights_is_what_its_definition_says():
-    seen = []
-    model = network(dropout=0)
-
-    def watching(outputs, targets):
-        seen.append(model[0].weight.detach().clone())
-        return cross_entropy(outputs, targets)
-
-    trained, _ = fit(model, watching, epochs=1, ema=0.5, schedule="constant", warmup=0.0)
-    after = fit(network(dropout=0), epochs=1, schedule="constant", warmup=0.0)[0][0].weight.detach()
-    weights = [*seen[1 : 96 // 16], after]  # after each of the six steps
+    seen, model = [], network(dropout=0)
+    model.register_forward_pre_hook(
+        lambda part, _: seen.append(part[0].weight.detach().clone()) if part.training else None
+    )
+    trained, _ = fit(model, epochs=1, ema=0.5, schedule="constant")
+    after = fit(network(dropout=0), epochs=1, schedule="constant")[0][0].weight.detach()
     mean = seen[0]
-    for step, weight in enumerate(weights, start=1):
+    for step, weight in enumerate([*seen[1:], after], start=1):
         decay = min(0.5, (1 + step) / (10 + step))
         mean = decay * mean + (1 - decay) * weight
     torch.testing.assert_close(trained[0].weight.detach(), mean)
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "ema": 0.9}, {"schedule": "plateau"}])
-@pytest.mark.parametrize("call", [1, 8, 13])
-def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path, settings, call):
+def test_weight_decay_spares_biases_and_what_is_frozen_stays():
+    model = network()
+    optimizer = make_optimizer(model, training.Config(weight_decay=0.1))
+    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    assert decayed == {id(model[0].weight), id(model[6].weight)}
+    model[0].requires_grad_(False)
+    before = model[0].weight.clone()
+    fit(model, weight_decay=0.5)
+    assert torch.equal(model[0].weight, before)
+
+
+def test_several_heads_come_out_by_name_and_layers_may_have_two_names():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+            self.again = self.body[:3]
+
+        def forward(self, images):
+            return {"expression": self.body(images), "twice": 2 * self.body(images)}
+
+    def loss(outputs, targets):
+        return cross_entropy(outputs["expression"], targets) + 0 * outputs["twice"].sum()
+
+    config, model = training.Config(epochs=1, batch_size=16), TwoHeads()
+    score = {"accuracy": lambda outputs, targets: accuracy(outputs["expression"], targets)}
+    training.fit(model, Faces(), Faces(64, 1), loss, score, config, progress=False)
+    outputs = training.predict(model, Faces(10))
+    np.testing.assert_allclose(outputs["twice"], 2 * outputs["expression"], rtol=1e-5)
+
+
+def test_compiled_or_not_it_trains(monkeypatch, said):
+    whole, _ = fit(network(dropout=0))
+
+    def compiled(model, mode):
+        def refuse(images):
+            raise RuntimeError("no compiler\nat all")
+
+        return refuse
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    assert same(fit(network(dropout=0), compile=True)[0], whole)
+    assert said() == ["not compiled: torch.compile says no compiler"]
+
+
+# --- stopping and going on
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "sgd", "ema": 0.9}, {"schedule": "plateau"}, {"optimizer": "muon", "grad_clip": 0.1}],
+)
+@pytest.mark.parametrize("look", [1, 8, 13])
+def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path, settings, look, said):
     whole, history = fit(**settings)
-    stop = training.Stop()
-    model, stopped = fit(loss=stop_at(call, stop.request), run=tmp_path, stop=stop, **settings)
-    assert stopped.stopped
-    assert len(stopped.epochs) < 4
+    _, stopped = fit(run=tmp_path, stop=StopAt(look), **settings)
+    assert (stopped.stopped, stopped.ended) == (True, "stopped")
+    assert not (tmp_path / "finished.json").exists()
     model, resumed = fit(network(seed=9), run=tmp_path, **settings)
     assert same(model, whole)
     assert scores(resumed) == scores(history)
-    assert not resumed.stopped
+    assert (resumed.stopped, resumed.ended) == (False, "all epochs")
+    assert said() == []
 
 
-def test_one_killed_between_its_last_epoch_and_its_end_trains_no_more(tmp_path, monkeypatch):
+def test_one_killed_between_its_last_epoch_and_its_mark_trains_no_more(tmp_path, monkeypatch):
     whole, history = fit(epochs=3)
 
     def killed(*_):
@@ -197,22 +252,28 @@ def test_one_killed_between_its_last_epoch_and_its_end_trains_no_more(tmp_path, 
         patched.setattr(training.Run, "finish", killed)
         with pytest.raises(SystemExit):
             fit(epochs=3, run=tmp_path)
+    assert training.Run(tmp_path).finished is None
     model, resumed = fit(network(seed=9), epochs=3, run=tmp_path)
     assert same(model, whole)
     assert scores(resumed) == scores(history)
-    assert not (tmp_path / "state.pt").exists()
+    assert training.Run(tmp_path).finished["epochs"] == 3
 
 
 def test_an_interrupt_stops_at_the_next_batch_and_raises_nothing(tmp_path):
-    before = signal.getsignal(signal.SIGINT)
-    interrupt = stop_at(9, lambda: os.kill(os.getpid(), signal.SIGINT))
-    _, history = fit(loss=interrupt, run=tmp_path)
+    before, stop = signal.getsignal(signal.SIGINT), training.Stop()
+    model = network()
+    looks = iter(range(1, 100))
+    model.register_forward_pre_hook(
+        lambda *_: os.kill(os.getpid(), signal.SIGINT) if next(looks) == 9 else None
+    )
+    _, history = fit(model, run=tmp_path, stop=stop)
     assert history.stopped
-    state = training.Run(tmp_path).load_state()
-    assert (state["epoch"], state["step"]) == (1, 2)  # call 7 was the validation, 9 the second batch
+    _, about = training.Run(tmp_path).load_state()
+    assert (about["at"]["epoch"], about["at"]["step"]) == (1, 2)  # call 7 was the validation
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
 def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path, root):
     whole, history = fit()
     script = f"""
@@ -220,8 +281,8 @@ def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path, root):
         sys.path[:0] = [{str(root)!r}, {str(root / "tests")!r}]
         import torch
         torch.set_num_threads(1)
-        from test_training import fit, stop_at
-        fit(loss=stop_at(17, lambda: os.kill(os.getpid(), signal.SIGKILL)), run={str(tmp_path)!r})
+        from test_training import StopAt, fit
+        fit(stop=StopAt(15, lambda: os.kill(os.getpid(), signal.SIGKILL)), run={str(tmp_path)!r})
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=120)
     assert killed.returncode == -signal.SIGKILL
@@ -230,74 +291,256 @@ def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path, root):
     assert scores(resumed) == scores(history)
 
 
-@pytest.mark.parametrize("changed", [{"lr": 0.02}, {"seed": 1}, {"augment": None}])
-def test_another_configuration_starts_anew(tmp_path, changed):
-    stop = training.Stop()
-    fit(loss=stop_at(9, stop.request), run=tmp_path, stop=stop)
-    fresh, _ = fit(**changed)
-    model, history = fit(run=tmp_path, **changed)
+class Other(nn.Sequential):
+    """The same layers and shapes, put to another use."""
+
+    def forward(self, images):
+        return super().forward(images) * 2
+
+
+def other_faces():
+    faces = Faces()
+    faces.labels = 1 - faces.labels
+    return faces
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"lr": 0.02}, "lr 0.01, now 0.02"),
+        ({"seed": 1}, "seed 0, now 1"),
+        ({"augment": None}, "augment "),
+        ({"loss": losses.on_labels(label_smoothing=0.1)}, "loss"),
+        ({"loss": losses.on_labels(label_smoothing=0.1, weight=torch.ones(2))}, "loss"),
+        ({"train": other_faces()}, "train"),
+        ({"train": Faces(97)}, "train"),
+        ({"model": network(dropout=0.3)}, "network"),
+        ({"model": Other(*network())}, "network"),
+    ],
+)
+@pytest.mark.parametrize("look", [9, 0], ids=["stopped", "finished"])
+def test_another_training_starts_anew_says_why_and_keeps_what_was_there(tmp_path, changed, what, look, said):
+    fit(loss=losses.on_labels(), run=tmp_path, stop=StopAt(look) if look else None, epochs=2)
+    before = files.sha256(tmp_path / "best.safetensors")
+    now = {"loss": losses.on_labels(), "epochs": 2, **changed}
+    fresh, _ = fit(**copy.deepcopy(now))
+    model, history = fit(run=tmp_path, **now)
     assert same(model, fresh)
-    assert len(history.epochs) == 4
+    assert len(history.epochs) == 2
+    [line] = said()
+    assert line.startswith(f"another training stands in {tmp_path} ({what}")
+    assert files.sha256(tmp_path / "replaced" / "best.safetensors") == before
 
 
-def test_a_run_leaves_one_folder(tmp_path):
+def test_a_finished_training_is_not_trained_again_and_takes_more_epochs(tmp_path, said, capsys):
+    model, history = fit(run=tmp_path, epochs=2)
+    mark = training.Run(tmp_path).finished
+    assert (mark["ended"], mark["epochs"], mark["best_epoch"]) == ("all epochs", 2, history.best_epoch)
+    for begun in (network(), model):  # as it was begun, and as it ended: a cell that is run twice
+        again, kept = fit(begun, run=tmp_path, epochs=2, progress=True)
+        assert same(again, model)
+        assert kept.epochs == history.epochs
+        assert "finished already: 2 epochs" in capsys.readouterr().out
+    assert said() == []
+    longer, more = fit(network(seed=5), run=tmp_path, epochs=5, schedule="one-cycle")
+    assert [line.split(" goes on ")[1] for line in said()] == ["with other settings: epochs 2, now 5"]
+    assert more.epochs[:2] == history.epochs
+    assert len(more.epochs) == 5
+    fit(network(seed=5), run=tmp_path, epochs=5)  # another start, all else the same: another training
+    assert "(start): starts anew" in said()[-1]
+
+
+def test_early_stopping_counts_anew_when_more_epochs_are_asked_for(tmp_path, said):
+    ranks = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.9, 0.1])
+
+    def score(outputs, targets):
+        return next(ranks) if len(targets["labels"]) == 64 else 0.0  # of the 64 faces of the validation set
+
+    _, history = fit(run=tmp_path, patience=2, score=score, epochs=6)
+    assert (history.ended, len(history.epochs)) == ("early stopping", 3)
+    _, history = fit(run=tmp_path, patience=2, score=score, epochs=7)
+    assert [e["accuracy"] for e in history.epochs] == [0.5, 0.4, 0.3, 0.2, 0.1]
+    assert history.best_epoch == 1
+
+
+def test_a_training_starts_from_another_runs_weights_and_optimiser(tmp_path, said):
+    first, _ = fit(run=tmp_path / "a", epochs=2, schedule="constant")
+    tensors, _ = training.Run(tmp_path / "a").load_state()
+    assert float(tensors["optimizer/0/step"]) == 12
+    settings = {"epochs": 1, "lr": 1e-9, "weight_decay": 0.0, "schedule": "constant"}
+    for start_state, steps in ((True, 18), (False, 6)):
+        folder = tmp_path / f"b{steps}"
+        model, _ = fit(network(seed=7), run=folder, start=tmp_path / "a", start_state=start_state, **settings)
+        assert float(training.Run(folder).load_state()[0]["optimizer/0/step"]) == steps
+        for mine, theirs in zip(model.parameters(), first.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+    wider = network(seed=7)
+    wider[6] = nn.Linear(32, 3)
+    training.save_weights(first, tmp_path / "file.safetensors")
+    training.load_weights(wider, tmp_path / "file.safetensors", matching=True)
+    assert torch.equal(wider[0].weight, first[0].weight)
+    assert said() == []
+    fit(wider, start=tmp_path / "a", **settings)
+    assert said()[0].endswith("has no weights for 6.weight, 6.bias")
+    with pytest.raises(FileNotFoundError, match=r"no trained network in .*/aa; did you mean 'a'"):
+        fit(start=tmp_path / "aa")
+
+
+def test_a_second_training_in_a_folder_is_refused_in_one_line(tmp_path):
+    line = []
+
+    def second(_):
+        with pytest.raises(RuntimeError, match="another training is under way in") as caught:
+            fit(run=tmp_path)
+        line.append(str(caught.value))
+
+    fit(run=tmp_path, epochs=1, on_epoch=second)
+    assert len(line) == 1
+    assert "\n" not in line[0]
+    assert len(fit(run=tmp_path, epochs=2)[1].epochs) == 2  # and the lock is gone
+
+
+def test_a_training_goes_on_with_the_threads_it_began_with(tmp_path, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for threads, look in ((3, 8), (2, 0)):
+        model = network()
+        model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+        torch.set_num_threads(threads)
+        fit(model, run=tmp_path, stop=StopAt(look) if look else None)
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert len(seen) > 16
+    assert set(seen) == {3}
+
+
+# --- what is kept
+
+
+def test_a_run_leaves_one_folder_that_can_be_opened(tmp_path, said):
     draw = {"confusion": lambda outputs, targets, ax: ax.plot(outputs.argmax(1), targets["labels"])}
-    model = network()
-    faces, config = (Faces(), Faces(64, 1)), training.Config(epochs=2, batch_size=16)
-    metrics = {"accuracy": accuracy}
-    training.fit(
-        model, *faces, cross_entropy, metrics, config, run=tmp_path / "a", figures=draw, progress=False
-    )
-    names = {path.name for path in (tmp_path / "a").iterdir()}
+    torch.manual_seed(0)
+    model = models.create("face-cnn", 2, widths=(4, 8), head_width=8)
+    model, history = fit(model, run=tmp_path / "a", figures=draw, epochs=2)
+    names = {path.name for path in (tmp_path / "a").iterdir()} - {".lock"}
     assert names == {
-        "config.json",
-        "history.csv",
-        "best.safetensors",
-        "predictions.npz",
-        "curves.png",
-        "confusion.png",
-        "tensorboard",
+        *("config.json", "history.csv", "best.safetensors", "predictions.npz", "curves.png", "confusion.png"),
+        *("state.safetensors", "finished.json", "tensorboard"),
     }
-    again = network(seed=3)
-    training.load_weights(again, tmp_path / "a" / "best.safetensors")
-    assert same(again, model)
+    assert list(pd.read_csv(tmp_path / "a" / "history.csv").columns) == [
+        *("epoch", "lr", "train_loss", "loss", "accuracy", "train_accuracy", "seconds", "images_per_second")
+    ]
+    (tmp_path / "alone.safetensors").write_bytes((tmp_path / "a" / "best.safetensors").read_bytes())
+    for path in (tmp_path / "a", str(tmp_path / "alone.safetensors")):
+        run = training.Run.open(path)
+        assert same(run.model, model)
+        assert run.record["faces"]["classes"] == ["up", "down"]
+    run = training.Run.open(tmp_path / "a")
+    assert (run.epoch, run.scores["accuracy"]) == (history.best_epoch, history.best["accuracy"])
+    assert set(run.record["identity"]) == {"train", "validation", "network", "loss", "start"}
+    run.forget()
+    assert training.Run(tmp_path / "a").finished is None
+    with pytest.raises(FileNotFoundError, match="no trained network in"):
+        training.Run.open(tmp_path / "a")
+    assert said() == []
 
 
-def test_early_stopping_waits_as_long_as_it_should():
-    ranks = iter([0.3, 0.5, 0.4, 0.5, 0.2, 0.9])
-    history = training.fit(
-        network(),
-        Faces(),
-        Faces(64, 1),
-        cross_entropy,
-        {"accuracy": lambda outputs, targets: next(ranks)},
-        training.Config(epochs=6, batch_size=16, patience=3),
-        progress=False,
-    )
-    assert [e["accuracy"] for e in history.epochs] == [0.3, 0.5, 0.4, 0.5, 0.2]
-    assert history.best_epoch == 2
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["up", "\x1b[2Jdown"]},
+        {"classes": "up"},
+        {"image_size": 60_000},
+        {"image_size": "16"},
+        {"channels": 2},
+        {"channels": None},
+    ],
+)
+def test_a_record_of_a_strange_run_is_refused_in_one_line(tmp_path, change):
+    training.save_weights(network(), tmp_path / "best.safetensors")
+    record = {"model": {}, "faces": {"classes": ["up"], "image_size": 16, "channels": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="use run.load"):
+        _ = training.Run.open(tmp_path).model
+    record["faces"] |= change
+    for text in (json.dumps(record), "[]", "{", "[" * 10**5, '"\\ud800"', "null"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"config.json does not say what was learned") as caught:
+            training.Run.open(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
-def test_the_loss_may_be_what_is_monitored():
-    _, history = fit(monitor="loss")
-    losses = [e["loss"] for e in history.epochs]
-    assert history.best_epoch == 1 + losses.index(min(losses))
+def test_damaged_state_and_weights_are_named_and_change_nothing(tmp_path):
+    fit(run=tmp_path, stop=StopAt(9))
+    for name in ("state.safetensors", "best.safetensors"):
+        content = (tmp_path / name).read_bytes()
+        for place in (len(content) // 2, -5, 40):
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            (tmp_path / name).write_bytes(damaged)
+            with pytest.raises(ValueError, match=f"{name} is damaged"):
+                fit(run=tmp_path)
+        (tmp_path / name).write_bytes(content)
+    model = network(seed=4)
+    before = copy.deepcopy(model)
+    (tmp_path / "short").write_bytes(content[:-40])
+    for name, message in (("short", "short is damaged"), ("none", "none")):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            training.load_weights(model, tmp_path / name)
+    with pytest.raises(ValueError, match="weights of another network than this Linear"):
+        training.load_weights(nn.Linear(3, 2), tmp_path / "best.safetensors")
+    assert same(model, before)
 
 
-def test_a_loss_that_is_not_finite_names_epoch_step_and_samples(tmp_path):
-    def broken(outputs, targets):
-        return cross_entropy(outputs, targets) * (float("nan") if broken.calls == 8 else 1)
+def test_only_state_and_weights_may_end_a_training(tmp_path, monkeypatch, said):
+    real = os.replace
 
-    def counting(outputs, targets):
-        broken.calls = getattr(broken, "calls", 0) + 1
-        return broken(outputs, targets)
+    def refused(source, target, **how):
+        if str(target).endswith(refusing):
+            raise PermissionError(13, "used by another process", str(target))
+        return real(source, target, **how)
 
-    # six batches and a validation make seven calls an epoch
-    with pytest.raises(FloatingPointError, match=r"epoch 2, step 1, lr .*samples \[\d+, ") as caught:
-        fit(loss=counting, run=tmp_path)
-    order = Batches(Faces(), 16, shuffle=True).order(1)[:8].tolist()
-    assert str(order)[:-1] in str(caught.value)
-    training.load_weights(network(), tmp_path / "best.safetensors")
+    monkeypatch.setattr(os, "replace", refused)
+    refusing = ("history.csv", "predictions.npz", "config.json", "curves.png", "bad.png", "finished.json")
+    figures = {"bad": lambda *_: 1 / 0}
+    assert len(fit(run=tmp_path / "a", epochs=2, figures=figures)[1].epochs) == 2
+    assert {line.split(" ")[0] for line in said()} == set(refusing)
+    for refusing in ("best.safetensors", "state.safetensors"):
+        with pytest.raises(OSError, match=refusing):
+            fit(run=tmp_path / refusing, epochs=2)
+
+
+def test_the_state_never_speaks_of_weights_that_are_not_there(tmp_path, monkeypatch):
+    order, real = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda s, t, **k: order.append(os.path.basename(t)) or real(s, t, **k))
+    fit(run=tmp_path, epochs=1)
+    assert order.index("best.safetensors") < order.index("state.safetensors")
+    assert order[-1] == "finished.json"
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_line_an_epoch_stays_on_stdout_and_nothing_goes_to_stderr(progress, capsys):
+    fit(epochs=3, progress=progress)
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert [line.split(" · ")[0] for line in lines] == [
+        "epoch 1/3",
+        "epoch 2/3",
+        "epoch 3/3",
+        "3 epochs",
+    ] * progress
+    assert all("\r" not in line and "train loss" in line for line in lines[:-1])
+
+
+def test_who_watches_is_told_the_share_and_what_there_is_to_show():
+    told = []
+    fit(progress=lambda share, values: told.append((share, values)))
+    assert all(0 < share <= 1 for share, _ in told)
+    assert set(told[0][1]) == {"epoch", "loss", "images/s"}
+
+
+# --- schedules and settings
 
 
 def test_schedules_agree_with_pytorch():
@@ -313,85 +556,158 @@ def test_schedules_agree_with_pytorch():
         return rates
 
     library = torch.optim.lr_scheduler
-    mine = {name: [training.lr_factor(name, i / steps) for i in range(steps)] for name in SCHEDULES}
-    np.testing.assert_allclose(
-        mine["cosine"], theirs(lambda o: library.CosineAnnealingLR(o, steps)), atol=1e-9
-    )
-    np.testing.assert_allclose(mine["step"], theirs(lambda o: library.MultiStepLR(o, [20, 30])), atol=1e-9)
-    np.testing.assert_allclose(
-        mine["one-cycle"], theirs(lambda o: library.LinearLR(o, 1, 0, steps)), atol=1e-9
-    )
-    assert set(mine["constant"]) == set(mine["plateau"]) == {1.0}
+    expected = {
+        "cosine": theirs(lambda o: library.CosineAnnealingLR(o, steps)),
+        "step": theirs(lambda o: library.MultiStepLR(o, [20, 30])),
+        "one-cycle": theirs(lambda o: library.LinearLR(o, 1, 0, steps)),
+        **dict.fromkeys(("constant", "plateau"), [1.0] * steps),
+    }
+    for name in SCHEDULES:
+        mine = [training.lr_factor(name, i / steps) for i in range(steps)]
+        np.testing.assert_allclose(mine, expected[name], atol=1e-9)
+    stepped = [training.lr_factor("step", (i + 0.5) / steps, step=7 / steps, gamma=0.3) for i in range(steps)]
+    np.testing.assert_allclose(stepped, theirs(lambda o: library.StepLR(o, 7, 0.3)))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_warm_up_rises_linearly_from_nothing(schedule):
-    rates = [training.lr_factor(schedule, p, warmup=0.4) for p in (0, 0.1, 0.2, 0.3999, 0.4)]
-    np.testing.assert_allclose(rates, [0, 0.25, 0.5, 1, 1], atol=1e-3)
+def test_warm_up_is_a_share_or_epochs_and_none_but_for_one_cycle():
+    for schedule in SCHEDULES:
+        rates = [training.lr_factor(schedule, p, warmup=0.4) for p in (0, 0.1, 0.2, 0.3999, 0.4)]
+        np.testing.assert_allclose(rates, [0, 0.25, 0.5, 1, 1], atol=1e-3)
+        share = training.Config(schedule=schedule).warmup_share
+        assert share == (0.2 if schedule == "one-cycle" else 0)
+    shares = [training.Config(epochs=8, warmup=warmup).warmup_share for warmup in (0, 0.3, 1, 2, 9)]
+    assert shares == [0, 0.3, 1 / 8, 2 / 8, 1]
+    rates = [e["lr"] for e in fit(schedule="constant")[1].epochs]
+    assert rates == [0.01] * 4
+    rates = [e["lr"] for e in fit(schedule="step", step_size=1, gamma=0.5)[1].epochs]
+    np.testing.assert_allclose(rates, 0.01 * 0.5 ** np.arange(4))
 
 
-def test_plateau_halves_after_its_patience():
-    ranks = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.6])
-    history = training.fit(
-        network(),
-        Faces(),
-        Faces(64, 1),
-        cross_entropy,
-        {"accuracy": lambda outputs, targets: next(ranks)},
-        training.Config(epochs=6, batch_size=16, lr=1.0, schedule="plateau", plateau_patience=2, warmup=0.0),
-        progress=False,
-    )
+def on_validation(*ranks):
+    ranks = iter(ranks)
+    return lambda outputs, targets: next(ranks) if len(targets["labels"]) == 64 else 0.0
+
+
+def test_plateau_waits_for_its_patience_and_watches_what_it_is_told_to():
+    how = {"schedule": "plateau", "plateau_patience": 2, "lr": 1.0, "epochs": 6}
+    ranks = (0.5, 0.4, 0.3, 0.2, 0.1, 0.6)
+    _, history = fit(score=on_validation(*ranks), **how)
     assert [e["lr"] for e in history.epochs] == [1, 1, 1, 0.5, 0.5, 0.25]
-
-
-def test_weight_decay_spares_biases_and_batch_norm():
-    model = network()
-    optimizer = make_optimizer(model, training.Config(weight_decay=0.1))
-    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
-    assert decayed == {id(model[0].weight), id(model[6].weight)}
-
-
-def test_frozen_parameters_stay():
-    model = network()
-    model[0].requires_grad_(False)
-    before = model[0].weight.clone()
-    fit(model, weight_decay=0.5)
-    assert torch.equal(model[0].weight, before)
-
-
-def test_the_mean_over_the_mirror_image():
-    model, faces = network(), Faces(20)
-    mirrored = Faces(20)
-    mirrored.images = faces.images[:, :, ::-1]
-    settings = {"device": "cpu", "precision": "float32"}
-    one, two = (training.predict(model, f, **settings) for f in (faces, mirrored))
-    np.testing.assert_allclose(
-        training.predict(model, faces, tta="flip", **settings), (one + two) / 2, atol=1e-6
+    _, history = fit(score=on_validation(*ranks), plateau_factor=0.1, **how)
+    np.testing.assert_allclose([e["lr"] for e in history.epochs], [1, 1, 1, 0.1, 0.1, 0.01])
+    falling = replace(
+        training.Config(**how), plateau_monitor="loss", lr=1e-6, batch_size=16, precision="float32"
     )
-    assert model.training  # as it was
+    score = {"accuracy": on_validation(*ranks)}
+    history = training.fit(network(), Faces(), Faces(64, 1), cross_entropy, score, falling, progress=False)
+    lines = [e["loss"] for e in history.epochs]
+    best = np.array([int(np.argmin(lines[: i + 1])) for i in range(6)])
+    cuts = [i for i in range(6) if i > best[i] and (i - best[i]) % 2 == 0]
+    expected = [1e-6 * 0.5 ** sum(cut < i for cut in cuts) for i in range(6)]
+    np.testing.assert_allclose([e["lr"] for e in history.epochs], expected)
 
 
-def test_the_mean_over_shifted_faces():
+def test_early_stopping_waits_as_long_as_it_should():
+    _, history = fit(score=on_validation(0.3, 0.5, 0.4, 0.5, 0.2, 0.9), epochs=6, patience=3)
+    assert [e["accuracy"] for e in history.epochs] == [0.3, 0.5, 0.4, 0.5, 0.2]
+    assert (history.best_epoch, history.ended) == (2, "early stopping")
+
+
+def test_the_loss_may_be_what_is_monitored():
+    _, history = fit(monitor="loss")
+    lines = [e["loss"] for e in history.epochs]
+    assert history.best_epoch == 1 + lines.index(min(lines))
+
+
+OUT_OF_RANGE = {
+    "epochs": (0, 1.5, "2", True, math.inf),
+    "batch_size": (1, 2.5, None),
+    "lr": (0, -1e-3, math.nan, math.inf, "1e-3", None),
+    "lr_decay": (0, 1.01, "x"),
+    "optimizer": ("adamq", 3),
+    "weight_decay": (-1e-9, math.inf, None),
+    "momentum": (-0.1, 1, "x"),
+    "schedule": ("cosin", None),
+    "warmup": (-0.1, math.nan, "2", True),
+    "step_size": (-1, 1.5, None),
+    "gamma": (0, 1.1, "x"),
+    "plateau_patience": (0, 1.5, None),
+    "plateau_factor": (0, 1, None),
+    "plateau_monitor": (3, None),
+    "ema": (-0.1, 1, None),
+    "patience": (-1, 0.5, None),
+    "monitor": (3, None),
+    "minimise": (1, "yes", None),
+    "grad_clip": (-1, math.nan, None),
+    "augment": (1, "v1", True),
+    "precision": ("fp8", None),
+    "compile": (1, "yes"),
+    "seed": (-1, 2**32, 1.5, None),
+}
+
+
+def test_every_setting_is_checked_in_type_and_range():
+    assert set(OUT_OF_RANGE) == {each.name for each in fields(training.Config)}
+    for name, values in OUT_OF_RANGE.items():
+        for value in values:
+            with pytest.raises(ValueError, match=rf"(Config\({name}=|unknown {name} )") as caught:
+                training.Config(**{name: value})
+            assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="unknown optimizer 'adamq'; did you mean 'adam"):
+        training.Config(optimizer="adamq")
+    with pytest.raises(ValueError, match="monitor 'acuracy' is not among the metrics: accuracy"):
+        fit(monitor="acuracy")
+    config = training.Config(epochs=np.int64(3), lr=1, ema=np.float32(0.5))
+    assert (type(config.epochs), type(config.lr), type(config.ema)) == (int, float, float)
+
+
+@pytest.mark.parametrize("labels", [[1, 2], [0, 2], [-1, 0]])
+def test_a_label_that_is_no_class_is_refused_before_the_first_step(labels):
+    faces = Faces()
+    faces.labels = np.resize(labels, len(faces.labels))
+    found = f"labels go from {labels[0]} to {labels[1]}, and there are 2 classes: a label must be from 0 to 1"
+    with pytest.raises(ValueError, match=found):
+        fit(train=faces)
+
+
+# --- what a network predicts
+
+
+def test_the_mean_over_mirrored_and_shifted_faces():
     model, faces, moved = network(), Faces(20), Faces(20)
     settings = {"device": "cpu", "precision": "float32"}
     height, width = faces.images.shape[1:]
-    around, answers = np.pad(faces.images, ((0, 0), (1, 1), (1, 1)), mode="edge"), []
+    moved.images = faces.images[:, :, ::-1]
+    one, two = (training.predict(model, f, **settings) for f in (faces, moved))
+    flipped = training.predict(model, faces, tta="flip", **settings)
+    np.testing.assert_allclose(flipped, (one + two) / 2, atol=1e-6)
+    around, found = np.pad(faces.images, ((0, 0), (1, 1), (1, 1)), mode="edge"), []
     for down, right in np.ndindex(3, 3):
         moved.images = around[:, down : down + height, right : right + width]
-        answers.append(training.predict(model, moved, tta="flip", **settings))
-    assert np.ptp(answers, axis=0).max() > 0.01
-    np.testing.assert_allclose(
-        training.predict(model, faces, tta="shift", **settings), np.mean(answers, axis=0), atol=1e-6
-    )
+        found.append(training.predict(model, moved, tta="flip", **settings))
+    assert np.ptp(found, axis=0).max() > 0.01
+    shifted = training.predict(model, faces, tta="shift", **settings)
+    np.testing.assert_allclose(shifted, np.mean(found, axis=0), atol=1e-6)
+    assert model.training  # as it was
 
 
 def test_features_have_no_mirror_image():
-    head = torch.nn.Linear(5, 3)
     features = Faces(20)
     features.images = np.ones((20, 5), np.float32)
-    assert training.predict(head, features, device="cpu").shape == (20, 3)
-    with pytest.raises(ValueError, match="tta 'flip' needs pictures, and these are features"):
-        training.predict(head, features, tta="flip", device="cpu")
+    assert training.predict(nn.Linear(5, 3), features, device="cpu").shape == (20, 3)
+    with pytest.raises(ValueError, match="tta 'flip' needs images, and these are features"):
+        training.predict(nn.Linear(5, 3), features, tta="flip", device="cpu")
+
+
+def test_what_is_no_output_is_named():
+    class Pair(nn.Sequential):
+        def forward(self, images):
+            return super().forward(images), images
+
+    with pytest.raises(
+        TypeError, match="a network must return a tensor, or a dict of tensors by head, not a tuple"
+    ):
+        fit(Pair(*network()))
 
 
 def test_evaluate_scores_with_an_interval():
@@ -404,178 +720,20 @@ def test_evaluate_scores_with_an_interval():
     assert score.low < score.value < score.high
 
 
-def test_several_heads_come_out_by_name():
-    class TwoHeads(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = network()
-
-        def forward(self, images):
-            return {"expression": self.body(images), "twice": 2 * self.body(images)}
-
-    def loss(outputs, targets):
-        return cross_entropy(outputs["expression"], targets) + 0 * outputs["twice"].sum()
-
-    def score(outputs, targets):
-        return accuracy(outputs["expression"], targets)
-
-    config = training.Config(epochs=1, batch_size=16)
-    model = TwoHeads()
-    training.fit(model, Faces(), Faces(64, 1), loss, {"accuracy": score}, config, progress=False)
-    outputs = training.predict(model, Faces(10))
-    np.testing.assert_allclose(outputs["twice"], 2 * outputs["expression"], rtol=1e-5)
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    stop = training.Stop()
-    fit(loss=stop_at(9, stop.request), run=tmp_path, stop=stop)
-    path = tmp_path / "state.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="state.pt is damaged"):
-        fit(run=tmp_path)
-
-
-def test_damaged_or_foreign_weights_are_named_and_change_nothing(tmp_path):
-    path = tmp_path / "best.safetensors"
-    training.save_weights(network(), path)
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 1
-    (tmp_path / "flipped").write_bytes(content)
-    (tmp_path / "short").write_bytes(content[:-40])
-    model = network(seed=4)
-    before = copy.deepcopy(model)
-    for name in ("flipped", "short"):
-        with pytest.raises(ValueError, match=f"{name} is damaged"):
-            training.load_weights(model, tmp_path / name)
-    with pytest.raises(ValueError, match="weights of another network than this Linear"):
-        training.load_weights(nn.Linear(3, 2), path)
-    assert same(model, before)
-
-
-def test_what_a_killed_process_left_is_swept(tmp_path):
-    def write_half():
-        with files.replacing(tmp_path / "a.txt") as file:
-            file.write(b"half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        write_half()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / ".unfinished-best.safetensorsx1").write_bytes(b"half")
-    training.Run(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"optimizer": "adamq"}, "unknown optimizer 'adamq'; did you mean 'adam"),
-        ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
-        ({"precision": "fp8"}, "unknown precision 'fp8'"),
-        ({"epochs": 0}, r"Config\(epochs=0\): must be at least 1"),
-        ({"lr": 0}, r"Config\(lr=0\): must be above 0"),
-        ({"lr": float("nan")}, "lr=nan"),
-        ({"ema": 1}, r"Config\(ema=1\)"),
-        ({"seed": -1}, r"Config\(seed=-1\)"),
-        ({"monitor": "acuracy"}, "monitor 'acuracy' is not among the metrics: accuracy"),
-    ],
-)
-def test_bad_settings_are_one_line(settings, message):
-    with pytest.raises(ValueError, match=message) as caught:
-        fit(**settings)
-    assert "\n" not in str(caught.value)
-
-
-# Shortcuts
-
-
-@pytest.mark.parametrize(("idle", "threads"), [(0, 1), (30, 1), (55, 2), (160, 6), (200, 8), (400, 8)])
-def test_a_training_leaves_busy_cores_alone(monkeypatch, idle, threads):
-    ticks = iter([(1000, 5000), (1000 + idle, 5200)])  # of 200 ticks on eight cores
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(runtime, "_ticks", lambda: next(ticks))
-    assert runtime.idle_threads(0) == threads
-
-
-def test_a_number_of_threads_that_was_asked_for_stays(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    assert runtime.idle_threads(0) == 8
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(runtime, "_ticks", lambda: None)  # not Linux
-    assert runtime.idle_threads(0) == 8
-
-
-def test_a_training_goes_on_with_the_threads_it_began_with(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    for free in (3, 2):
-        monkeypatch.setattr(runtime, "idle_threads", lambda free=free: free)
-        model, stop = network(), training.Stop()
-        model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
-        model.register_forward_pre_hook(lambda *_, stop=stop: stop.request() if len(seen) == 8 else None)
-        fit(model, run=tmp_path, stop=stop)
-    assert len(seen) > 16
-    assert set(seen) == {3}
-    assert torch.get_num_threads() == 1  # as it was
-
-
-def test_memory_is_kept_for_the_next_step_and_given_back_at_the_end():
-    script = """
-        import numpy as np, resource
-        from helpers import runtime
-
-        def pages_cleared():
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            np.ones(2**23)  # 64 MB, above what the C library would keep
-            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-        def megabytes():
-            return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
-
-        if not runtime.keep_memory():
-            raise SystemExit(3)
-        pages_cleared()
-        print(pages_cleared())
-        with runtime.kept_memory():
-            before = megabytes()
-            pages_cleared()
-            print(pages_cleared())
-            print(megabytes() - before)
-        print(megabytes() - before)
-        pages_cleared()
-        print(pages_cleared())
-    """
-    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
-    if ran.returncode == 3:
-        pytest.skip("not the GNU C library")
-    assert ran.returncode == 0, ran.stderr
-    before, inside, held, left, after = map(int, ran.stdout.split())
-    assert before > 100
-    assert inside <= 2
-    assert held > 60
-    assert left < 5
-    assert after > 100
-
-
-def test_work_spread_over_threads_comes_back_in_order_and_stops_at_the_first_error() -> None:
-    wanted, begun = torch.get_num_threads(), []
-
-    def work(item: int) -> tuple[int, int]:
-        begun.append(item)
-        if item == 3:
-            raise ValueError("item 3")
-        time.sleep(0.02 * (item % 2))  # the later one ends first
-        return item, torch.get_num_threads()
-
-    for num in (1, 2):
-        assert runtime.spread(work, range(3), num) == [(0, 1), (1, 1), (2, 1)]
-        begun.clear()
-        with pytest.raises(ValueError, match="item 3"):
-            runtime.spread(work, range(200), num)
-        assert len(begun) < 100
-        assert torch.get_num_threads() == wanted
+def test_a_digest_is_of_all_that_a_thing_is_made_of():
+    weighted = losses.on_labels(weight=torch.tensor([1.0, 2.0]))
+    things = [losses.on_labels(), losses.on_labels(label_smoothing=0.1), weighted, losses.on_distribution()]
+    things += [
+        losses.on_distribution(losses.js_divergence),
+        Faces(),
+        other_faces(),
+        Faces(95),
+        {"a": 1},
+        {"a": 2},
+    ]
+    things += [losses.weighted_sum({"a": losses.on_labels()}, {"a": weight}) for weight in (1.0, 2.0)]
+    things += [losses.UncertaintyWeighted({"a": losses.on_labels()}, speed=speed) for speed in (1.0, 2.0)]
+    found = [training.digest(thing) for thing in things]
+    assert len(set(found)) == len(found)
+    assert training.digest(losses.on_labels(label_smoothing=0.1)) == found[1]
+    assert training.digest(Faces()) == found[5]
