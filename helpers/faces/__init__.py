@@ -2,60 +2,32 @@
 
 ``faces.sample(1000, seed=0)`` draws a set; ``faces.render(action_units, ...)`` draws the faces you ask for.
 How a face gets its label, so that the best possible accuracy is known, is in :mod:`helpers.faces.truth`;
-what varies between people and pictures is in :mod:`helpers.faces.people`; how it is painted is in
-:mod:`helpers.faces.paint` and seen in :mod:`helpers.faces.camera`.
+what varies between people and images is in :mod:`helpers.faces.people`; where things lie on a face is in
+:mod:`helpers.faces.shape`, how it is painted in :mod:`helpers.faces.paint` and seen in
+:mod:`helpers.faces.camera`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from helpers import emotions, runtime
-from helpers.faces import camera, chance, people, truth
-from helpers.faces.landmarks import landmarks
+from helpers import emotions
+from helpers.faces import camera, people, truth
 from helpers.faces.people import IDENTITY, VIEW
-from helpers.faces.shape import MOVES, REGIONS, effects
-from helpers.faces.truth import (
-    ACTION_UNITS,
-    bayes_accuracy,
-    bayes_cross_entropy,
-    bayes_kl,
-    class_probabilities,
-    fused_probabilities,
-    irreducible_va_error,
-    rater_agreement,
-    valence_arousal,
-)
-
-__all__ = [
-    "ACTION_UNITS",
-    "IDENTITY",
-    "MOVES",
-    "REGIONS",
-    "VIEW",
-    "Drawn",
-    "bayes_accuracy",
-    "bayes_cross_entropy",
-    "bayes_kl",
-    "class_probabilities",
-    "effects",
-    "fused_probabilities",
-    "irreducible_va_error",
-    "rater_agreement",
-    "render",
-    "sample",
-    "valence_arousal",
-]
+from helpers.faces.shape import REGIONS  # noqa: F401
+from helpers.faces.truth import ACTION_UNITS, class_probabilities, fused_probabilities, valence_arousal  # noqa: F401
 
 BLOCK = 256  # faces drawn at a time, fewer where they are larger than 48 pixels: what bounds the memory
 PEOPLE = 50  # so many different people follow each other before the first comes back
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -90,6 +62,10 @@ class Drawn:
     def __len__(self) -> int:
         return len(self.images)
 
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Drawn:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Drawn(**{name: None if part is None else change(part) for name, part in parts.items()})
+
 
 def sample(
     num_faces: int = 2000,
@@ -116,7 +92,7 @@ def sample(
         color: RGB instead of grey.
         device: where to draw.
         balance: how often each expression is intended: "fer2013", "uniform", or weights by class name.
-        faces_per_person: pictures of each person.
+        faces_per_person: images of each person.
         ambiguity: how much the raters guess; 1 is the default rater, 0.1 nearly always the most likely class.
         label_noise: the share of answers that are slips, in [0, 1].
         va_noise: standard deviation of the annotated valence and arousal around the true ones, in [0, 0.2].
@@ -132,103 +108,50 @@ def sample(
     _check("seed", seed, 0, 2**32 - 1)
     _check("size", size, 16, 1024)
     _check("faces_per_person", faces_per_person, 1, 10_000)
-    people.known(IDENTITY | VIEW, fixed or {})
-    raters = _Raters(num_raters, ambiguity, label_noise, va_noise)
-    weights = truth.balance_of(balance).to(device)
-    step = min(_block_size(size, device), -(-num_faces // 64) * 64)
+    _check("num_raters", num_raters, 1, 1000)
+    _check("ambiguity", ambiguity, 0.01, 100)
+    _check("label_noise", label_noise, 0, 1)
+    _check("va_noise", va_noise, 0, 0.2)
+    fixed = fixed or {}
+    people.known(IDENTITY | VIEW, fixed)
+    where = _where(device)
+    shares = truth.balance_of(balance).to(where)
+    step = min(_block_size(size, where), -(-num_faces // 64) * 64)
 
-    def drawn(start: int) -> Drawn:  # a last block is drawn whole and cut, so that no shape differs
-        index = torch.arange(start, start + step, device=device)
+    def draw(start: int) -> Drawn:
+        index = torch.arange(start, start + step, device=where)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
-        block = _block(seed, index, subject, weights, raters, size, color, fixed or {})
-        return _cut(block if masks else replace(block, masks=None), num_faces - start)
+        sides = people.draw_action_units(seed, index, shares)
+        units, person = sides.mean(-1), people.identities(seed, subject)
+        moving = _moving(sides, person)
+        view, person = people.bearing(people.views(seed, index), person, units)
+        view, person = people.with_fixed(view, fixed), people.with_fixed(person, fixed)
+        view = camera.framed(view, moving)
+        texture = camera.textures(seed, subject, index, size)
+        images, regions = camera.images(moving, person, view, texture, size, color)
+        p = truth.class_probabilities(units, ambiguity, label_noise)
+        answers = truth.answers(p, people.uniform(seed, "raters", index, 1 + num_raters))
+        noise = (people.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
+        block = Drawn(
+            images=images if color else images[:, 0],
+            labels=answers[:, 0],
+            action_units=units,
+            valence_arousal=(truth.valence_arousal(units) + noise).clamp(-1, 1),
+            class_probabilities=p,
+            votes=functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
+            landmarks=camera.landmarks(moving, person, view, size),
+            subject=subject,
+            pose=torch.stack([view["yaw"], view["pitch"], view["roll"]], -1),
+            masks=regions if masks else None,
+        )
+        return block._each(lambda part: part[: num_faces - start])  # drawn whole, so that no shape differs
 
-    return _joined(_side_by_side(drawn, range(0, num_faces, step), device))
-
-
-def _side_by_side(draw: Callable[[int], Any], starts: Sequence[int], device: str | torch.device) -> list:
-    """Draw blocks: on a CPU each block on one thread and as many at once as PyTorch may use.
-
-    A block that one thread draws has the same bytes however many there are.
-    """
-    if torch.device(device).type != "cpu":
-        return [draw(start) for start in starts]
-    num = min(torch.get_num_threads(), len(starts))
-    one_each = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    with runtime.threads(1), ThreadPoolExecutor(num, **one_each) as pool:
-        return list(pool.map(draw, starts))
-
-
-@dataclass(frozen=True)
-class _Raters:
-    num: int
-    ambiguity: float
-    label_noise: float
-    va_noise: float
-
-    def __post_init__(self) -> None:
-        _check("num_raters", self.num, 1, 1000)
-        _check("ambiguity", self.ambiguity, 0.01, 100)
-        _check("label_noise", self.label_noise, 0, 1)
-        _check("va_noise", self.va_noise, 0, 0.2)
-
-
-def _block(
-    seed: int,
-    index: Tensor,
-    subject: Tensor,
-    balance: Tensor,
-    raters: _Raters,
-    size: int,
-    color: bool,
-    fixed: dict,
-) -> Drawn:
-    sides = truth.draw_action_units(seed, index, balance)
-    units = sides.mean(-1)
-    person = people.identities(seed, subject)
-    felt = _felt(sides, person)
-    view, person = people.bearing(people.views(seed, index), person, units)
-    view, person = people.with_fixed(view, fixed), people.with_fixed(person, fixed)
-    view = camera.framed(view, felt)
-    images, masks = camera.picture(
-        felt, person, view, camera.textures(seed, subject, index, size), size, color
-    )
-    return Drawn(
-        images=images if color else images[:, 0],
-        action_units=units,
-        landmarks=landmarks(felt, person, view, size),
-        subject=subject,
-        pose=torch.stack([view["yaw"], view["pitch"], view["roll"]], -1),
-        masks=masks,
-        **_labelled(seed, index, units, raters),
-    )
-
-
-def _labelled(seed: int, index: Tensor, units: Tensor, raters: _Raters) -> dict[str, Tensor]:
-    probabilities = truth.class_probabilities(units, raters.ambiguity, raters.label_noise)
-    answers = truth.answers(probabilities, chance.uniform(seed, "raters", index, 1 + raters.num))
-    noise = (chance.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * raters.va_noise
-    return {
-        "labels": answers[:, 0],
-        "valence_arousal": (truth.valence_arousal(units) + noise).clamp(-1, 1),
-        "class_probabilities": probabilities,
-        "votes": functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
-    }
-
-
-def _felt(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
-    """How far this person's face moves for these intensities."""
-    return (sides * person["expressive"][:, None, None]).clamp(0, 1.2)
-
-
-def _cut(drawn: Drawn, num: int) -> Drawn:
-    parts = {field.name: getattr(drawn, field.name) for field in fields(drawn)}
-    return Drawn(**{name: None if value is None else value[:num] for name, value in parts.items()})
-
-
-def _joined(blocks: list[Drawn]) -> Drawn:
-    parts = {field.name: [getattr(block, field.name) for block in blocks] for field in fields(Drawn)}
-    return Drawn(**{name: None if value[0] is None else torch.cat(value) for name, value in parts.items()})
+    blocks = _by_blocks(draw, num_faces, step, where)
+    joined = {}
+    for field in fields(Drawn):
+        parts = [getattr(block, field.name) for block in blocks]
+        joined[field.name] = None if parts[0] is None else torch.cat(parts)
+    return Drawn(**joined)._each(lambda part: part.to(device))
 
 
 def render(
@@ -242,7 +165,7 @@ def render(
     """Draw the faces you describe.
 
     Args:
-        action_units: float ``[N, 17]``, or ``[N, 17, 2]`` for the left and right of the picture, in [0, 1];
+        action_units: float ``[N, 17]``, or ``[N, 17, 2]`` for the left and right of the image, in [0, 1];
             or one face as ``{"AU12": 0.8}``.
         identity: some of the numbers of ``IDENTITY``; the others are those of an average face.
         view: some of the numbers of ``VIEW``; the others are from the front in even light.
@@ -257,24 +180,50 @@ def render(
         ValueError: an argument is out of its range, or a name is unknown.
     """
     _check("size", size, 16, 1024)
-    sides = _sides(action_units).to(device)
+    where = _where(device)
+    sides = _sides(action_units).to(where)
     person = people.average(IDENTITY, identity, sides[:, :, 0])
     scene = people.average(VIEW, view, sides[:, :, 0])
-    step = _block_size(size, device)
+    step = _block_size(size, where)
 
-    def drawn(start: int) -> Tensor:
+    def draw(start: int) -> Tensor:
         rows = slice(start, start + step)
-        some, sight = _rows(person, rows), _rows(scene, rows)
-        number = torch.arange(len(sides), device=sides.device)[rows]
-        felt, texture = _felt(sides[rows], some), camera.textures(0, 0 * number, 0 * number, size)
-        return camera.picture(felt, some, sight, texture, size, color)[0]
+        some, seen = ({name: value[rows] for name, value in each.items()} for each in (person, scene))
+        number = torch.zeros(len(sides[rows]), dtype=torch.int64, device=where)
+        texture = camera.textures(0, number, number, size)
+        return camera.images(_moving(sides[rows], some), some, seen, texture, size, color)[0]
 
-    images = torch.cat(_side_by_side(drawn, range(0, len(sides), step), device))
+    images = torch.cat(_by_blocks(draw, len(sides), step, where)).to(device)
     return images if color else images[:, 0]
 
 
-def _rows(numbers: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
-    return {name: value[rows] for name, value in numbers.items()}
+def _where(device: str | torch.device) -> torch.device:
+    """Return where to draw: the CPU for MPS, which has no float64 nor, in older releases, border padding."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _by_blocks(draw: Callable[[int], Part], num: int, step: int, where: torch.device) -> list[Part]:
+    """Draw blocks: on a CPU each on one thread, for the same bytes however many there are, side by side."""
+    starts, threads = range(0, num, step), torch.get_num_threads()
+    if where.type != "cpu":
+        return [draw(start) for start in starts]
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(draw, starts))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _block_size(size: int, where: torch.device) -> int:
+    many = BLOCK if where.type == "cpu" else 16 * BLOCK  # a GPU is idle with a few
+    return max(1, min(many, many * 48**2 // size**2))
+
+
+def _moving(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
+    """Return how far this person's face moves for these intensities."""
+    return (sides * person["expressive"][:, None, None]).clamp(0, 1.2)
 
 
 def _sides(action_units: Tensor | dict[str, float]) -> Tensor:
@@ -287,17 +236,11 @@ def _sides(action_units: Tensor | dict[str, float]) -> Tensor:
     if units.ndim == 2:
         units = units[..., None].expand(-1, -1, 2)
     if units.shape[1:] != (len(ACTION_UNITS), 2) or len(units) == 0:
-        raise ValueError(
-            f"action_units must be [N, 17] or [N, 17, 2] with N of 1 or more, not {list(units.shape)}"
-        )
+        shape = list(units.shape)
+        raise ValueError(f"action_units must be [N, 17] or [N, 17, 2] with N of 1 or more, not {shape}")
     if not bool(((units >= 0) & (units <= 1)).all()):
         raise ValueError("action_units must lie in 0 to 1")
     return units
-
-
-def _block_size(size: int, device: str | torch.device) -> int:
-    many = BLOCK if torch.device(device).type == "cpu" else 16 * BLOCK  # a GPU is idle with a few
-    return max(1, min(many, many * 48**2 // size**2))
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

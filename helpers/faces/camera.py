@@ -1,4 +1,4 @@
-"""From a painted sheet to a picture: the turned head, what is behind and before it, the camera."""
+"""From a painted sheet to an image: the turned head, what is behind and before it, and the landmarks."""
 
 from __future__ import annotations
 
@@ -8,106 +8,75 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from helpers.faces import chance, paint
+from helpers.faces import paint, people
 from helpers.faces.paint import HEIGHT, LEFT, TOP, WIDTH, bell, stretched, window
-from helpers.faces.shape import moved, outline, regions
+from helpers.faces.shape import Shape, brow, lids, lips, moved, outline, regions
+from helpers.faces.truth import constant
 
 
 def textures(seed: int, subject: Tensor, index: Tensor, size: int) -> dict[str, Tensor]:
-    """Return the random fields of a picture, standard normal, ``[N, 1, rows, columns]``.
-
-    Args:
-        seed: the seed of the set.
-        subject: int64 ``[N]``, whose skin and hair.
-        index: int64 ``[N]``, which picture.
-        size: pixels along a side.
-    """
+    """Return the random fields of images, some of them their people's, normal ``[N, 1, rows, columns]``."""
     shapes = {"skin": (40, 30), "hair": (3, 44), "background": (5, 5), "grain": (size, size)}
     shapes |= {"letters": (5, 36)}
     owner = dict.fromkeys(shapes, index) | {"skin": subject, "hair": subject}
     return {
-        name: chance.normal(seed, name, owner[name], rows * columns).view(-1, 1, rows, columns)
+        name: people.normal(seed, name, owner[name], rows * columns).view(-1, 1, rows, columns)
         for name, (rows, columns) in shapes.items()
     }
 
 
-def named(numbers: dict[str, Tensor]) -> SimpleNamespace:
-    """Return numbers ``[N]`` as attributes ``[N, 1, 1]``."""
+def _as_attributes(numbers: dict[str, Tensor]) -> SimpleNamespace:
     return SimpleNamespace(**{name: value[:, None, None] for name, value in numbers.items()})
 
 
-def jaw_drop(units: Tensor) -> Tensor:
+def _jaw_drop(units: Tensor) -> Tensor:
     """Return how far the jaw is down, in face units, ``[N, 1, 1]``."""
     return moved("jaw down", units).mean(1)[:, None, None]
 
 
 def framed(view: dict[str, Tensor], units: Tensor) -> dict[str, Tensor]:
     """Return the view as a face detector would crop it: it follows the turned face and the open jaw."""
-    right, down = (
-        0.4 * torch.sin(view["yaw"]),
-        0.2 * torch.sin(view["pitch"]) + 0.22 * jaw_drop(units)[:, 0, 0],
-    )
-    scale = view["scale"] * (1 - 0.15 * jaw_drop(units)[:, 0, 0])
+    drop = _jaw_drop(units)[:, 0, 0]
+    right, down = 0.4 * torch.sin(view["yaw"]), 0.2 * torch.sin(view["pitch"]) + 0.22 * drop
+    scale = view["scale"] * (1 - 0.15 * drop)
     return view | {"shift_x": view["shift_x"] - right, "shift_y": view["shift_y"] - down, "scale": scale}
 
 
-def head_frame(size: int, v: SimpleNamespace) -> tuple[Tensor, Tensor]:
-    """Return for each pixel its place beside an upright, unscaled head, ``[N, size, size]`` each."""
-    axis = (torch.arange(size, device=v.yaw.device) + 0.5) * 2 / size - 1
-    x, y = axis[None, None, :] - v.shift_x, axis[None, :, None] - v.shift_y
-    cos, sin = torch.cos(v.roll), torch.sin(v.roll)
-    return (x * cos + y * sin) / v.scale, (y * cos - x * sin) / v.scale
+# --- where a point of the face is seen ---
 
 
-def tilt(y: Tensor, v: SimpleNamespace) -> Tensor:
+def _tilt(y: Tensor, v: SimpleNamespace) -> Tensor:
     """Return how far down the head's pitch moves what is seen at height y."""
     return torch.sin(v.pitch) * 0.36 * (1 - 0.45 * y.square())
 
 
-def chin_shift(w: Tensor, v: SimpleNamespace) -> Tensor:
+def _chin_shift(w: Tensor, v: SimpleNamespace) -> Tensor:
     """Return how far aside yaw moves the outline at height w: the chin lies before the axis of the neck."""
     return torch.sin(v.yaw) * 0.22 * (w + 0.4).clamp(0, 1.3)
 
 
-def turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: Tensor) -> SimpleNamespace:
-    """Return which point of the sheet a place beside the head shows: the head is a stack of turned discs.
+def _turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: Tensor) -> SimpleNamespace:
+    """Return which point u, w of the sheet a place beside the head shows: it is a stack of turned discs.
 
-    Args:
-        x: places beside the head, in face units.
-        y: the same.
-        p: the person.
-        v: the view.
-        drop: how far the jaw is down.
-
-    Returns:
-        u and w, the point of the sheet; half, the head's half width there; aside, the place's distance from
-        the middle; distance, how far inside the outline it lies.
+    Also the angle at which it lies on its disc, and how far inside the outline it is seen.
     """
-    w = y - tilt(y, v)
+    w = y - _tilt(y, v)
     half, slope = outline(w, p, drop)
-    aside = x - chin_shift(w, v)
+    aside = x - _chin_shift(w, v)
     distance = (half - aside.abs()) * (1 + slope.square()).rsqrt()
     half = half.clamp(min=0.35)
     angle = torch.asin((aside / half).clamp(-0.999, 0.999)) - v.yaw
     u = torch.sin(angle.clamp(-1.5, 1.5)) * half
     nose = bell(u / 0.17) * bell((w - p.nose_y + 0.03) / 0.24) * p.nose_height
-    return SimpleNamespace(
-        angle=angle,
-        u=u - 0.15 * torch.sin(v.yaw) * nose,
-        w=w - 0.1 * torch.sin(v.pitch) * nose,
-        distance=distance,
-        half=half,
-        aside=aside,
-    )
+    u, w = u - 0.15 * torch.sin(v.yaw) * nose, w - 0.1 * torch.sin(v.pitch) * nose
+    return SimpleNamespace(u=u, w=w, angle=angle, distance=distance)
 
 
-def _backdrop(x: Tensor, v: SimpleNamespace, texture: dict[str, Tensor], size: int) -> Tensor:
-    blobs = stretched(texture["background"], (size, size))
-    return (v.background + v.background_slope * x + v.background_texture * blobs).clamp(0, 1)[:, None]
+# --- layers of the image, from back to front ---
 
 
 def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> Tensor:
-    """Neck, clothes and the hair behind the head."""
+    """Neck, clothes, the hair behind the head, and what stands out of the ears behind the cheeks."""
     p, edge = s.person, s.edge
     image = image.lerp(s.ink["hair"] * light, _mane(x, y, s)[:, None])
     throat = x + 0.1 * torch.sin(v.yaw)
@@ -115,18 +84,16 @@ def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamesp
     image = image.lerp(s.ink["skin"] * v.neck[:, None] * light, neck[:, None])
     shoulder = ((y - 1.15 - 0.35 * (0.5 - x.abs()).clamp(min=0) + 0.05 * x.abs()) / edge + 0.5).clamp(0, 1)
     image = image.lerp(v.clothes[:, None] * light, shoulder[:, None])
-    return _ears(image, x, y, s, v, light)
-
-
-def _ears(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> Tensor:
-    """What stands out of the ears behind the cheeks, where hair does not hide them."""
-    p = s.person
-    w = y - tilt(y, v) + 0.02
+    w = y - _tilt(y, v) + 0.02
     side = torch.where(x < 0, -1.0, 1.0)
     across = (x - 1.03 * p.face_width * torch.sin(1.62 * side + v.yaw)) / 0.09
-    ear = across.square() + (w / 0.18).square()
-    cover = ((1 - ear) / 0.3).clamp(0, 1) * (p.hair_length == 0)
-    return image.lerp(s.ink["skin"] * light * (0.5 + 0.35 * ear.clamp(0, 1))[:, None], cover[:, None])
+    return _ear(image, across.square() + (w / 0.18).square(), 0.5, s, light)
+
+
+def _ear(image: Tensor, radius: Tensor, dark: float, s: paint.Sheet, light: Tensor) -> Tensor:
+    """Paint an ear where no hair hides it; ``radius`` is the square of the distance, 1 at its rim."""
+    cover = ((1 - radius) / 0.3).clamp(0, 1) * (s.person.hair_length == 0)
+    return image.lerp(s.ink["skin"] * light * (dark + 0.35 * radius.clamp(0, 1))[:, None], cover[:, None])
 
 
 def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
@@ -135,38 +102,28 @@ def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
     strands = stretched(s.texture["hair"], x.shape[-2:], "bicubic")
     volume = (p.hair_volume + 0.03) * (1 - p.bald) * (1 + 0.12 * strands)
     end = torch.where(p.hair_length > 0, p.hair_length, 0.12)
-    low = y > -0.1
     across = x / (p.face_width + volume * ((end - y) / 0.3).clamp(0, 1))
-    radius = across.square() + torch.where(low, 0.0, ((y + 0.1) / (1.2 + volume)).square())
-    return (
-        ((1 - radius) / (2.5 * s.edge) + 0.5).clamp(0, 1) * ((end - y) / 0.1 + 0.5).clamp(0, 1) * (1 - p.bald)
-    )
+    radius = across.square() + torch.where(y > -0.1, 0.0, ((y + 0.1) / (1.2 + volume)).square())
+    inside = ((1 - radius) / (2.5 * s.edge) + 0.5).clamp(0, 1)
+    return inside * ((end - y) / 0.1 + 0.5).clamp(0, 1) * (1 - p.bald)
 
 
 def _side(image: Tensor, place: SimpleNamespace, s: paint.Sheet, light: Tensor) -> Tensor:
     """The side of the head, seen when it turns: hair behind the temple, and an ear."""
-    p, back = s.person, place.angle.abs()
-    hair = ((back - 1.22 - 0.25 * (place.w + 0.2).clamp(min=0)) / 0.1).clamp(0, 1) * (
-        (0.12 - place.w) / 0.15
-    ).clamp(0, 1)
-    image = image.lerp(s.ink["hair"] * light, (hair * (1 - p.bald))[:, None])
-    ear = ((back - 1.55) / 0.17) ** 2 + ((place.w + 0.06) / 0.2) ** 2
-    cover = ((1 - ear) / 0.3).clamp(0, 1) * (p.hair_length == 0)
-    return image.lerp(s.ink["skin"] * light * (0.55 + 0.35 * ear.clamp(0, 1))[:, None], cover[:, None])
-
-
-def _rows(numbers: SimpleNamespace, rows: Tensor, *names: str) -> SimpleNamespace:
-    return SimpleNamespace(**{name: getattr(numbers, name)[rows] for name in names})
+    back = place.angle.abs()
+    temple = ((back - 1.22 - 0.25 * (place.w + 0.2).clamp(min=0)) / 0.1).clamp(0, 1)
+    hair = temple * ((0.12 - place.w) / 0.15).clamp(0, 1)
+    image = image.lerp(s.ink["hair"] * light, (hair * (1 - s.person.bald))[:, None])
+    return _ear(image, ((back - 1.55) / 0.17) ** 2 + ((place.w + 0.06) / 0.2) ** 2, 0.55, s, light)
 
 
 _FINGERS = ((-0.2, -0.3), (-0.07, -0.42), (0.07, -0.4), (0.2, -0.26))  # how far across, and where the tip is
 
 
 def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> None:
-    """Four fingers laid on the face from below, in the pictures that have a hand."""
+    """Four fingers laid on the face from below, in the images that have a hand."""
     rows = v.hand.flatten().nonzero()[:, 0]
-    hand = _rows(v, rows, "hand_x", "hand_y")
-    aside, down, side = x[rows] - hand.hand_x, y[rows] - hand.hand_y, hand.hand_x.sign()
+    aside, down, side = x[rows] - v.hand_x[rows], y[rows] - v.hand_y[rows], v.hand_x[rows].sign()
     along, across = aside * 0.5 * side + down * 0.87, aside * 0.87 - down * 0.5 * side
     palm = (across.abs() / 0.36).clamp(max=2)
     bulge = (1 - palm.square()).clamp(min=0) * ((along - 0.15) / 0.1).clamp(0, 1)
@@ -180,7 +137,7 @@ def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespac
 
 
 def _strand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace) -> None:
-    """A lock of hair across the face, in the pictures that have one."""
+    """A lock of hair across the face, in the images that have one."""
     rows = v.strand.flatten().nonzero()[:, 0]
     below = y[rows] + 0.9
     lock = bell((x[rows] - s.person.parting[rows] - 0.25 * below - 0.15 * below.square()) / 0.06)
@@ -189,7 +146,7 @@ def _strand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamesp
 
 
 def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
-    """A line of pale letters, in the pictures that have one."""
+    """A line of pale letters, in the images that have one."""
     rows = v.watermark.flatten().nonzero()[:, 0]
     size = image.shape[-1]
     height = max(3, size // 7)
@@ -197,7 +154,7 @@ def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
     first = ((v.watermark_y[rows, 0, 0] + 1) / 2 * (size - height)).long()
     place = first[:, None] + torch.arange(height, device=image.device)
     pale = strokes * (1 - image[rows].mean((1, 2, 3), keepdim=True))
-    image[rows[:, None], :, place] += pale.transpose(1, 2)  # [picture, row, channel, column]
+    image[rows[:, None], :, place] += pale.transpose(1, 2)  # [image, row, channel, column]
 
 
 def _developed(image: Tensor, v: SimpleNamespace) -> Tensor:
@@ -208,17 +165,17 @@ def _developed(image: Tensor, v: SimpleNamespace) -> Tensor:
     return image * (1 + (image / 1.1).square().square()).sqrt().rsqrt() * 1.06
 
 
-def picture(
+def images(
     units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool, exact: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return the picture of each face and where its regions lie.
+    """Return the image of each face and where its regions lie.
 
     Args:
-        units: float ``[N, 17, 2]``, action units of the left and the right of the picture, in [0, 1].
+        units: float ``[N, 17, 2]``, action units of the left and the right of the image, in [0, 1].
         person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
         view: the numbers of ``people.VIEW``, float ``[N]`` each.
         texture: random fields, see :func:`textures`.
-        size: pixels along a side.
+        size: side length in pixels.
         color: RGB instead of grey.
         exact: as light falls on the sensor, without its grain and not rounded.
 
@@ -226,25 +183,102 @@ def picture(
         uint8 ``[N, 3 or 1, size, size]`` (float, white at 1, where ``exact``), and bool
         ``[N, 4, size, size]`` over ``shape.REGIONS``.
     """
-    sheet = paint.painted(units, person, view, texture, size, color)
-    v = named(view)
-    x, y = head_frame(size, v)
-    place = turned(x, y, sheet.person, v, jaw_drop(units))
+    sheet, v = paint.painted(units, person, view, texture, size, color), _as_attributes(view)
+    axis = (torch.arange(size, device=v.yaw.device) + 0.5) * 2 / size - 1
+    right, down = axis[None, None, :] - v.shift_x, axis[None, :, None] - v.shift_y
+    cos, sin = torch.cos(v.roll), torch.sin(v.roll)
+    x, y = (
+        (right * cos + down * sin) / v.scale,
+        (down * cos - right * sin) / v.scale,
+    )  # beside an upright head
+    place = _turned(x, y, sheet.person, v, _jaw_drop(units))
     light = (v.exposure * (0.75 + 0.25 * (x * v.light_x).clamp(-1, 1)))[:, None]
-    face = _side(_seen(paint.lit(sheet, view), place), place, sheet, light)
-    image = _behind(_backdrop(x, v, texture, size).expand_as(face), x, y, sheet, v, light)
+    grid = torch.stack([(place.u - LEFT) / WIDTH, (place.w - TOP) / HEIGHT], -1) * 2 - 1
+    lit = paint.lit(sheet, view)
+    face = functional.grid_sample(lit, grid, padding_mode="border", align_corners=False)
+    face = _side(face, place, sheet, light)
+    blobs = stretched(texture["background"], (size, size))
+    backdrop = (v.background + v.background_slope * x + v.background_texture * blobs).clamp(0, 1)[:, None]
+    image = _behind(backdrop.expand_as(face), x, y, sheet, v, light)
     image = image.lerp(face, (place.distance / sheet.edge + 0.5).clamp(0, 1)[:, None])
     _hand(image, x, y, sheet, v, light)
     _strand(image, x, y, sheet, v)
     _watermark(image, v, texture["letters"])
-    inside = (place.distance > 0)[:, None]
-    image, masks = _developed(image, v), inside & regions(place.u, place.w, sheet.person)
+    masks = (place.distance > 0)[:, None] & regions(place.u, place.w, sheet.person)
+    image = _developed(image, v)
     if exact:
         return image, masks
     grain = texture["grain"] * v.noise[:, None]
     return ((image + grain).clamp(0, 1) * 255 + 0.5).to(torch.uint8), masks
 
 
-def _seen(sheet: Tensor, place: SimpleNamespace) -> Tensor:
-    grid = torch.stack([(place.u - LEFT) / WIDTH, (place.w - TOP) / HEIGHT], -1) * 2 - 1
-    return functional.grid_sample(sheet, grid, padding_mode="border", align_corners=False)
+# --- the 68 landmarks in the iBUG order: read off the curves that are painted, seen by the same camera ---
+
+_BROW = (1.0, 0.75, 0.5, 0.25, 0.0)  # along a brow, from its outer end
+_NOSTRILS = (-0.8, -0.42, 0.0, 0.42, 0.8)  # shares of half the nose's width
+_EYES = (1.0, 0.35, -0.35, -1.0, -0.35, 0.35, -1.0, -0.35, 0.35, 1.0, 0.35, -0.35)  # from the middle outwards
+_LOWER_LID = (0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1)
+_OUTER_LIP = (-1.0, -0.66, -0.24, 0.0, 0.24, 0.66, 1.0)  # shares of half the mouth's width
+_INNER_LIP = (-0.9, -0.4, 0.0, 0.4, 0.9)
+_LIPS = (*_OUTER_LIP, *_OUTER_LIP[5:0:-1], *_INNER_LIP, *_INNER_LIP[3:0:-1])
+_LIP_CURVE = (*[0] * 7, *[1] * 5, *[2] * 5, *[3] * 3)
+
+
+def _on_the_sheet(units: Tensor, person: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the points of brows, nose, eyes and mouth on the sheet, ``[N, 1, 51]`` each."""
+    sides = Shape(constant((-1.0, 1.0), units).expand(len(units), 1, 2), units, person)
+    p = sides.person
+
+    def of_side(part: str, x: Tensor) -> Tensor:  # not blended over the nose
+        left, right = sides.move(part).split(1, -1)
+        return torch.where(x < 0, left, right)
+
+    def at(x: Tensor) -> Shape:
+        return Shape(x, units, person)
+
+    along = constant((*_BROW, *_BROW[::-1]), units) * 0.82 + 0.05
+    sign = constant((-1.0,) * 5 + (1.0,) * 5, units)
+    brow_x = sign * (p.brow_inner + p.brow_length * along - of_side("brows together", sign))
+    tip = p.nose_y - sides.mean("nose up")
+    bridge = tip - (tip - p.eye_y) * constant((1.0, 0.66, 0.33, 0.0), units)
+    share = constant(_NOSTRILS, units)
+    below = tip + constant((0.075, 0.1, 0.115, 0.1, 0.075), units)
+    nose_x = p.nose_width * share * (1 + of_side("nostrils wide", share))
+    sign = constant((-1.0,) * 6 + (1.0,) * 6, units)
+    eye_x = sign * (p.eye_x + constant(_EYES, units) * p.eye_width)
+    upper, lower, _ = lids(at(eye_x))
+    eye_y = torch.where(constant(_LOWER_LID, units) > 0, lower, upper)
+    share = constant(_LIPS, units)
+    mouth_x = share * (p.mouth_width + of_side("corner out", share))
+    part = lips(at(mouth_x))
+    curves = torch.stack([part.top, part.bottom, part.inner_up, part.inner_down])
+    mouth_y = curves.gather(0, constant(_LIP_CURVE, units).long().expand_as(mouth_x)[None])[0]
+    u = torch.cat([brow_x, 0 * bridge, nose_x, eye_x, mouth_x], -1)
+    return u, torch.cat([brow(at(brow_x))[0], bridge, below, eye_y, mouth_y], -1)
+
+
+def landmarks(units: Tensor, person: dict[str, Tensor], view: dict[str, Tensor], size: int) -> Tensor:
+    """Return the 68 landmarks of each face, float32 ``[N, 68, 2]``: (x, y) in pixels, whole at pixel centres.
+
+    Points on the jaw lie on the visible outline of the head, the others on the skin, hidden or not. The
+    arguments are those of :func:`images`.
+    """
+    p, v, drop = _as_attributes(person), _as_attributes(view), _jaw_drop(units)
+    # the jaw: from a little above the widest place down to the chin
+    angle = torch.linspace(-1.0, 1.0, 17, device=drop.device) * 1.66
+    w = -0.1 + (p.chin_y + drop + 0.1) * torch.cos(angle)
+    half, _ = outline(w, p, drop)
+    jaw_x = half * angle.sign() * (angle.abs() > 1e-6) + _chin_shift(w, v)
+    jaw_y = w.expand_as(half)
+    for _ in range(8):  # the tilt of the head is undone by repeating the camera's own formula
+        jaw_y = w + _tilt(jaw_y, v)
+    # the others: the camera's map, undone by repeated correction to within a tenth of a pixel at 48 pixels
+    u, w = _on_the_sheet(units, person)
+    x, y = u + torch.sin(v.yaw) * 0.8, w + _tilt(w, v)
+    for _ in range(14):
+        place = _turned(x, y, p, v, drop)
+        x, y = x + 0.8 * (u - place.u), y + 0.8 * (w - place.w)
+    x, y = torch.cat([jaw_x, x], -1), torch.cat([jaw_y, y], -1)
+    cos, sin = torch.cos(v.roll) * v.scale, torch.sin(v.roll) * v.scale
+    seen = torch.stack([x * cos - y * sin + v.shift_x, x * sin + y * cos + v.shift_y], -1)[:, 0]
+    return (seen + 1) * size / 2 - 0.5

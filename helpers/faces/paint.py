@@ -11,57 +11,45 @@ from torch import Tensor
 from torch.nn import functional
 
 from helpers.faces.shape import Shape, brow, lids, lips
+from helpers.faces.truth import constant
 
 LEFT, TOP, WIDTH, HEIGHT = -1.0, -1.2, 2.0, 2.6  # the sheet, in face units
-DENSITY = 1.25  # pixels of the sheet per pixel of the picture
+DENSITY = 1.25  # pixels of the sheet per pixel of the image
 _LUMINANCE = (0.299, 0.587, 0.114)  # Rec. 601, as Pillow converts RGB to grey
 
 
 def inks(person: dict[str, Tensor], color: bool) -> dict[str, Tensor]:
-    """Return the colours of a person, float ``[N, 3 or 1, 1, 1]`` in [0, 1]; grey ones are their luminances.
-
-    Args:
-        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
-        color: three channels instead of one.
-    """
+    """Return a person's colours, float ``[N, 3 or 1, 1, 1]`` in [0, 1]; grey ones are their luminances."""
     skin = _tint(person["skin"], (0.8, 1.15, 1.5))
-    lip = skin * person["lip_shade"][:, None] * torch.tensor([1.08, 0.88, 0.92]).to(skin)
+    lip = skin * person["lip_shade"][:, None] * constant((1.08, 0.88, 0.92), skin)
     colours = {
         "skin": skin,
-        "shadow": skin * torch.tensor([0.42, 0.34, 0.32]).to(skin),
+        "shadow": skin * constant((0.42, 0.34, 0.32), skin),
         "lip": lip * 1.08,
         "upper lip": lip * 0.82,
         "hair": _tint(person["hair_shade"], (0.85, 1.1, 1.4)),
         "brow": _tint(0.5 * person["hair_shade"].clamp(max=0.4), (0.85, 1.1, 1.4)),
         "white": person["teeth"][:, None] * 0.25 + 0.45 + 0 * skin,
         "iris": _tint(person["iris_shade"], (1.0, 0.95, 0.95)),
-        "teeth": person["teeth"][:, None] * torch.tensor([1.0, 0.97, 0.9]).to(skin),
-        "mouth": 0.09 * torch.tensor([1.3, 0.8, 0.8]).to(skin) + 0 * skin,
-        "tongue": 0.45 * torch.tensor([1.1, 0.6, 0.6]).to(skin) + 0 * skin,
+        "teeth": person["teeth"][:, None] * constant((1.0, 0.97, 0.9), skin),
+        "mouth": 0.09 * constant((1.3, 0.8, 0.8), skin) + 0 * skin,
+        "tongue": 0.45 * constant((1.1, 0.6, 0.6), skin) + 0 * skin,
         "black": 0.04 + 0 * skin,
     }
     return {name: _channels(rgb, color) for name, rgb in colours.items()}
 
 
 def _tint(shade: Tensor, powers: tuple[float, float, float]) -> Tensor:
-    return shade[:, None] ** torch.tensor(powers).to(shade)
+    return shade[:, None] ** constant(powers, shade)
 
 
 def _channels(rgb: Tensor, color: bool) -> Tensor:
-    grey = (rgb * torch.tensor(_LUMINANCE).to(rgb)).sum(-1, keepdim=True)
+    grey = (rgb * constant(_LUMINANCE, rgb)).sum(-1, keepdim=True)
     return (rgb if color else grey)[:, :, None, None]
 
 
 class Sheet(Shape):
-    """The sheet that a face is painted on, with the curves of its shape over the sheet's columns.
-
-    Args:
-        units: float ``[N, 17, 2]``, action units of the left and the right of the picture.
-        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
-        texture: random fields, see ``camera.textures``.
-        size: pixels along a side of the picture.
-        color: three channels instead of one.
-    """
+    """The sheet that a face is painted on, with the curves of its shape over the sheet's columns."""
 
     def __init__(self, units: Tensor, person: dict, texture: dict, size: int, color: bool) -> None:
         density = DENSITY * size / 2  # pixels per face unit
@@ -69,7 +57,7 @@ class Sheet(Shape):
         x = (torch.arange(columns, device=units.device) + 0.5) / density + LEFT
         super().__init__(x[None, None], units, person)
         self.y = ((torch.arange(rows, device=units.device) + 0.5) / density + TOP)[None, :, None]
-        self.edge = 2 / size  # an edge is as soft as a pixel of the picture is wide
+        self.edge = 2 / size  # an edge is as soft as a pixel of the image is wide
         self.density, self.texture, self.ink = density, texture, inks(person, color)
         self.pixels = self.ink["skin"].expand(-1, -1, rows, columns).clone()
 
@@ -80,13 +68,7 @@ class Sheet(Shape):
 
 
 class Band:
-    """Some rows of a sheet.
-
-    Args:
-        pixels: float ``[N, C, h, W]``, a part of the sheet's pixels, painted in place.
-        y: float ``[1, h, 1]``, their heights.
-        edge: how soft an edge is, in face units.
-    """
+    """Some rows of a sheet: pixels ``[N, C, h, W]``, painted in place, at the heights y ``[1, h, 1]``."""
 
     def __init__(self, pixels: Tensor, y: Tensor, edge: float) -> None:
         self.pixels, self.y, self.edge = pixels, y, edge
@@ -104,7 +86,7 @@ class Band:
         return self.below(upper).sub_(self.below(lower)).clamp_(min=0)
 
     def along(self, curve: Tensor, half_width: Tensor | float) -> Tensor:
-        """Return a soft line along a curve ``[N, 1, W]``, never thinner than the picture can show."""
+        """Return a soft line along a curve ``[N, 1, W]``, never thinner than the image can show."""
         half = torch.as_tensor(half_width).clamp(min=0.5 * self.edge)
         return bell((self.y - curve).div_(half)).mul_(torch.as_tensor(half_width) / half)
 
@@ -166,7 +148,7 @@ def relief(s: Sheet) -> tuple[Tensor, Tensor, Tensor]:
     bumps = _bumps(s)
     rows = torch.cat(torch.broadcast_tensors(*(amount for amount, _, _ in bumps)), 1)
     centre = torch.cat(torch.broadcast_tensors(*(y for _, y, _ in bumps)), 1)
-    extent = torch.tensor([h for _, _, h in bumps], device=rows.device)[None, :, None]
+    extent = constant(tuple(h for _, _, h in bumps), rows)[None, :, None]
     z = (s.y.transpose(1, 2) - centre) / extent
     columns = bell(z)
     steep = -2 * z / extent * columns
@@ -179,9 +161,8 @@ def _skin(s: Sheet) -> None:
     band.pixels.mul_(1 + (p.skin_texture * stretched(s.texture["skin"], band.pixels.shape[-2:]))[:, None])
     band = s.band(-0.6, 0.1)
     socket = bell((s.away - p.eye_x) / 0.2) * 0.26 * p.deep_eyes
-    band.paint(
-        (socket * bell((band.y - 0.6 * p.eye_y - 0.4 * p.brow_y) / 0.11)).clamp(max=0.8), s.ink["shadow"]
-    )
+    depth = bell((band.y - 0.6 * p.eye_y - 0.4 * p.brow_y) / 0.11)
+    band.paint((socket * depth).clamp(max=0.8), s.ink["shadow"])
     corner = bell((s.away - 0.145) / 0.06) * 0.45 * p.deep_eyes
     band.paint((corner * bell((band.y - p.eye_y + 0.05) / 0.12)).clamp(max=0.8), s.ink["shadow"])
     bags = bell((s.away - p.eye_x) / 0.13) * (0.35 * p.eye_bags + 0.12)
@@ -198,9 +179,8 @@ def _lines(s: Sheet) -> None:
     upright = bell((s.away - 0.055) / 0.022) * (s.move("frown lines") * 0.75 + 0.12 * p.age)
     frown.paint(upright * bell((frown.y - p.brow_y - 0.03) / 0.09), ink)
     bridge = s.band(-0.35, 0.1)
-    wrinkles = torch.cos((bridge.y - p.eye_y + 0.5 * s.away) * 60).clamp(min=0) * bell(
-        (bridge.y - p.eye_y - 0.1) / 0.11
-    )
+    wrinkles = torch.cos((bridge.y - p.eye_y + 0.5 * s.away) * 60).clamp(min=0)
+    wrinkles = wrinkles * bell((bridge.y - p.eye_y - 0.1) / 0.11)
     bridge.paint(wrinkles * s.move("nose wrinkles") * bell((s.away - 0.05) / 0.1) * 0.6, ink)
 
 
@@ -210,9 +190,8 @@ def _eye_lines(s: Sheet) -> None:
     under = band.along(lower + 0.05 - 0.02 * t**2, 0.018) * window(t, -0.9, 0.9, 0.3)
     band.paint(under * (s.move("lid line") * 0.7 + 0.25 * p.age), ink)
     out = (s.away - p.eye_x - p.eye_width).clamp(min=0)
-    rays = torch.cos((band.y - p.eye_y - 0.02) / (0.05 + 0.9 * out) * 3.14).clamp(min=0) * bell(
-        (band.y - p.eye_y - 0.02) / 0.12
-    )
+    rays = torch.cos((band.y - p.eye_y - 0.02) / (0.05 + 0.9 * out) * 3.14).clamp(min=0)
+    rays = rays * bell((band.y - p.eye_y - 0.02) / 0.12)
     band.paint(rays * window(out, 0.06, 0.14, 0.05) * s.move("crow's feet") * (0.3 + 0.5 * p.age), ink)
 
 
@@ -221,37 +200,29 @@ def _folds(s: Sheet) -> None:
     part = lips(s)
     tip, corner = p.nose_y - s.mean("nose up"), p.mouth_width + s.move("corner out")
     t = ((band.y - tip) / (p.mouth_y - tip)).clamp(-0.5, 1.3)
-    fold = (
-        p.nose_width * 1.15 + (corner + 0.07 - p.nose_width) * (0.35 * t + 0.65 * t.clamp(min=0) ** 2) + 0.03
-    )
+    outwards = 0.35 * t + 0.65 * t.clamp(min=0) ** 2
+    fold = p.nose_width * 1.15 + (corner + 0.07 - p.nose_width) * outwards + 0.03
     depth = (0.06 + 0.3 * p.age + s.move("nasolabial fold")).clamp(max=1) * 0.85
     band.paint(bell((s.away - fold) / 0.035) * window(t, 0, 0.85, 0.25) * depth, ink)
     ends = bell((s.away - corner - 0.035) / 0.03)
     height = part.line.amin(-1, keepdim=True) * 0 + p.mouth_y - s.move("corner up") * 0.65
     band.paint(ends * bell((band.y - height) / 0.06) * s.move("dimple").clamp(max=0.9) * 0.8, ink)
-    sag = bell((s.away - corner - 0.03 - 0.3 * (band.y - height)) / 0.03) * window(
-        band.y - height, 0.02, 0.13, 0.04
-    )
+    sag = bell((s.away - corner - 0.03 - 0.3 * (band.y - height)) / 0.03)
+    sag = sag * window(band.y - height, 0.02, 0.13, 0.04)
     band.paint(sag * (s.move("corner line") * 0.6 + 0.2 * p.age), ink)
-    pebbles = (
-        torch.cos(s.x * 30)
-        * torch.cos((band.y - p.chin_y) * 28)
-        * bell(s.x / 0.16)
-        * bell((band.y - p.chin_y + 0.15) / 0.09)
-    )
+    pebbles = torch.cos(s.x * 30) * torch.cos((band.y - p.chin_y) * 28)
+    pebbles = pebbles * bell(s.x / 0.16) * bell((band.y - p.chin_y + 0.15) / 0.09)
     band.paint(pebbles.clamp(min=0) * s.mean("chin pebbles") * 0.35, ink)
 
 
 def _nose(s: Sheet) -> None:
     p, ink, band = s.person, s.ink["shadow"], s.band(-0.35, 0.55)
     tip, wide = p.nose_y - s.mean("nose up"), p.nose_width * (1 + s.move("nostrils wide"))
-    holes = bell((s.away - 0.46 * wide) / (0.26 * wide)) * bell(
-        (band.y - tip - 0.085 + 0.12 * s.away) / 0.026
-    )
+    holes = bell((s.away - 0.46 * wide) / (0.26 * wide))
+    holes = holes * bell((band.y - tip - 0.085 + 0.12 * s.away) / 0.026)
     band.paint(holes * 0.65, s.ink["shadow"] * 0.6)
-    wings = bell((s.away - wide - 0.005 + 2.5 * (band.y - tip - 0.03) ** 2) / 0.025) * bell(
-        (band.y - tip - 0.03) / 0.06
-    )
+    wings = bell((s.away - wide - 0.005 + 2.5 * (band.y - tip - 0.03) ** 2) / 0.025)
+    wings = wings * bell((band.y - tip - 0.03) / 0.06)
     band.paint(wings * 0.65, ink)
     flank = bell((s.away - 0.105) / 0.04) * window(band.y, p.eye_y, tip, 0.1)
     band.paint(flank * 0.1, ink)
@@ -283,19 +254,16 @@ def _mouth(s: Sheet) -> None:
     height = (0.08 + 0.45 * s.move("corner up").clamp(min=0) + s.mean("upper lip up")) * part.arch.sqrt()
     gaps = 1 - 0.12 * torch.cos(s.x * 90).clamp(min=0) ** 4
     upper = hollow * (1 - band.below(part.inner_up + height * p.teeth, 0.02)) * gaps
-    show = (0.45 + 3 * s.mean("corner out") + 4 * s.mean("upper lip up")).clamp(0, 1) * window(
-        part.t.abs(), 0, 0.8, 0.15
-    )
+    show = (0.45 + 3 * s.mean("corner out") + 4 * s.mean("upper lip up")).clamp(0, 1)
+    show = show * window(part.t.abs(), 0, 0.8, 0.15)
     band.paint(upper * show, s.ink["teeth"])
-    clenched = (s.mean("corner out") * 4 + s.mean("upper lip up") * 4).clamp(0, 0.9) * window(
-        part.t.abs(), 0, 0.75, 0.15
-    )
+    clenched = (s.mean("corner out") * 4 + s.mean("upper lip up") * 4).clamp(0, 0.9)
+    clenched = clenched * window(part.t.abs(), 0, 0.75, 0.15)
     lower = hollow * band.below(part.inner_down - 0.06 * part.arch.sqrt(), 0.02) * gaps
     band.paint(lower * clenched, s.ink["teeth"] * 0.9)
     wide_open = (s.mean("lower lip down") / 0.25).clamp(0, 1)
-    tongue = hollow * band.below(
-        part.inner_down - 0.3 * (part.inner_down - part.inner_up) + 1.0 * s.x**2, 0.05
-    )
+    back = part.inner_down - 0.3 * (part.inner_down - part.inner_up) + 1.0 * s.x**2
+    tongue = hollow * band.below(back, 0.05)
     band.paint(tongue * wide_open * (1 - clenched) * 0.5, s.ink["tongue"])
     seam = band.along(part.line, 0.016) * window(part.t.abs(), 0, 1.04, 0.04) * (1 - hollow)
     closed = 1 - (s.mean("lower lip down") / 0.06).clamp(0, 0.85)
@@ -316,21 +284,15 @@ def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
     across = (s.away - p.eye_x) * s.x.sign() - 0.45 * gaze_x * p.eye_width
     down = band.y - p.eye_y - 0.4 * gaze_y * p.eye_open + 0.01
     radius = (across.square() + down.square()).sqrt()
-    band.paint(
-        opening * ((p.iris - radius) / band.edge + 0.5).clamp(0, 1),
-        s.ink["iris"] * (0.8 + 0.0 * radius[:, None]),
-    )
+    band.paint(opening * ((p.iris - radius) / band.edge + 0.5).clamp(0, 1), s.ink["iris"] * 0.8)
     band.paint(opening * ((0.48 * p.iris - radius) / band.edge + 0.5).clamp(0, 1), s.ink["black"])
     band.paint(opening * (1 - shade), s.ink["black"])
-    band.paint(
-        opening * bell((across + 0.025) / 0.022) * bell((down + 0.03) / 0.02) * 0.9, s.ink["white"] * 0 + 1
-    )
+    glint = bell((across + 0.025) / 0.022) * bell((down + 0.03) / 0.02)
+    band.paint(opening * glint * 0.9, s.ink["white"] * 0 + 1)
     lash = band.along(upper - 0.006, 0.02 + 0.014 * p.make_up) * window(t, -0.98, 1.12, 0.06)
     band.paint(lash * (0.6 + 0.35 * p.make_up), s.ink["black"])
-    band.paint(
-        band.along(lower + 0.006, 0.012) * window(t, -0.9, 1.05, 0.1) * (0.35 + 0.4 * p.make_up),
-        s.ink["shadow"],
-    )
+    rim = band.along(lower + 0.006, 0.012) * window(t, -0.9, 1.05, 0.1)
+    band.paint(rim * (0.35 + 0.4 * p.make_up), s.ink["shadow"])
     fold = band.along(upper - p.crease - 0.01 * t, 0.016) * window(t, -0.85, 1.1, 0.15)
     band.paint(fold * 0.35, s.ink["shadow"])
 
@@ -352,11 +314,8 @@ def _hair(s: Sheet) -> None:
     line = line + p.fringe * (1 - 0.5 * (p.parting.abs() > 0.2) * (1 - sweep)) * window(s.away, 0, 0.55, 0.2)
     cover = 1 - band.below(line + 0.02 * strands * (1 + 1.5 * (p.fringe > 0)), 0.11)
     edge = p.face_width * (0.99 - 0.16 * p.hair_close) - 0.02 * strands
-    locks = (
-        ((s.away - edge) / 0.05 + 0.5).clamp(0, 1)
-        * (p.hair_length > 0)
-        * (1 - band.below(p.hair_length + 0 * s.x, 0.1))
-    )
+    locks = ((s.away - edge) / 0.05 + 0.5).clamp(0, 1) * (p.hair_length > 0)
+    locks = locks * (1 - band.below(p.hair_length + 0 * s.x, 0.1))
     shine = 1 + 0.5 * bell((band.y + 0.98 + 0.15 * s.away**2) / 0.1)
     band.paint(torch.maximum(cover, locks), s.ink["hair"] * (shine + p.hair_contrast * strands)[:, None])
 
@@ -375,16 +334,7 @@ def _glasses(s: Sheet) -> None:
 
 
 def painted(units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool) -> Sheet:
-    """Paint faces on their sheets, unlit.
-
-    Args:
-        units: float ``[N, 17, 2]``, action units of the left and the right of the picture, in [0, 1].
-        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
-        view: the numbers of ``people.VIEW``, float ``[N]`` each (only the gaze matters here).
-        texture: random fields, see ``camera.textures``.
-        size: pixels along a side of the picture.
-        color: three channels instead of one.
-    """
+    """Paint faces on their sheets, unlit; the arguments are those of ``camera.images``."""
     sheet = Sheet(units, person, texture, size, color)
     for painter in (_skin, _lines, _eye_lines, _folds, _nose, _beard, _mouth):
         painter(sheet)
@@ -395,16 +345,9 @@ def painted(units: Tensor, person: dict, view: dict, texture: dict, size: int, c
 
 
 def lit(s: Sheet, view: dict[str, Tensor]) -> Tensor:
-    """Light the sheet and return its pixels, ``[N, C, H, W]``: Lambert, light from around, a little shine.
-
-    Args:
-        s: the painted sheet; its pixels are lit in place.
-        view: the numbers of ``people.VIEW``, float ``[N]`` each.
-    """
-    light = {
-        name: view[name][:, None, None]
-        for name in ("light_x", "light_y", "relief", "ambient", "exposure", "yaw")
-    }
+    """Light the sheet in place, ``[N, C, H, W]``: Lambert, light from around, a little shine."""
+    names = ("light_x", "light_y", "relief", "ambient", "exposure", "yaw")
+    light = {name: view[name][:, None, None] for name in names}
     out, slope_x, slope_y = relief(s)
     round_x = (s.x / s.person.face_width).clamp(-1, 1) * 0.93
     slope_x.mul_(light["relief"]).sub_(round_x / (1 - round_x**2).sqrt())

@@ -1,33 +1,51 @@
-"""Who is drawn and how they are seen: every number of an identity and of a view, in one table each.
+"""Who is drawn and how they are seen: everything random about a face, by tables of identity and view.
 
 Lengths are in face units: the eyes of an average face lie 0.37 left and right of the middle and 0.17 above
 it, its mouth 0.53 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes
 right, y down.
+
+A random number is a hash of (seed, stream, index, counter), not of the order in which it is asked for. So
+face 7,000 is the same whether it is drawn alone or among ten thousand others.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from helpers import did_you_mean
-from helpers.faces import chance
-from helpers.faces.truth import au_column
+from helpers import did_you_mean, emotions
+from helpers.faces.truth import ACTION_UNITS, PROTOTYPES, answers, au_column, constant, rows
+
+_MASK = 0xFFFFFFFF
+Bits = TypeVar("Bits", int, Tensor)
+
+
+def _mix(bits: Bits) -> Bits:
+    # "lowbias32" by Chris Wellons (public domain); products wrap in int64, the low 32 bits stay right
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352D & _MASK
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B & _MASK
+    return bits ^ (bits >> 16)
+
+
+def uniform(seed: int, stream: str, index: Tensor, num: int) -> Tensor:
+    """Return float32 ``[N, num]``, uniform on (0, 1), for faces or people ``[N]``; no two streams agree."""
+    key = _mix(_mix(seed & _MASK) ^ zlib.crc32(stream.encode()))
+    row = _mix(_mix(index & _MASK) ^ key)
+    counter = _mix(torch.arange(1, num + 1, device=index.device) * 0x9E3779B9 & _MASK)
+    return ((_mix(row[:, None] ^ counter) >> 8).float() + 0.5) / 2**24
+
+
+def normal(seed: int, stream: str, index: Tensor, num: int) -> Tensor:
+    """Return float32 ``[N, num]``, standard normal; see :func:`uniform` for the arguments."""
+    return torch.special.ndtri(uniform(seed, stream, index, num))
 
 
 class Trait(NamedTuple):
-    """One number of a person or a view: normal around ``mean``, cut to a range.
-
-    Args:
-        mean: its average.
-        spread: its standard deviation.
-        low: its smallest value.
-        high: its largest value.
-        share: in what share of draws it is there at all; it is 0 in the others.
-    """
+    """One number of a person or a view: normal, cut to a range, and 0 in all but a share of the draws."""
 
     mean: float
     spread: float
@@ -90,10 +108,10 @@ IDENTITY = {
     "lids_down": Trait(0.0, 0.1, 0.0, 0.3),  # how far the lids hang, a share of the opening
     "expressive": Trait(1.0, 0.12, 0.7, 1.3),  # how far the face moves for the same action unit
 }
-"""What makes a person; the same in every picture of them."""
+"""What makes a person; the same in every image of them."""
 
 VIEW = {
-    "yaw": Trait(0.0, 0.19, -0.7, 0.7),  # radians, positive to the right of the picture
+    "yaw": Trait(0.0, 0.19, -0.7, 0.7),  # radians, positive to the right of the image
     "pitch": Trait(0.0, 0.12, -0.4, 0.4),  # radians, positive down
     "roll": Trait(0.0, 0.11, -0.45, 0.45),  # radians, positive clockwise
     "scale": Trait(1.08, 0.07, 0.85, 1.3),
@@ -121,19 +139,17 @@ VIEW = {
     "watermark": Trait(0.4, 0.12, 0.15, 0.65, share=0.07),
     "watermark_y": Trait(0.3, 0.35, -0.8, 0.9),
 }
-"""What makes a picture of them; new for each face."""
+"""What makes an image of them; new for each face."""
 
 
 def _draw(table: dict[str, Trait], seed: int, stream: str, index: Tensor) -> dict[str, Tensor]:
-    deviates = chance.normal(seed, stream, index, len(table)).unbind(-1)
-    presence = chance.uniform(seed, stream + " presence", index, len(table)).unbind(-1)
-    rows = zip(table.items(), deviates, presence, strict=True)
-    return {name: _value(trait, z, u) for (name, trait), z, u in rows}
-
-
-def _value(trait: Trait, deviate: Tensor, presence: Tensor) -> Tensor:
-    value = (trait.mean + trait.spread * deviate).clamp(trait.low, trait.high)
-    return torch.where(presence < trait.share, value, 0.0)
+    deviates = normal(seed, stream, index, len(table)).unbind(-1)
+    presence = uniform(seed, stream + " presence", index, len(table)).unbind(-1)
+    drawn = {}
+    for (name, trait), deviate, chance in zip(table.items(), deviates, presence, strict=True):
+        value = (trait.mean + trait.spread * deviate).clamp(trait.low, trait.high)
+        drawn[name] = torch.where(chance < trait.share, value, 0.0)
+    return drawn
 
 
 def identities(seed: int, subject: Tensor) -> dict[str, Tensor]:
@@ -144,42 +160,30 @@ def identities(seed: int, subject: Tensor) -> dict[str, Tensor]:
         subject: int64 ``[N]``; equal numbers give the same person.
     """
     drawn = _draw(IDENTITY, seed, "identity", subject)
-    return drawn | _of_its_age(drawn) | _of_its_build(drawn, chance.normal(seed, "build", subject, 1)[:, 0])
-
-
-def _of_its_age(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-    child = drawn["child"]
-    shorter = {
+    child, grown = drawn["child"], drawn["child"] == 0
+    smaller = {
         "brow_thickness": 0.5,
         "nose_height": 0.5,
         "jaw": -0.06,
         "mouth_width": 0.12,
         "nose_width": 0.15,
     }
-    aged = {name: drawn[name] * (1 - share * child) for name, share in shorter.items()}
-    aged |= {name: drawn[name] * (child == 0) for name in ("beard", "moustache", "bald", "make_up", "shine")}
-    aged |= {"age": drawn["age"] * (1 - child), "iris": drawn["iris"] * (1 + 0.12 * child)}
+    aged = {name: drawn[name] * (1 - share * child) for name, share in smaller.items()}
+    aged |= {"shine": drawn["shine"] * grown, "age": drawn["age"] * (1 - child)}
+    aged |= {"iris": drawn["iris"] * (1 + 0.12 * child), "eye_open": drawn["eye_open"] * (1 + 0.15 * child)}
+    aged |= {"eye_y": drawn["eye_y"] + 0.06 * child, "brow_y": drawn["brow_y"] + 0.06 * child}
+    aged |= {"nose_y": drawn["nose_y"] + 0.03 * child}
     fair = ((drawn["skin"] - 0.25) / 0.35).clamp(0.15, 1)  # few are both dark and fair-haired
     aged |= {"hair_shade": drawn["hair_shade"] * fair}
-    aged |= {"eye_y": drawn["eye_y"] + 0.06 * child, "brow_y": drawn["brow_y"] + 0.06 * child}
-    return aged | {
-        "nose_y": drawn["nose_y"] + 0.03 * child,
-        "eye_open": drawn["eye_open"] * (1 + 0.15 * child),
-    }
-
-
-def _of_its_build(drawn: dict[str, Tensor], build: Tensor) -> dict[str, Tensor]:
-    grown = drawn["child"] == 0
-    heavy = torch.sigmoid(2 * build)  # towards 1: a heavy jaw and brow, short hair, perhaps a beard
-    soft = {"make_up", "hair_length"}
-    hard = {"beard", "moustache", "bald"}
-    kept = {name: drawn[name] * ((heavy < 0.6) | ~grown) for name in soft}
-    kept |= {name: drawn[name] * (heavy > 0.4) * grown for name in hard}
-    return kept
+    # towards 1: a heavy jaw and brow, short hair, perhaps a beard
+    heavy = torch.sigmoid(2 * normal(seed, "build", subject, 1)[:, 0])
+    aged |= {name: drawn[name] * ((heavy < 0.6) | ~grown) for name in ("make_up", "hair_length")}
+    aged |= {name: drawn[name] * (heavy > 0.4) * grown for name in ("beard", "moustache", "bald")}
+    return drawn | aged
 
 
 def views(seed: int, index: Tensor) -> dict[str, Tensor]:
-    """Return the numbers of ``VIEW`` for each picture, float32 ``[N]`` each.
+    """Return the numbers of ``VIEW`` for each image, float32 ``[N]`` each.
 
     Args:
         seed: the seed of the set.
@@ -189,24 +193,42 @@ def views(seed: int, index: Tensor) -> dict[str, Tensor]:
 
 
 def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -> tuple[dict, dict]:
-    """Return view and person as a mood makes them.
+    """Return view and person as action units ``[N, 17]`` make them.
 
     Who pulls the corners of the mouth down, or the brows up and together, looks down as well; lids follow
-    the gaze down; hands go to faces with raised inner brows more often than to others.
-
-    Labels depend on the action units alone, so this adds nothing that a label could be told from.
-
-    Args:
-        view: the numbers of ``VIEW``, float ``[N]`` each.
-        person: the numbers of ``IDENTITY``, float ``[N]`` each.
-        units: float ``[N, 17]``, action units.
+    the gaze down; hands go to faces with raised inner brows more often than to others. Labels depend on the
+    action units alone, so this adds nothing that a label could be told from.
     """
-    pull, frown = units[:, au_column("AU15")], units[:, au_column("AU1")] * units[:, au_column("AU4")]
-    low = (0.6 * pull + 0.9 * frown * (1 - units[:, au_column("AU5")])).clamp(max=1)
+    inner_brow, frown, lids, pull = (units[:, au_column(name)] for name in ("AU1", "AU4", "AU5", "AU15"))
+    low = (0.6 * pull + 0.9 * (inner_brow * frown) * (1 - lids)).clamp(max=1)
     gaze = view["gaze_y"] + 0.5 * low
-    moved = (units[:, au_column("AU1")] > 0.3) | (view["gaze_x"] > 0.25)
+    moved = (inner_brow > 0.3) | (view["gaze_x"] > 0.25)
     view = view | {"pitch": view["pitch"] + 0.2 * low, "gaze_y": gaze, "hand": view["hand"] * moved}
     return view, person | {"lids_down": person["lids_down"] + 0.15 * low + (gaze - 0.3).clamp(0, 0.8)}
+
+
+def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
+    """Return random action units ``[N, 17, 2]`` of the left and the right of the image, in [0, 1].
+
+    An expression is drawn from the shares ``[7]`` of ``balance``, and one of the ways to show it; in one face
+    of five it is mixed with a second one. Its strength varies from weak to full; each unit of the prototype
+    is left out now and then, others come in unasked, and the sides differ a little.
+    """
+    num = len(ACTION_UNITS)
+    ways = [(name, share, units) for name, several in PROTOTYPES.items() for share, units in several]
+    share = torch.stack([balance[emotions.FER7.index(name)] * share for name, share, _ in ways])
+    prototypes = constant(rows(*(units for _, _, units in ways)), balance)
+    chances = uniform(seed, "expression", index, 5)
+    intended = answers(share.expand(len(index), -1), chances[:, :2])
+    blend = torch.where(chances[:, 2] < 1 / 5, 0.2 + 0.3 * chances[:, 3], 0.0)[:, None]
+    mean = (1 - blend) * prototypes[intended[:, 0]] + blend * prototypes[intended[:, 1]]
+    strength = (0.3 + 1.1 * chances[:, 4:5] ** 0.8).clamp(max=1)
+    present, factor = uniform(seed, "variation", index, 2 * num).chunk(2, -1)
+    stray, height = uniform(seed, "strays", index, 2 * num).chunk(2, -1)
+    level = mean * strength * ((present < 0.92) * (0.7 + 0.6 * factor)) + (stray < 0.05) * 0.55 * height
+    tilt = 0.12 * normal(seed, "asymmetry", index, num)
+    tilt[:, au_column("AU14")] *= 6  # a dimple is mostly on one side
+    return torch.stack([level * (1 + tilt), level * (1 - tilt)], -1).clamp(0, 1)
 
 
 def known(table: dict[str, Trait], names: Iterable[str]) -> None:
@@ -218,27 +240,19 @@ def known(table: dict[str, Trait], names: Iterable[str]) -> None:
 
 def with_fixed(numbers: dict[str, Tensor], fixed: dict[str, float]) -> dict[str, Tensor]:
     """Return the numbers with those replaced that ``fixed`` names, in every row."""
-    return {
-        name: torch.full_like(value, fixed[name]) if name in fixed else value
-        for name, value in numbers.items()
-    }
+    chosen = {name: torch.full_like(numbers[name], value) for name, value in fixed.items() if name in numbers}
+    return numbers | chosen
 
 
 def average(
-    table: dict[str, Trait], given: dict[str, Tensor | float] | None, like: Tensor
+    table: dict[str, Trait], chosen: dict[str, Tensor | float] | None, like: Tensor
 ) -> dict[str, Tensor]:
-    """Return a full set of numbers: the given ones, the mean for the others (0 where most have none).
+    """Return a full set of numbers ``[N]`` for the rows of ``like``: the mean where none is chosen.
 
-    Args:
-        table: ``IDENTITY`` or ``VIEW``.
-        given: some of its names, a number or float ``[N]`` each.
-        like: a tensor with N rows, for count, device and type.
-
-    Raises:
-        ValueError: a name is not in the table; the message gives the nearest one.
+    What most have none of, such as glasses, is then 0.
     """
-    given = given or {}
-    known(table, given)
+    known(table, chosen or {})
     default = {name: trait.mean if trait.share > 0.5 else 0.0 for name, trait in table.items()}
     ones = torch.ones_like(like[:, 0])
-    return {name: torch.as_tensor(value).to(ones) * ones for name, value in (default | given).items()}
+    numbers = default | (chosen or {})
+    return {name: torch.as_tensor(value).to(ones) * ones for name, value in numbers.items()}

@@ -2,19 +2,18 @@
 units.
 
 A face is described from the front on a flat sheet, in face units (see :mod:`helpers.faces.people`); left and
-right are those of the picture. Curves are heights y over columns x, so a curve costs a row of numbers, not
+right are those of the image. Curves are heights y over columns x, so a curve costs a row of numbers, not
 an image.
 """
 
 from __future__ import annotations
 
-import functools
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from helpers.faces.truth import ACTION_UNITS, au_column
+from helpers.faces.truth import constant, rows
 
 MOVES = {
     "brow": {
@@ -62,61 +61,26 @@ _PARTS = {part: moves for parts in MOVES.values() for part, moves in parts.items
 _ROW = {part: row for row, part in enumerate(_PARTS)}
 
 
-def effects(name: str) -> dict[str, dict[str, float]]:
-    """Return what an action unit does: region, then part of ``MOVES``, to how far at full intensity.
-
-    Args:
-        name: the action unit, such as "AU12".
-
-    Raises:
-        ValueError: no action unit is called that; the message gives the nearest name.
-    """
-    number = int(ACTION_UNITS[au_column(name)][2:])
-    reach = {
-        region: {part: moves.get(number) for part, moves in parts.items()} for region, parts in MOVES.items()
-    }
-    found = {region: {part: by for part, by in parts.items() if by} for region, parts in reach.items()}
-    return {region: parts for region, parts in found.items() if parts}
-
-
-@functools.cache
-def _weights() -> Tensor:
-    weights = torch.zeros(len(_PARTS), len(ACTION_UNITS))
-    for part, moves in _PARTS.items():
-        for number, reach in moves.items():
-            weights[_ROW[part], au_column(f"AU{number}")] = reach
-    return weights
+_REACH = rows(*_PARTS.values())
 
 
 def moved(part: str, units: Tensor) -> Tensor:
-    """Return how far action units move a part, ``[N, ...]``.
-
-    Args:
-        part: a part of ``MOVES``.
-        units: float ``[N, 17, ...]``, action units.
-    """
-    return torch.einsum("u,nu...->n...", _weights()[_ROW[part]].to(units), units)
-
-
-_WIDEST = -0.1  # the height at which the head is widest
-_SKULL = 1.2  # from there to the crown
+    """Return how far action units ``[N, 17, ...]`` move a part of ``MOVES``, ``[N, ...]``."""
+    return torch.einsum("u,nu...->n...", constant(_REACH, units)[_ROW[part]], units)
 
 
 class Shape:
-    """The curves of N faces over given columns.
+    """The curves of N faces over columns x ``[N or 1, 1, W]``, in face units.
 
-    Args:
-        x: float ``[N or 1, 1, W]``, the columns, in face units.
-        units: float ``[N, 17, 2]``, action units of the left and the right of the picture.
-        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
+    ``units`` ``[N, 17, 2]`` are the action units of the left and the right of the image, ``person`` the
+    numbers of ``people.IDENTITY``, ``[N]`` each.
     """
 
     def __init__(self, x: Tensor, units: Tensor, person: dict[str, Tensor]) -> None:
         self.x, self.away = x, x.abs()
         self.person = SimpleNamespace(**{name: value[:, None, None] for name, value in person.items()})
-        side = (x / 0.3).clamp(-0.5, 0.5) + 0.5  # 0 on the left, 1 on the right, blended over the nose
-        self._side = side
-        self._moves = torch.einsum("pu,nus->pns", _weights().to(units), units)[..., None, None]
+        self._side = (x / 0.3).clamp(-0.5, 0.5) + 0.5  # 0 on the left, 1 on the right, blended over the nose
+        self._moves = torch.einsum("pu,nus->pns", constant(_REACH, units), units)[..., None, None]
 
     def move(self, part: str) -> Tensor:
         """Return how far a part is moved at each column, ``[N, 1, W]``."""
@@ -173,19 +137,18 @@ def lips(s: Shape) -> SimpleNamespace:
     )
 
 
+_WIDEST = -0.1  # the height at which the head is widest
+_SKULL = 1.2  # from there to the crown
+
+
 def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor, Tensor]:
     """Return half the width of the head at each height, and how fast that changes: width² is a curve of y⁴.
 
-    Args:
-        y: heights, in face units.
-        p: the person.
-        drop: how far the jaw is down.
+    ``drop`` is how far the jaw is down.
     """
     low = y > _WIDEST
     reach = torch.where(low, p.chin_y + drop - _WIDEST, _SKULL)
-    bend = torch.where(
-        low, (0.87 - p.jaw**2) / 0.23, 0.2
-    )  # the jaw's is what makes it ``jaw`` wide at the mouth
+    bend = torch.where(low, (0.87 - p.jaw**2) / 0.23, 0.2)  # of the jaw: it is ``jaw`` wide at the mouth
     t = ((y - _WIDEST) / reach).clamp(-1, 1)
     half = p.face_width * (1 - bend * t**2 - (1 - bend) * t**4).clamp(min=1e-4).sqrt()
     slope = -(p.face_width**2) * (bend * t + 2 * (1 - bend) * t**3) / (reach * half)
@@ -193,14 +156,7 @@ def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor
 
 
 def regions(u: Tensor, w: Tensor, p: SimpleNamespace) -> Tensor:
-    """Return which points of a face lie in each region of ``REGIONS``, bool ``[N, 4, H, W]``; regions may
-    overlap.
-
-    Args:
-        u: columns, in face units, ``[N, H, W]``.
-        w: heights, the same.
-        p: the person.
-    """
+    """Return which points ``[N, H, W]`` lie in each of ``REGIONS``, ``[N, 4, H, W]``; these may overlap."""
     away = u.abs()
     masks = {
         "brow": (away < 0.68) & (w > p.brow_y - 0.32) & (w < p.eye_y - 0.03),

@@ -10,7 +10,7 @@ where W is ``EVIDENCE``, b is ``BIAS``, k = 0.65 / ``ambiguity`` and s is the sh
 can predict the labels better than argmax p, which is right with probability max p: the Bayes accuracy of a
 set is the mean of max p.
 
-**Valence and arousal** are tanh of a weighted sum of the action units (``VALENCE``, ``AROUSAL``).
+**Valence and arousal** are tanh of weighted sums of the action units (``DIMENSIONS``).
 """
 
 from __future__ import annotations
@@ -22,21 +22,12 @@ import torch
 from torch import Tensor
 
 from helpers import did_you_mean, emotions
-from helpers.faces import chance
 
 _NUMBERS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26)
 ACTION_UNITS = tuple(f"AU{number}" for number in _NUMBERS)
 """The seventeen facial action units (FACS), in the order of every ``action_units`` array."""
 
-FER2013_COUNTS = {
-    "anger": 3995,
-    "disgust": 436,
-    "fear": 4097,
-    "happiness": 7215,
-    "sadness": 4830,
-    "surprise": 3171,
-    "neutral": 4965,
-}
+FER2013_COUNTS = dict(zip(emotions.FER7, (3995, 436, 4097, 7215, 4830, 3171, 4965), strict=True))
 """How many Training images of FER2013 carry each label: the default class balance."""
 
 PROTOTYPES = {
@@ -98,51 +89,30 @@ EVIDENCE = {
 }
 """W: what each action unit adds to the score of a class at full intensity."""
 
-BIAS = {
-    "anger": -0.27,
-    "disgust": -3.1,
-    "fear": -1.19,
-    "happiness": 0.24,
-    "sadness": 0.42,
-    "surprise": -0.98,
-    "neutral": 4.88,
-}
+BIAS = dict(zip(emotions.FER7, (-0.27, -3.1, -1.19, 0.24, 0.42, -0.98, 4.88), strict=True))
 """b: the score of each class on a face at rest; set so that labels are balanced like FER2013's."""
 
 _SHARPNESS = 0.65  # k at ambiguity 1; set so that two raters agree on 0.66 of the faces (FER+: 0.61)
 
-VALENCE = {
-    4: -0.5,
-    5: -0.05,
-    6: 0.3,
-    9: -0.6,
-    10: -0.3,
-    12: 1.0,
-    14: -0.2,
-    15: -0.6,
-    17: -0.1,
-    20: -0.25,
-    23: -0.3,
-    24: -0.2,
+DIMENSIONS = {
+    1: (0, 0.05),
+    2: (0, 0.25),
+    4: (-0.5, 0.2),
+    5: (-0.05, 0.6),
+    6: (0.3, 0),
+    7: (0, 0.15),
+    9: (-0.6, 0.35),
+    10: (-0.3, 0.1),
+    12: (1, 0.1),
+    14: (-0.2, 0),
+    15: (-0.6, -0.45),
+    17: (-0.1, -0.1),
+    20: (-0.25, 0.4),
+    23: (-0.3, 0.25),
+    24: (-0.2, 0),
+    26: (0, 0.35),
 }
-"""What each action unit adds to valence, before tanh."""
-
-AROUSAL = {
-    1: 0.05,
-    2: 0.25,
-    4: 0.2,
-    5: 0.6,
-    7: 0.15,
-    9: 0.35,
-    10: 0.1,
-    12: 0.1,
-    15: -0.45,
-    17: -0.1,
-    20: 0.4,
-    23: 0.25,
-    26: 0.35,
-}
-"""What each action unit adds to arousal, before tanh."""
+"""What each action unit adds to valence and to arousal, before tanh."""
 
 _CALM = {
     "serene": (0.3, -0.25),
@@ -154,38 +124,31 @@ _CALM = {
 _CALM_WIDTH = 0.25  # how far, in valence and arousal, a calm word reaches
 
 
-def au_column(names: str) -> int:
-    """Return the column of an action unit in every ``action_units`` array.
-
-    Args:
-        names: its name, such as "AU12".
-
-    Raises:
-        ValueError: no action unit is called that; the message gives the nearest name.
-    """
-    if names in ACTION_UNITS:
-        return ACTION_UNITS.index(names)
+def au_column(name: str) -> int:
+    """Return the column of an action unit, such as "AU12", in every ``action_units`` array."""
+    if name in ACTION_UNITS:
+        return ACTION_UNITS.index(name)
     known = ", ".join(ACTION_UNITS)
-    raise ValueError(f"unknown action unit {names!r}{did_you_mean(names, ACTION_UNITS)}; known: {known}")
+    raise ValueError(f"unknown action unit {name!r}{did_you_mean(name, ACTION_UNITS)}; known: {known}")
+
+
+def constant(values: tuple, like: Tensor) -> Tensor:
+    """Return numbers as a tensor of the type and on the device of another; they are sent there once."""
+    return _sent(values, like.dtype, like.device)
 
 
 @functools.cache
-def _table(rows: tuple[tuple[tuple[int, float], ...], ...]) -> Tensor:
-    table = torch.zeros(len(rows), len(_NUMBERS))
-    for i, row in enumerate(rows):
-        for number, value in row:
-            table[i, _NUMBERS.index(number)] = value
-    return table
+def _sent(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values).to(device, dtype)
 
 
-def _matrix(*rows: dict[int, float]) -> Tensor:
-    return _table(tuple(tuple(row.items()) for row in rows))
+def rows(*several: dict[int, float]) -> tuple[tuple[float, ...], ...]:
+    """Return numbers by FACS number as rows over all seventeen action units, 0 where there is none."""
+    return tuple(tuple(row.get(number, 0.0) for number in _NUMBERS) for row in several)
 
 
-def _logits(action_units: Tensor, ambiguity: float) -> Tensor:
-    weights = _matrix(*EVIDENCE.values()).to(action_units)
-    bias = torch.tensor(list(BIAS.values())).to(action_units)
-    return (action_units @ weights.T + bias) * (_SHARPNESS / ambiguity)
+_WEIGHTS, _OFFSETS = rows(*EVIDENCE.values()), tuple(BIAS.values())
+_DIMENSIONS = rows(*({number: by[k] for number, by in DIMENSIONS.items()} for k in range(2)))
 
 
 def class_probabilities(action_units: Tensor, ambiguity: float = 1.0, label_noise: float = 0.03) -> Tensor:
@@ -199,12 +162,13 @@ def class_probabilities(action_units: Tensor, ambiguity: float = 1.0, label_nois
     Returns:
         float32 ``[N, 7]`` that sums to 1.
     """
-    careful = _logits(action_units, ambiguity).softmax(-1)
+    scores = action_units @ constant(_WEIGHTS, action_units).T + constant(_OFFSETS, action_units)
+    careful = (scores * (_SHARPNESS / ambiguity)).softmax(-1)
     return (1 - label_noise) * careful + label_noise / careful.shape[-1]
 
 
 def valence_arousal(action_units: Tensor) -> Tensor:
-    """Return the true valence and arousal, tanh(``VALENCE`` · a) and tanh(``AROUSAL`` · a - 0.05).
+    """Return the true valence and arousal, tanh(D a - (0, 0.05)), D being ``DIMENSIONS``.
 
     Args:
         action_units: float ``[N, 17]`` in [0, 1].
@@ -212,8 +176,8 @@ def valence_arousal(action_units: Tensor) -> Tensor:
     Returns:
         float32 ``[N, 2]`` in (-1, 1).
     """
-    weights = _matrix(VALENCE, AROUSAL).to(action_units)
-    return torch.tanh(action_units @ weights.T - torch.tensor([0.0, 0.05]).to(action_units))
+    weighted = action_units @ constant(_DIMENSIONS, action_units).T
+    return torch.tanh(weighted - constant((0.0, 0.05), action_units))
 
 
 def fused_probabilities(action_units: Tensor, probabilities: Tensor) -> Tensor:
@@ -234,7 +198,7 @@ def fused_probabilities(action_units: Tensor, probabilities: Tensor) -> Tensor:
     dimple = action_units[:, au_column("AU14")] / 2
     share["contempt"] = dimple * (share["happiness"] + share["neutral"])
     share["happiness"] = share["happiness"] * (1 - dimple)
-    anchors = torch.tensor(list(_CALM.values())).to(action_units)
+    anchors = constant(tuple(_CALM.values()), action_units)
     distance = (valence_arousal(action_units)[:, None] - anchors).square().sum(-1)
     calm = torch.cat([torch.ones_like(distance[:, :1]), (-distance / (2 * _CALM_WIDTH**2)).exp()], -1)
     calm = calm / calm.sum(-1, keepdim=True) * (share["neutral"] * (1 - dimple))[:, None]
@@ -242,137 +206,14 @@ def fused_probabilities(action_units: Tensor, probabilities: Tensor) -> Tensor:
     return torch.stack([share[name] for name in emotions.FUSED13], -1)
 
 
-def answers(probabilities: Tensor, chances: Tensor) -> Tensor:
-    """Return one answer for each number, by inverting the cumulative distribution.
-
-    Args:
-        probabilities: float ``[N, K]`` that sums to 1.
-        chances: float ``[N, R]``, uniform on (0, 1).
-
-    Returns:
-        int64 ``[N, R]``, class indices.
-    """
+def answers(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return classes ``[N, R]`` drawn from p ``[N, K]``, one for each uniform number ``[N, R]``."""
     steps = probabilities.double().cumsum(-1)[:, None, :-1]
-    return (chances[..., None] > steps).sum(-1)
-
-
-def bayes_accuracy(probabilities: Tensor) -> float:
-    """Return the accuracy of the best possible guess of the label, the mean of max p.
-
-    It is the expectation over labels drawn from p; on a finite set of N labels the best guess scatters
-    around it with standard error sqrt(mean(max p (1 - max p)) / N). A network sees pixels, not action units,
-    and can only do worse.
-
-    Args:
-        probabilities: float ``[N, K]``, the true p(class | face).
-    """
-    return float(torch.as_tensor(probabilities).double().amax(-1).mean())
-
-
-def bayes_cross_entropy(probabilities: Tensor) -> float:
-    """Return the lowest expected cross-entropy against labels drawn from p: the mean entropy of p, in nats.
-
-    Args:
-        probabilities: float ``[N, K]``, the true p(class | face).
-    """
-    return float(torch.special.entr(torch.as_tensor(probabilities).double()).sum(-1).mean())
-
-
-def bayes_kl(probabilities: Tensor, votes: Tensor) -> float:
-    """Return the mean KL(v || p) in nats, v being the shares of the votes: the least that a predictor can
-    expect.
-
-    A predictor that knew p exactly would still not match ten votes.
-
-    Args:
-        probabilities: float ``[N, K]``, the true p(class | face), everywhere above 0.
-        votes: int ``[N, K]``, how many raters chose each class.
-    """
-    p = torch.as_tensor(probabilities).double()
-    counts = torch.as_tensor(votes).double()
-    v = counts / counts.sum(-1, keepdim=True)
-    return float((torch.xlogy(v, v) - torch.xlogy(v, p)).sum(-1).mean())
-
-
-def irreducible_va_error(va_noise: float) -> float:
-    """Return the root mean square error of a predictor that knows the true valence and arousal exactly.
-
-    The annotated values are the true ones plus noise, uniform on plus or minus sqrt(3) times ``va_noise``.
-
-    Args:
-        va_noise: the standard deviation of the noise.
-    """
-    return float(va_noise)
-
-
-def rater_agreement(probabilities: Tensor) -> float:
-    """Return the probability that two raters of one face give the same answer, the mean of the sum of p².
-
-    Args:
-        probabilities: float ``[N, K]``, the true p(class | face).
-    """
-    return float(torch.as_tensor(probabilities).double().square().sum(-1).mean())
-
-
-def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
-    """Return the two-sided action units of random faces.
-
-    An expression is drawn from ``balance``, and one of the ways to show it; in one face of five it is mixed
-    with a second one. Its strength varies from weak to full; each unit of the prototype is left out now and
-    then, others come in unasked, and the sides differ a little.
-
-    Args:
-        seed: the seed of the set.
-        index: int64 ``[N]``, the faces.
-        balance: float ``[7]``, how often each expression is intended; sums to 1.
-
-    Returns:
-        float32 ``[N, 17, 2]`` in [0, 1]; the last axis is the left and the right of the picture.
-    """
-    chances = chance.uniform(seed, "expression", index, 5)
-    share, prototypes = _ways(balance)
-    intended = answers(share.expand(len(index), -1), chances[:, :2])
-    blend = torch.where(chances[:, 2] < 1 / 5, 0.2 + 0.3 * chances[:, 3], 0.0)[:, None]
-    mean = (1 - blend) * prototypes[intended[:, 0]] + blend * prototypes[intended[:, 1]]
-    strength = (0.3 + 1.1 * chances[:, 4:5] ** 0.8).clamp(max=1)
-    level = mean * strength * _variation(seed, index) + _strays(seed, index)
-    return _two_sides(seed, index, level)
-
-
-def _ways(balance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how often each way of each expression is intended, and its action units."""
-    ways = [(name, share, units) for name, several in PROTOTYPES.items() for share, units in several]
-    share = torch.stack([balance[emotions.FER7.index(name)] * share for name, share, _ in ways])
-    return share, _matrix(*(units for _, _, units in ways)).to(balance)
-
-
-def _variation(seed: int, index: Tensor) -> Tensor:
-    draw = chance.uniform(seed, "variation", index, 2 * len(ACTION_UNITS))
-    present, factor = draw.chunk(2, -1)
-    return (present < 0.92) * (0.7 + 0.6 * factor)
-
-
-def _strays(seed: int, index: Tensor) -> Tensor:
-    draw = chance.uniform(seed, "strays", index, 2 * len(ACTION_UNITS))
-    present, level = draw.chunk(2, -1)
-    return (present < 0.05) * 0.55 * level
-
-
-def _two_sides(seed: int, index: Tensor, level: Tensor) -> Tensor:
-    tilt = 0.12 * chance.normal(seed, "asymmetry", index, len(ACTION_UNITS))
-    tilt[:, au_column("AU14")] *= 6  # a dimple is mostly on one side
-    return torch.stack([level * (1 + tilt), level * (1 - tilt)], -1).clamp(0, 1)
+    return (uniform[..., None] > steps).sum(-1)
 
 
 def balance_of(wanted: str | dict[str, float]) -> Tensor:
-    """Return float32 ``[7]``, how often each expression of ``emotions.FER7`` is intended.
-
-    Args:
-        wanted: "fer2013", "uniform", or weights by class name (a class left out gets none).
-
-    Raises:
-        ValueError: another word, an unknown class, or no positive weight.
-    """
+    """Return the shares ``[7]`` of the expressions: "fer2013", "uniform", or weights by class name."""
     if wanted == "uniform":
         wanted = dict.fromkeys(emotions.FER7, 1.0)
     if wanted == "fer2013":
