@@ -59,14 +59,14 @@ class Scene:
         """Return the pictures before rounding and grain, ``[N, size * size]``, white at 1."""
         felt = (self.sides * self.person["expressive"][:, None, None]).clamp(0, 1.2)
         view = camera.framed(self.view, felt)
-        exact = camera.picture(felt, self.person, view, self.textures, size, color=False, exact=True)[0]
+        exact = camera.images(felt, self.person, view, self.textures, size, color=False, exact=True)[0]
         return exact.flatten(1)
 
 
 def scene(seed: int, index: Tensor, size: int) -> Scene:
     """Return what ``faces.sample`` draws some faces from."""
     subject = index // (faces.PEOPLE * 20) * faces.PEOPLE + index % faces.PEOPLE
-    sides = truth.draw_action_units(seed, index, truth.balance_of("fer2013"))
+    sides = people.draw_action_units(seed, index, truth.balance_of("fer2013"))
     person = people.identities(seed, subject)
     view, person = people.bearing(people.views(seed, index), person, sides.mean(-1))
     return Scene(sides, person, view, camera.textures(seed, subject, index, size), subject)
@@ -150,7 +150,7 @@ def main() -> None:
     """Estimate, print and write the figures."""
     options = records.parser(__doc__, faces=400, size=48).parse_args()
     torch.set_num_threads(options.threads)
-    many = truth.draw_action_units(0, torch.arange(20_000), truth.balance_of("fer2013"))
+    many = people.draw_action_units(0, torch.arange(20_000), truth.balance_of("fer2013"))
     before = torch.cov(many.flatten(1).double().T) + 1e-5 * torch.eye(34)
     some = torch.arange(0, 4000, 4000 // options.faces)  # of the judged ones
     given = scene(JUDGED_SEED, some, options.size)

@@ -11,8 +11,8 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from helpers import emotions, faces
-from helpers.faces import camera, chance, people
-from helpers.faces.landmarks import landmarks
+from helpers.faces import camera, people, truth
+from helpers.faces.shape import MOVES
 
 SIZE = 96
 
@@ -28,6 +28,11 @@ def _changed(before, after, threshold=6):
 @pytest.fixture(scope="module")
 def drawn() -> faces.Drawn:
     return faces.sample(1000, seed=11, size=16)
+
+
+@pytest.fixture(scope="module")
+def many() -> faces.Drawn:
+    return faces.sample(6000, seed=21, size=16)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +76,36 @@ def test_faces_are_not_repeated(drawn):
 
 def test_uniform_numbers_are_uniform_and_streams_are_independent():
     index = torch.arange(20_000)
-    one, other = chance.uniform(0, "one", index, 2), chance.uniform(0, "other", index, 1)
+    one, other = people.uniform(0, "one", index, 2), people.uniform(0, "other", index, 1)
     for column in (*one.T, other[:, 0]):
         assert stats.kstest(column.numpy(), "uniform").pvalue > 1e-3
     for pair in ((one[:, 0], one[:, 1]), (one[:, 0], other[:, 0]), (one[1:, 0], one[:-1, 0])):
         assert abs(np.corrcoef(*(side.numpy() for side in pair))[0, 1]) < 4 / np.sqrt(len(index))
+
+
+def test_constants_are_sent_to_a_device_once():
+    units = torch.rand(3, 17)
+    first = truth.constant((1.0, 2.0), units)
+    assert truth.constant((1.0, 2.0), units) is first
+    assert truth.constant((1.0, 2.0), units.double()).dtype == torch.float64
+    assert truth.constant((1.0, 2.0), units.to("meta")).device.type == "meta"
+
+
+def test_mps_is_drawn_for_by_the_cpu(monkeypatch):
+    drawn_on, images = [], camera.images
+    monkeypatch.setattr(
+        camera, "images", lambda units, *rest: drawn_on.append(units.device.type) or images(units, *rest)
+    )
+    monkeypatch.setattr(torch.Tensor, "to", _to_the_cpu(torch.Tensor.to))
+    assert torch.equal(faces.sample(3, seed=3, device="mps").images, faces.sample(3, seed=3).images)
+    assert set(drawn_on) == {"cpu"}
+
+
+def _to_the_cpu(to):
+    """Stand in for a move to MPS, which this machine may lack."""
+    return lambda self, *rest, **options: to(
+        self, *["cpu" if each == "mps" else each for each in rest], **options
+    )
 
 
 # --- shapes ---
@@ -138,12 +168,17 @@ def test_landmarks_fall_on_what_they_name(trait, without, points, yaw):
     assert np.linalg.norm(centre - (low + high) / 2) < 0.06 * SIZE
 
 
-def _landmarks(view):
+def _described(levels=None, view=None):
+    """Return units, person and view of the average face that shows these action units."""
     units = torch.zeros(1, 17, 2)
-    person = people.average(faces.IDENTITY, {}, units[:, :, 0])
-    return landmarks(units, person, people.average(faces.VIEW, {"noise": 0.0} | view, units[:, :, 0]), SIZE)[
-        0
-    ].numpy()
+    for name, level in (levels or {}).items():
+        units[:, faces.ACTION_UNITS.index(name)] = level
+    like = units[:, :, 0]
+    return units, people.average(faces.IDENTITY, {}, like), people.average(faces.VIEW, view, like)
+
+
+def _landmarks(view=None, levels=None):
+    return camera.landmarks(*_described(levels, view), SIZE)[0].numpy()
 
 
 def test_the_jaw_line_divides_the_head_from_what_is_behind():
@@ -159,25 +194,14 @@ def test_the_jaw_line_divides_the_head_from_what_is_behind():
 
 
 def test_landmarks_follow_the_face_when_it_smiles_or_gapes():
-    corners = {name: _moved_landmarks(units) for name, units in _EXPRESSIONS.items()}
-    rest = corners["rest"]
-    assert (corners["smile"][[48, 54], 1] < rest[[48, 54], 1] - 2).all()
-    assert corners["gape"][66, 1] - corners["gape"][62, 1] > rest[66, 1] - rest[62, 1] + 5
-    assert (corners["brows"][17:27, 1] < rest[17:27, 1] - 1).all()
+    rest, smile = _landmarks(), _landmarks(levels={"AU12": 1.0})
+    gape, brows = _landmarks(levels={"AU25": 1.0, "AU26": 1.0}), _landmarks(levels={"AU1": 1.0, "AU2": 1.0})
+    assert (smile[[48, 54], 1] < rest[[48, 54], 1] - 2).all()
+    assert gape[66, 1] - gape[62, 1] > rest[66, 1] - rest[62, 1] + 5
+    assert (brows[17:27, 1] < rest[17:27, 1] - 1).all()
 
 
-_EXPRESSIONS = {"rest": {}, "smile": {12: 1.0}, "gape": {25: 1.0, 26: 1.0}, "brows": {1: 1.0, 2: 1.0}}
-
-
-def _moved_landmarks(units):
-    row = torch.zeros(1, 17, 2)
-    for number, value in units.items():
-        row[:, faces.ACTION_UNITS.index(f"AU{number}")] = value
-    person = people.average(faces.IDENTITY, {}, row[:, :, 0])
-    return landmarks(row, person, people.average(faces.VIEW, {}, row[:, :, 0]), SIZE)[0].numpy()
-
-
-def test_left_and_right_are_those_of_the_picture():
+def test_left_and_right_are_those_of_the_image():
     units = torch.zeros(1, 17, 2)
     units[0, faces.ACTION_UNITS.index("AU12"), 0] = 1.0
     change = (faces.render(units, size=SIZE, view={"noise": 0.0})[0].float() - _render()).abs()
@@ -188,24 +212,19 @@ def test_left_and_right_are_those_of_the_picture():
 
 
 @pytest.mark.parametrize("name", faces.ACTION_UNITS)
-def test_each_action_unit_changes_the_picture_where_it_says(name):
+def test_each_action_unit_changes_the_image_where_it_says(name):
     change = (_render({name: 1.0}) - _render()).abs()
-    allowed = (_masks({}) | _masks({name: 1.0}))[
-        [faces.REGIONS.index(region) for region in faces.effects(name)]
-    ].any(0)
+    moved = [any(int(name[2:]) in part for part in MOVES[region].values()) for region in faces.REGIONS]
+    allowed = (_masks({}) | _masks({name: 1.0}))[torch.tensor(moved)].any(0)
     allowed = torch.nn.functional.max_pool2d(allowed[None].float(), 5, 1, 2)[0] > 0  # two pixels of grace
     assert change.max() > 12
     assert change[allowed].sum() / change.sum() > 0.95
 
 
 def _masks(levels):
-    units = torch.zeros(1, 17, 2)
-    for name, level in levels.items():
-        units[:, faces.ACTION_UNITS.index(name)] = level
-    person = people.average(faces.IDENTITY, {}, units[:, :, 0])
-    view = people.average(faces.VIEW, {}, units[:, :, 0])
     number = torch.zeros(1, dtype=torch.int64)
-    return camera.picture(units, person, view, camera.textures(0, number, number, SIZE), SIZE, False)[1][0]
+    texture = camera.textures(0, number, number, SIZE)
+    return camera.images(*_described(levels), texture, SIZE, color=False)[1][0]
 
 
 def test_regions_hold_their_landmarks(detailed):
@@ -228,22 +247,19 @@ def test_stronger_units_change_more():
 # --- labels ---
 
 
-def test_logistic_regression_on_the_action_units_reaches_the_bayes_accuracy():
-    drawn = faces.sample(12_000, seed=21, size=16)
-    features, labels = drawn.action_units.numpy(), drawn.labels.numpy()
-    fitted = LogisticRegression(C=100.0, max_iter=2000).fit(features[:6000], labels[:6000])
-    p = drawn.class_probabilities[6000:]
-    best = p.amax(-1).double()
-    error = (best * (1 - best)).mean().div(6000).sqrt().item()
-    score = fitted.score(features[6000:], labels[6000:])
-    assert faces.bayes_accuracy(p) - 0.01 - 3 * error < score < faces.bayes_accuracy(p) + 3 * error
-    assert 0.70 <= faces.bayes_accuracy(drawn.class_probabilities) <= 0.80
+def test_logistic_regression_on_the_action_units_reaches_the_bayes_accuracy(many):
+    features, labels = many.action_units.numpy(), many.labels.numpy()
+    fitted = LogisticRegression(C=100.0, max_iter=2000).fit(features[:4000], labels[:4000])
+    best = many.class_probabilities[4000:].amax(-1).double()
+    error = (best * (1 - best)).mean().div(2000).sqrt().item()
+    score = fitted.score(features[4000:], labels[4000:])
+    assert best.mean() - 0.015 - 3 * error < score < best.mean() + 3 * error
+    assert 0.70 <= many.class_probabilities.amax(-1).mean() <= 0.80
 
 
-def test_labels_and_votes_follow_the_stated_distribution():
-    drawn = faces.sample(4000, seed=8, size=16, num_raters=10)
-    p = drawn.class_probabilities.double()
-    for counts, draws in ((drawn.votes, 10), (torch.nn.functional.one_hot(drawn.labels, 7), 1)):
+def test_labels_and_votes_follow_the_stated_distribution(many):
+    p = many.class_probabilities.double()
+    for counts, draws in ((many.votes, 10), (torch.nn.functional.one_hot(many.labels, 7), 1)):
         for column in range(7):
             order = p[:, column].argsort()
             groups = order.chunk(10)  # faces of like p: seen and expected counts in each
@@ -251,20 +267,18 @@ def test_labels_and_votes_follow_the_stated_distribution():
             due = np.array([draws * p[g, column].sum().item() for g in groups])
             spread = np.array([draws * (p[g, column] * (1 - p[g, column])).sum().item() for g in groups])
             assert stats.chi2.sf(((seen - due) ** 2 / spread).sum(), len(groups)) > 1e-4
-    assert (drawn.votes.sum(-1) == 10).all()
+    assert (many.votes.sum(-1) == 10).all()
 
 
-def test_labels_are_balanced_like_fer2013():
-    drawn = faces.sample(8000, seed=2, size=16)
+def test_labels_are_balanced_like_fer2013(many):
     wanted = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965]) / 28_709  # counted in its Training rows
-    assert np.abs(drawn.class_probabilities.mean(0).numpy() - wanted).max() < 0.02
+    assert np.abs(many.class_probabilities.mean(0).numpy() - wanted).max() < 0.02
 
 
-def test_raters_disagree_like_those_of_ferplus():
-    drawn = faces.sample(4000, seed=2, size=16)
-    votes = drawn.votes.numpy().astype(float)
+def test_raters_disagree_like_those_of_ferplus(many):
+    votes = many.votes.numpy().astype(float)
     pairs = ((votes**2).sum(1) - 10) / 90  # share of agreeing pairs of ten raters
-    assert abs(pairs.mean() - faces.rater_agreement(drawn.class_probabilities)) < 0.02
+    assert abs(pairs.mean() - many.class_probabilities.square().sum(-1).mean()) < 0.02
     assert 0.58 < pairs.mean() < 0.68  # FER+ : 0.61
 
 
@@ -285,7 +299,7 @@ def test_probabilities_are_the_written_formula():
 
 def test_little_ambiguity_means_sure_raters():
     sure = faces.sample(500, seed=1, size=16, ambiguity=0.05, label_noise=0.0)
-    assert faces.bayes_accuracy(sure.class_probabilities) > 0.95
+    assert sure.class_probabilities.amax(-1).mean() > 0.95
     assert (sure.labels == sure.class_probabilities.argmax(-1)).float().mean() > 0.93
 
 
@@ -294,23 +308,18 @@ def test_weak_faces_are_the_ambiguous_ones(drawn):
     assert stats.spearmanr(strength, drawn.class_probabilities.amax(-1).numpy()).statistic > 0.3
 
 
-def test_annotated_valence_and_arousal_scatter_as_stated():
-    drawn = faces.sample(4000, seed=6, size=16, va_noise=0.1)
-    error = drawn.valence_arousal - faces.valence_arousal(drawn.action_units)
-    assert abs(error.square().mean().sqrt().item() - faces.irreducible_va_error(0.1)) < 0.003
-    assert drawn.valence_arousal.abs().max() <= 1
+def test_annotated_valence_and_arousal_scatter_as_stated(many):
+    error = many.valence_arousal - faces.valence_arousal(many.action_units)
+    assert abs(error.square().mean().sqrt().item() - 0.1) < 0.003
+    assert many.valence_arousal.abs().max() <= 1
 
 
-def test_valence_and_arousal_order_the_expressions():
-    means = {}
-    drawn = faces.sample(6000, seed=6, size=16, balance="uniform")
-    for c, name in enumerate(emotions.FER7):
-        chosen = drawn.class_probabilities.argmax(-1) == c
-        means[name] = drawn.valence_arousal[chosen].mean(0).numpy()
-    valence, arousal = (np.array([means[name][axis] for name in emotions.FER7]) for axis in (0, 1))
+def test_valence_and_arousal_order_the_expressions(many):
+    likeliest = many.class_probabilities.argmax(-1)
+    means = np.array([many.valence_arousal[likeliest == k].mean(0).numpy() for k in range(7)])
     known = np.array([emotions.CIRCUMPLEX[name] for name in emotions.FER7])
-    assert stats.spearmanr(valence, known[:, 0]).statistic > 0.7
-    assert stats.spearmanr(arousal, known[:, 1]).statistic > 0.7
+    assert stats.spearmanr(means[:, 0], known[:, 0]).statistic > 0.7
+    assert stats.spearmanr(means[:, 1], known[:, 1]).statistic > 0.7
 
 
 def test_thirteen_classes_come_from_the_same_seven(drawn):
@@ -327,18 +336,6 @@ def test_contempt_grows_with_the_dimple():
     fused = faces.fused_probabilities(units, faces.class_probabilities(units))
     contempt = fused[:, emotions.FUSED13.index("contempt")]
     assert contempt[0] == 0 < contempt[1]
-
-
-def test_what_the_best_predictor_can_reach_is_what_it_reaches():
-    drawn = faces.sample(6000, seed=9, size=16, num_raters=10)
-    p = drawn.class_probabilities.double()
-    hits = (p.argmax(-1) == drawn.labels).double()
-    assert abs(hits.mean().item() - faces.bayes_accuracy(p)) < 4 * hits.std().item() / np.sqrt(len(hits))
-    loss = -p.gather(1, drawn.labels[:, None]).log()
-    assert abs(loss.mean().item() - faces.bayes_cross_entropy(p)) < 4 * loss.std().item() / np.sqrt(len(loss))
-    shares = drawn.votes.numpy() / 10
-    kl = np.array([stats.entropy(v, q) for v, q in zip(shares, p.numpy(), strict=True)])
-    assert faces.bayes_kl(p, drawn.votes) == pytest.approx(kl.mean(), rel=1e-6)
 
 
 # --- bad input ---
@@ -376,7 +373,6 @@ def test_bad_options_are_named_in_one_line(options, said):
         (lambda: faces.render({}, {"nose": 1.0}), "unknown trait 'nose'"),
         (lambda: faces.render({}, None, {"yav": 1.0}), "did you mean 'yaw'"),
         (lambda: faces.render({}, size=2000), "size must be from 16 to 1024"),
-        (lambda: faces.effects("AU3"), "unknown action unit 'AU3'"),
     ],
 )
 def test_bad_faces_are_named_in_one_line(call, said):
