@@ -18,8 +18,9 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
         word: what was given.
         known: the names that would have been accepted.
     """
-    close = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    names = {str(name).lower(): str(name) for name in known}
+    close = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def one_of(what: str, word: str, known: Collection[str]) -> str:

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from helpers import training
-from helpers.training.config import make_optimizer
-from helpers.training.muon import Muon, is_matrix, orthogonal
+from helpers.training.config import Muon, is_matrix, make_optimizer, orthogonal
 
 SHAPES = [(16, 16), (24, 200), (200, 24), (64, 64)]
 

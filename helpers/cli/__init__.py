@@ -41,19 +41,20 @@ Commands (python3 -m helpers COMMAND --help says more):
 """
 COMMANDS = {
     "run": "run",
-    "test": "testing",
+    "test": "run",
     "data": "data",
     "train": "train",
     "evaluate": "evaluate",
-    "compare": "compare",
-    "ensemble": "ensemble",
+    "compare": "evaluate",
     "report": "report",
+    "reproduce": "reproduce",
     "predict": "predict",
     "webcam": "webcam",
-    "site": "site",
 }
 """Command to the file that holds its function."""
 FLAGS = {
+    "option": "options",
+    "modeloption": "modeloptions",
     "learningrate": "lr",
     "backbone": "model",
     "arch": "model",
@@ -134,8 +135,6 @@ def parse(words: list[str]) -> Any:
         near = did_you_mean(name, COMMANDS)
         _exit(2, f"python3 -m helpers: error: unknown command {name!r}{near}; known: {', '.join(COMMANDS)}")
     module = importlib.import_module(f"helpers.cli.{COMMANDS[name]}")
-    if hasattr(module, "declare"):
-        return _old_form(name, module, rest)
     try:
         return _call(name, getattr(module, name), rest)
     except ValueError as error:
@@ -145,19 +144,6 @@ def parse(words: list[str]) -> Any:
 def _exit(status: int, text: str) -> None:
     print(text, file=sys.stderr if status else sys.stdout)
     raise SystemExit(status)
-
-
-def _old_form(name: str, module: Any, rest: list[str]) -> Any:
-    parser = _Parser(f"python3 -m helpers {name}", description=module.TEXT, allow_abbrev=False)
-    module.declare(parser)
-    try:
-        arguments, unknown = parser.parse_known_args(rest)
-        arguments.rest, arguments.words, arguments.command = unknown, [name, *rest], name
-        module.check(arguments)
-    except ValueError as error:
-        _exit(2, f"python3 -m helpers {name}: error: {error}")
-    arguments.perform = lambda again=None: module.perform(arguments)
-    return arguments
 
 
 def _summary(name: str) -> str:
@@ -176,31 +162,34 @@ def _call(name: str, function: Callable[..., int], words: list[str]) -> Call:
     text, helps = documented(function)
     as_written = argparse.RawDescriptionHelpFormatter
     parser = _Parser(f"python3 -m helpers {name}", description=text, formatter_class=as_written)
+    parser.usage = f"python3 -m helpers {name} [words and options]"
     kinds, flags, takes_all = {}, {}, False
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        takes_all |= parameter.kind is parameter.VAR_POSITIONAL
-        if parameter.kind is parameter.VAR_KEYWORD:  # a dataclass, each field of which is a flag
-            for field in fields(parameter.annotation):
-                kinds[field.name] = inspect.get_annotations(parameter.annotation, eval_str=True)[field.name]
-                default = field.default_factory() if callable(field.default_factory) else field.default
-                flags |= _add_flag(parser, field.name, kinds[field.name], default, field.metadata["help"])
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            kinds[parameter.name] = parameter.annotation
-            shown = (parameter.default, helps[parameter.name])
-            flags |= _add_flag(parser, parameter.name, parameter.annotation, *shown)
-        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            kinds[parameter.name] = parameter.annotation
-            many, free = get_origin(parameter.annotation) is list, parameter.default is not parameter.empty
-            number = {(True, True): "*", (True, False): "+", (False, True): "?"}.get((many, free))
-            about = {"nargs": number, "default": argparse.SUPPRESS, "metavar": parameter.name.upper()}
-            parser.add_argument(parameter.name, help=helps[parameter.name], **about)
-    words = [_spelled(word, flags) for word in words]
-    found, rest = parser.parse_known_args(words)
+    for each in inspect.signature(function, eval_str=True).parameters.values():
+        if each.kind is each.VAR_POSITIONAL:
+            takes_all = True
+        elif each.kind is each.VAR_KEYWORD:  # a dataclass, each field of which is a flag
+            declared = inspect.get_annotations(each.annotation, eval_str=True)
+            for field in fields(each.annotation):
+                kinds[field.name] = _bare(declared[field.name])
+                flags |= _add_flag(
+                    parser, field.name, kinds[field.name], field.default, field.metadata["help"]
+                )
+        else:
+            kinds[each.name] = _bare(each.annotation)
+            if each.kind is each.KEYWORD_ONLY:
+                flags |= _add_flag(parser, each.name, kinds[each.name], each.default, helps[each.name])
+            else:
+                free, many = each.default is not each.empty, get_origin(kinds[each.name]) is list
+                about = {"default": argparse.SUPPRESS, "metavar": each.name.upper(), "help": helps[each.name]}
+                parser.add_argument(
+                    each.name, nargs=("*" if free else "+") if many else "?" if free else None, **about
+                )
+    found, rest = parser.parse_known_args([_spelled(word, flags) for word in words])
     if rest and not takes_all:
         near = did_you_mean(rest[0], flags.values())
         raise ValueError(f"unknown option {rest[0]!r}{near}; python3 -m helpers {name} --help lists them")
-    what = {each: f"--{each.replace('_', '-')}" for each in kinds}
-    arguments = {n: convert(value, kinds[n], what[n]) for n, value in vars(found).items()}
+    values = {n: dict(v) if get_origin(kinds[n]) is dict else v for n, v in vars(found).items()}
+    arguments = {n: convert(v, kinds[n], "--" + n.replace("_", "-")) for n, v in values.items()}
     return Call(name, function, arguments, tuple(rest))
 
 
@@ -213,14 +202,13 @@ def documented(function: Callable) -> tuple[str, dict[str, str]]:
 
 def _add_flag(parser: _Parser, name: str, kind: Any, default: Any, text: str) -> dict[str, str]:
     """Declare a flag, and return its spellings by their :func:`key`."""
-    flag, kind = "--" + name.replace("_", "-"), _bare(kind)
+    flag = "--" + name.replace("_", "-")
     text = text.replace("%", "%%")
     about: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
     origin = get_origin(kind) or kind
     if origin is bool:
-        action = argparse.BooleanOptionalAction if default else "store_true"
-        parser.add_argument(flag, action=action, **about)
-        return {key(word): word for word in ([flag, "--no-" + flag[2:]] if default else [flag])}
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, **about)
+        return {key(flag): flag, "no" + key(flag): "--no-" + flag[2:]}
     if origin is dict:
         about |= {"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
     elif origin is list:
@@ -242,7 +230,8 @@ def _spelled(word: str, flags: Mapping[str, str]) -> str:
     if not word.startswith("--"):
         return word
     flag, equals, value = word.partition("=")
-    return flags.get(FLAGS.get(key(flag), key(flag)), flag) + equals + value
+    name = key(flag)
+    return flags.get(FLAGS.get(name, name), flags.get(name, flag)) + equals + value
 
 
 def key(word: object) -> str:
@@ -265,9 +254,10 @@ def convert(value: Any, kind: Any, what: str) -> Any:
     origin = get_origin(kind) or kind
     if origin is Literal:
         return choose(what.lstrip("-"), value, get_args(kind))
-    if origin is dict and isinstance(value, (list, Mapping)):
-        pairs = value.items() if isinstance(value, Mapping) else value
-        return {str(name).replace("-", "_"): literal(each) for name, each in pairs}
+    if origin is dict and isinstance(value, Mapping):
+        if get_args(kind)[1] is str:
+            return {str(name): str(text) for name, text in value.items()}
+        return {str(name).replace("-", "_"): literal(each) for name, each in value.items()}
     if origin is list and isinstance(value, list):
         return [convert(each, get_args(kind)[0], what) for each in value]
     if origin is bool and str(value).lower() in ("true", "false"):

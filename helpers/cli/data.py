@@ -1,297 +1,206 @@
-"""The command ``data``: which sets are there, what is wrong with one, how to get it, how it lies on disk."""
+"""The command ``data``: which sets are there, what is wrong with one, how to get it, how it is laid out."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from helpers import did_you_mean
-from helpers.cli.mistakes import in_one_line
-from helpers.cli.settings import SETS, literal
-from helpers.cli.status import short
+from helpers import cli
+from helpers.cli.settings import Data
 
 if TYPE_CHECKING:
     from helpers import datasets
 
-TEXT = """\
-  python3 -m helpers data list               which sets lie in data/
-  python3 -m helpers data check fer2013      leaks, copies, conflicting labels, balance, what was left out
-  python3 -m helpers data get ferplus        download it, or hear what its owner asks for
-  python3 -m helpers data write muxspace --out somewhere --faces 200
-                                             drawn faces in the layout of a real set, to see it or to test
-
-A download that breaks is tried again. With --sha256 it is kept only if it has this hash; an archive is
-unpacked without trusting it. data/README.md says under which terms each set is given; they are its owner's.
-"""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a set comes from.
-
-    Args:
-        url: its address; empty where it takes more than an address.
-        place: the file, or for an archive the folder, below the data folder.
-        instead: what to do where it cannot simply be fetched, or has a second part.
-    """
-
-    url: str
-    place: str
-    instead: str
-
-
-_KAGGLE = "challenges-in-representation-learning-facial-expression-recognition-challenge"
-SOURCES = {
-    "synthetic": Source("", "", "it is drawn when it is needed; there is nothing to get"),
-    "fer2013": Source(
-        "",
-        "fer2013.csv",
-        f"log in at https://www.kaggle.com/c/{_KAGGLE}/data, accept the rules, download, unpack fer2013.csv",
-    ),
-    "ferplus": Source(
-        "https://raw.githubusercontent.com/microsoft/FERPlus/master/fer2013new.csv",
-        "fer2013new.csv",
-        "these are the votes; the pixels are fer2013.csv, see: data get fer2013",
-    ),
-    "muxspace": Source(
-        "https://codeload.github.com/muxspace/facial_expressions/zip/refs/heads/master",
-        "muxspace",
-        "it names no licence: for yourself, to learn",
-    ),
-    "affectnet": Source(
-        "",
-        "affectnet",
-        "ask for it at http://mohammadmahoor.com/affectnet/ (research groups, signed by their head)",
-    ),
-    "affectnet_fused": Source(
-        "", "affectnet", "it is AffectNet (data get affectnet) with a *_prob_rank.txt beside each annotation"
-    ),
-    "folder": Source("", "", "these are your own pictures, data/mine/<expression>/*.jpg: --option path mine"),
+ADDRESSES = {
+    "ferplus": "https://raw.githubusercontent.com/microsoft/FERPlus/master/fer2013new.csv",
+    "muxspace": "https://codeload.github.com/muxspace/facial_expressions/zip/refs/heads/master",
 }
-"""Set to where it comes from, as data/README.md names it."""
+_KAGGLE = "challenges-in-representation-learning-facial-expression-recognition-challenge"
+ADVICE = {
+    "synthetic": "it is drawn when it is needed; there is nothing to get",
+    "fer2013": f"log in at https://www.kaggle.com/c/{_KAGGLE}/data, accept the rules, unpack fer2013.csv",
+    "ferplus": "these are the votes; the pixels are fer2013.csv, see: data get fer2013",
+    "muxspace": "it names no licence: for yourself, to learn",
+    "rafdb": "ask for it at http://www.whdeng.cn/raf/model1.html (with the address of a university)",
+    "affectnet": "ask for it at http://mohammadmahoor.com/affectnet/ (research groups, signed by their head)",
+    "affectnet_fused": "it is AffectNet with a *_prob_rank.txt of 13 shares beside each annotation. Ask for "
+    "AffectNet (data get affectnet) and its authors for the files, and put them into affectnet/annotations",
+    "folder": "these are your own images, data/mine/<expression>/*.jpg: --option path mine",
+}
 WRITERS = ("fer2013", "ferplus", "muxspace", "affectnet", "affectnet_fused")
-NAMES = {"list": (), "check": SETS, "get": tuple(SOURCES), "write": WRITERS}
 
 
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``data``.
+def data(
+    action: Literal["list", "check", "get", "write"],
+    name: str = "",
+    *,
+    root: Path = Path("data"),
+    options: dict[str, Any] | None = None,
+    near: bool = False,
+    url: str = "",
+    sha256: str = "",
+    out: Path | None = None,
+    faces: int = 100,
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Say which sets are there, and what is wrong with one.
+
+      python3 -m helpers data list               which sets are in data/
+      python3 -m helpers data check fer2013      leaks, copies, conflicting labels, balance, what was left out
+      python3 -m helpers data get ferplus        download it, or say what its owner asks for
+      python3 -m helpers data write muxspace --out somewhere --faces 200
+                                                 drawn faces in the layout of a real set, to see it or to test
+
+    With --sha256 a download is kept only if it has this hash; an archive is unpacked without trusting it.
+    data/README.md says under which terms each set is given; they are its owner's.
 
     Args:
-        parser: the command's own.
+        action: list, check, get or write
+        name: the set
+        root: the data folder
+        options: check: an option of the set
+        near: check: also the same photograph in another crop
+        url: get: another address of the file or archive
+        sha256: get: what the file must hash to
+        out: write: the data folder to write into
+        faces: write: how many
+        seed: write: which ones
+        json: list, check: as JSON
     """
-    add = parser.add_argument
-    add("action", metavar="ACTION", help="list, check, get or write")
-    add("name", metavar="NAME", nargs="?", help="the set")
-    add("--root", type=Path, default=Path("data"), metavar="FOLDER", help="the data folder (default: data)")
-    add("--option", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="check: of the set")
-    add("--near", action="store_true", help="check: also the same photograph in another crop")
-    add("--json", action="store_true", help="list, check: as JSON")
-    add("--url", help="get: another address of the file or archive")
-    add("--sha256", metavar="HASH", help="get: what the file must hash to")
-    add("--out", type=Path, metavar="FOLDER", help="write: the data folder to write into")
-    add("--faces", type=int, default=100, metavar="N", help="write: how many (default: %(default)s)")
-    add("--seed", type=int, default=0, help="write: which ones (default: %(default)s)")
-
-
-def check(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be meant.
-
-    Args:
-        arguments: as :func:`declare` has them parsed.
-
-    Raises:
-        ValueError: an unknown option, action or set, or one that is missing.
-    """
-    if arguments.rest:
-        raise ValueError(f"unknown option {arguments.rest[0]!r}; python3 -m helpers data --help lists them")
-    action, name = arguments.action, arguments.name
-    if action not in NAMES:
-        raise ValueError(f"unknown action {action!r}{did_you_mean(action, NAMES)}; known: {', '.join(NAMES)}")
-    known = NAMES[action]
-    if known and name not in known:
-        near = f"unknown set {name!r}{did_you_mean(name, known)}"
-        what = near if name else f"{action} needs the name of a set"
-        raise ValueError(f"{what}; known: {', '.join(known)}")
-    if not known and name:
-        raise ValueError(f"list takes no name, not {name!r}; data check {name} looks at one set")
-    if action == "write" and arguments.out is None:
+    if action == "list":
+        if name:
+            raise ValueError(f"list takes no name, not {name!r}; data check {name} looks at one set")
+        return _list(root, json)
+    known = WRITERS if action == "write" else get_args(Data)
+    if not name:
+        raise ValueError(f"{action} needs the name of a set; known: {', '.join(known)}")
+    name = cli.choose("set", name, known)
+    if action == "check":
+        return _check(name, root, options or {}, near, json)
+    if action == "get":
+        return _get(name, root, url or ADDRESSES.get(name, ""), sha256)
+    if out is None:
         raise ValueError("write needs --out FOLDER: nothing is written among your own data by mistake")
-    if arguments.faces < 10:
-        raise ValueError(f"--faces must be at least 10, not {arguments.faces}")
+    if faces < 10:
+        raise ValueError(f"--faces must be at least 10, not {faces}")
+    return _write(name, out, faces, seed)
 
 
-@in_one_line
-def perform(arguments: argparse.Namespace) -> int:
-    """Do what the action says; return the exit status.
+def there(name: str, root: Path) -> list[Path]:
+    """Return the files of a set in a data folder; none where it is not there with its labels."""
+    from helpers import datasets
 
-    Args:
-        arguments: as :func:`check` completed them.
-    """
-    actions: dict[str, Callable] = {"list": _list, "check": _check, "get": _get, "write": _write}
-    return actions[arguments.action](arguments)
+    try:
+        return list(datasets.LAYOUTS[name].files(root))
+    except (OSError, ValueError):
+        return []
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    rows = {name: there(name, arguments.root) for name in SETS if name != "folder"}
-    if arguments.json:
-        print(json.dumps(rows))
+def _list(root: Path, json: bool) -> int:
+    from json import dumps
+
+    rows = {"synthetic": {"here": True, "what": "drawn when needed"}}
+    for name in get_args(Data):
+        if name not in ("synthetic", "folder"):
+            found = there(name, root)
+            what = f"{len(found):,} files, such as {cli.short(found[0])}" if found else ADVICE[name]
+            if not found and name in ADDRESSES:
+                what = f"data get {name}"
+            rows[name] = {"here": bool(found), "what": what}
+    if json:
+        print(dumps(rows))
     else:
         for name, row in rows.items():
             print(f"{name:17}{'here' if row['here'] else 'not here':10}{row['what']}")
     return 0
 
 
-def there(name: str, root: Path) -> dict[str, Any]:
-    """Return whether a set lies in a data folder, and what was found or how to get it.
+def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: bool) -> int:
+    from json import dumps, loads
 
-    Args:
-        name: of the set.
-        root: the data folder.
-    """
     from helpers import datasets
 
-    if name == "synthetic":
-        return {"here": True, "what": "drawn when needed"}
-    layout = datasets.LAYOUTS.get(name)
-    try:
-        found = layout.files(root) if layout else []
-    except (OSError, ValueError):
-        found = []
-    if found:
-        return {"here": True, "what": f"{len(found):,} files, such as {short(found[0])}"}
-    source = SOURCES[name]
-    return {"here": False, "what": f"data get {name}" if source.url else source.instead}
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    from helpers import datasets
-
-    options = {name: literal(text) for name, text in arguments.option}
-    faces = datasets.load(arguments.name, arguments.root, **options)
-    found = datasets.audit(faces, near=arguments.near)
-    if arguments.json:
-        tables = {name: json.loads(table.to_json(orient="records")) for name, table in vars(found).items()}
-        balance = json.loads(found.balance.reset_index().to_json(orient="records"))
-        print(json.dumps({"faces": len(faces), **tables, "balance": balance}))
-    else:
-        print(as_text(faces, found))
+    faces = datasets.load(name, root, **options)
+    found = datasets.audit(faces, near=near)
+    if json:
+        tables = {n: loads(table.reset_index().to_json(orient="records")) for n, table in vars(found).items()}
+        print(dumps({"faces": len(faces), **tables}))
+        return 0
+    leaks, shared = found.duplicates, found.subjects
+    kinds = found.rejects.groupby("kind").agg(rows=("reason", "size"), remedy=("remedy", "first"))
+    conflicts = f"{found.conflicts['group'].nunique()} images with different labels, the first"
+    tables = {
+        "Images of each class": found.balance.round({"share": 3}),
+        "Images with the very pixels of another (of the same split: beyond the first)": leaks[
+            leaks["faces"] > 0
+        ],
+        conflicts: found.conflicts.head(6),
+        "People who are in two splits": shared[shared["subjects"] > 0],
+        "Brightness (0 to 255)": found.brightness.round(1),
+        "Valence and arousal (contradicting: not the sign of the class)": found.valence_arousal.round(3),
+        "Entropy of the distributions; label_differs: it is not the likeliest class": found.entropy.round(3),
+        f"{len(found.rejects):,} rows or images left out": kinds,
+        "The first of them": found.rejects.head(6)[["file", "row", "reason"]],
+        "Near copies across splits": found.near_duplicates.head(10).round(3),
+    }
+    print(str(faces)[1:-1])
+    for title, table in tables.items():
+        if len(table):
+            numbered = table.index.name is None
+            print(f"\n{title}\n{table.to_string(index=not numbered)}")
     return 0
 
 
-def as_text(faces: datasets.FaceSet, found: datasets.Audit) -> str:
-    """Return what an audit found as lines for a terminal.
-
-    Args:
-        faces: the set.
-        found: its audit.
-    """
-    parts = [str(faces)[1:-1], _table("Faces of each class", found.balance.round({"share": 3}))]
-    leaks = found.duplicates[found.duplicates["faces"] > 0]
-    parts.append(_table("Faces with the very pixels of another (of the same split: beyond the first)", leaks))
-    many = found.conflicts["group"].nunique()
-    parts.append(_table(f"{many} pictures with different labels, the first", found.conflicts.head(6)))
-    shared = found.subjects[found.subjects["subjects"] > 0]
-    parts.append(_table("People who stand in two splits", shared))
-    parts.append(_table("Brightness (0 to 255)", found.brightness.round(1)))
-    kinds = found.rejects.groupby("kind").agg(rows=("reason", "size"), remedy=("remedy", "first"))
-    parts.append(_table(f"{len(found.rejects):,} rows or pictures left out", kinds))
-    parts.append(_table("The first of them", found.rejects.head(6)[["file", "row", "reason"]]))
-    if len(found.near_duplicates):
-        parts.append(_table("Near twins across splits", found.near_duplicates.head(10).round(3)))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _table(title: str, table: Any) -> str:
-    if not len(table):
-        return ""
-    numbered = list(table.index) == list(range(len(table))) or table.index.name is None
-    return f"{title}\n{table.to_string(index=not numbered)}"
-
-
-def _get(arguments: argparse.Namespace) -> int:
+def _get(name: str, root: Path, url: str, sha256: str) -> int:
     from helpers.datasets import download
 
-    source = SOURCES[arguments.name]
-    url = arguments.url or source.url
     if not url:
-        print(f"{arguments.name}: {source.instead}. data/README.md says how it must lie on disk.")
-        return 0 if arguments.name in ("synthetic", "folder") else 1
-    place = arguments.root / source.place
-    if place.suffix:
-        download.fetch(url, place, arguments.sha256)
-    else:
-        packed = arguments.root / f"{arguments.name}.archive"
-        download.fetch(url, packed, arguments.sha256)
-        download.extract(packed, place)
-        packed.unlink()
-    found = there(arguments.name, arguments.root)
-    print(f"{arguments.name}: {found['what'] if found['here'] else source.instead}")
+        print(f"{name}: {ADVICE[name]}. data/README.md says how it must be laid out.")
+        return 0 if name in ("synthetic", "folder") else 1
+    target = root / Path(url).name if Path(url).suffix == ".csv" else root / f"{name}.archive"
+    download.fetch(url, target, sha256 or None)
+    if target.suffix != ".csv":
+        download.extract(target, root / name.removesuffix("_fused"))
+        target.unlink()
+    found = there(name, root)
+    print(
+        f"{name}: {len(found):,} files, such as {cli.short(found[0])}" if found else f"{name}: {ADVICE[name]}"
+    )
     return 0
 
 
-def _write(arguments: argparse.Namespace) -> int:
+def _write(name: str, out: Path, num_faces: int, seed: int) -> int:
     from helpers import datasets
 
-    name, out = arguments.name, arguments.out
-    if there(name, out)["here"]:
-        raise ValueError(f"{name} stands in {out} already: {there(name, out)['what']}; name another folder")
-    path = write(name, datasets.load("synthetic", out, num_faces=arguments.faces, seed=arguments.seed), out)
-    print(f"{arguments.faces} drawn faces in {short(path)}")
-    print(f'datasets.load("{name}", root="{short(out)}") reads them.')
+    found = there(name, out)
+    if found:
+        raise ValueError(f"{name} is in {out} already: {cli.short(found[0])}; name another folder")
+    path = write(name, datasets.load("synthetic", out, num_faces=num_faces, seed=seed), out)
+    print(f"{num_faces} drawn faces in {cli.short(path)}")
+    print(f'datasets.load("{name}", root="{cli.short(out)}") reads them.')
     return 0
 
 
 def write(name: str, drawn: datasets.FaceSet, out: Path) -> Path:
-    """Write drawn faces as a real set lies on disk, with its official splits where it has them.
-
-    Args:
-        name: of the set.
-        drawn: faces without a split.
-        out: the data folder.
-
-    Returns:
-        what was written: a file, or a folder.
-    """
-    from helpers.datasets import layouts
-
-    faces = with_splits(drawn)
-    if name == "affectnet_fused":
-        return layouts.write_affectnet_fused(faces, _fused(faces), out)
-    if name == "muxspace":
-        return layouts.write_muxspace(faces, out / "muxspace")
-    writers = {
-        "fer2013": layouts.write_fer2013,
-        "ferplus": layouts.write_ferplus,
-        "affectnet": layouts.write_affectnet,
-    }
-    return writers[name](faces, out)
-
-
-def with_splits(drawn: datasets.FaceSet) -> datasets.FaceSet:
-    """Return the same faces, in the same order, each with the split that a cut gives it.
-
-    Args:
-        drawn: faces without a split.
-    """
+    """Write drawn faces in the layout of a real set, with its splits, and return what was written."""
     from dataclasses import replace
 
-    import numpy as np
-
-    named = {}
-    for name, part in zip(("train", "validation", "test"), drawn.splits(), strict=True):
-        named |= dict.fromkeys(part.source.tolist(), name)
-    return replace(drawn, split=np.array([named.get(source, "train") for source in drawn.source.tolist()]))
-
-
-def _fused(faces: datasets.FaceSet) -> Any:
     import numpy as np
     import torch
 
     from helpers import faces as drawing
+    from helpers.datasets import layouts
 
-    units, shares = torch.from_numpy(faces.action_units), torch.from_numpy(faces.distribution)
-    return np.asarray(drawing.fused_probabilities(units, shares))
+    named = {}
+    for split, part in zip(("train", "validation", "test"), drawn.splits(), strict=True):
+        named |= dict.fromkeys(part.source.tolist(), split)
+    faces = replace(drawn, split=np.array([named.get(each, "train") for each in drawn.source.tolist()]))
+    if name == "affectnet_fused":
+        units, shares = torch.from_numpy(faces.action_units), torch.from_numpy(faces.distribution)
+        return layouts.write_affectnet_fused(
+            faces, np.asarray(drawing.fused_probabilities(units, shares)), out
+        )
+    if name == "muxspace":
+        return layouts.write_muxspace(faces, out / "muxspace")
+    return getattr(layouts, f"write_{name}")(faces, out)

@@ -2,96 +2,65 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from helpers import cli
 from helpers.cli import evaluate
-from helpers.cli.mistakes import in_one_line
-from helpers.cli.status import short
-
-if TYPE_CHECKING:
-    from helpers.cli.scoring import Answers
-
-TEXT = """\
-Write a report on one training or several, as HTML in one file and as PDF: the faces and what is wrong with
-them, the networks, curves, scores with intervals, confusions, mistakes, heat maps, the method, the machine,
-and the commands that do it again. A run that was not evaluated yet is evaluated first.
-
-  python3 -m helpers report runs/fer2013-cnn runs/fer2013-resnet18 --out reports/fer2013
-"""
 
 
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``report``.
+def report(
+    runs: list[Path],
+    *,
+    out: Path | None = None,
+    pdf: bool = True,
+    split: evaluate.Split = "test",
+    tta: evaluate.Views = "none",
+    data: str = "",
+    root: str = "",
+    options: dict[str, Any] | None = None,
+    device: evaluate.Device = "auto",
+    resamples: int = 1000,
+) -> int:
+    """Write a report on one training or several, as HTML in one file and as PDF.
 
-    Args:
-        parser: the command's own.
-    """
-    add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="folders that train left")
-    add("--out", type=Path, metavar="NAME", help="file without ending (default: report beside the runs)")
-    add("--no-pdf", action="store_true", help="the page alone, which needs no typst")
-    evaluate.add_faces(parser, "test")
+    The images and what is wrong with them, the networks, curves, scores with intervals, confusions, mistakes,
+    heat maps, the method, the machine, and the commands that do it again.
 
-
-def check(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot be meant.
+      python3 -m helpers report runs/fer2013-cnn runs/fer2013-resnet18 --out reports/fer2013
 
     Args:
-        arguments: as :func:`declare` has them parsed.
-
-    Raises:
-        ValueError: an unknown option or word, or a run named twice.
+        runs: folders that trainings left
+        out: file without ending (default: report beside the runs)
+        pdf: the PDF, too, which needs typst
+        split: validation or test
+        tta: average over views: flip, or shift (18 of each image)
+        data: the data set, where the runs do not say it
+        root: where the data is, if not where it was
+        options: an option of the data set
+        device: where to compute
+        resamples: bootstrap samples
     """
-    evaluate.check(arguments)
-    for folder in arguments.runs:
-        if arguments.runs.count(folder) > 1:
+    given = evaluate.named(resamples, data, root, options)
+    for folder in runs:
+        if runs.count(folder) > 1:
             raise ValueError(f"{folder} is named twice")
-
-
-@in_one_line
-def perform(arguments: argparse.Namespace) -> int:
-    """Evaluate what was not, write the report, and name the files; return the exit status.
-
-    Args:
-        arguments: as :func:`check` completed them.
-    """
-    from helpers import files, report
-    from helpers.cli import compare, scoring
-
-    scoring.check(arguments.runs)
-    everybody = [_evaluated(folder, arguments) for folder in arguments.runs]
-    kept = [report.read(folder, arguments.split) for folder in arguments.runs]
-    about = ("accuracy", arguments.resamples, "accuracy")
-    shared = [compare.compared(alike, *about) for alike in _alike(everybody)]
-    blocks = report.blocks_of(kept, shared)
-    out = arguments.out or arguments.runs[0].parent / "report"
-    setters = {".html": lambda: report.as_html(blocks).encode(), ".pdf": lambda: report.as_pdf(blocks)}
-    for ending, setter in setters.items():
-        path = out.with_name(out.name + ending)
-        if ending != ".pdf" or not arguments.no_pdf:
-            with files.replacing(path) as file:
-                file.write(setter())
-            print(f"Open {short(path)}")
-    return 0
-
-
-def _evaluated(folder: Path, arguments: argparse.Namespace) -> Answers:
+    from helpers import files
+    from helpers import report as room
     from helpers.cli import scoring
 
-    answers = scoring.ask(folder, arguments.split, arguments.tta, arguments.root, arguments.device)
-    there = folder / f"evaluation-{arguments.split}.json"
-    weights = folder / "best.safetensors"
-    fresh = there.exists() and (not weights.exists() or there.stat().st_mtime >= weights.stat().st_mtime)
-    if not fresh or arguments.tta != "none":
-        evaluate.keep(folder, answers, arguments.tta, arguments.resamples, arguments.root)
-    return answers
-
-
-def _alike(everybody: list[Answers]) -> list[list[Answers]]:
-    """Return those that were asked about the same faces together, where they are two or more."""
-    groups: dict[tuple, list[Answers]] = {}
-    for answers in everybody:
-        groups.setdefault((answers.classes, tuple(answers.source)), []).append(answers)
-    return [group for group in groups.values() if len(group) > 1]
+    found = [scoring.evaluated(run, split, tta, device, given, resamples=resamples)[0] for run in runs]
+    groups: dict[tuple, list] = {}
+    for each in found:
+        groups.setdefault((each.classes, tuple(each.faces.source)), []).append(each)
+    alike = [group for group in groups.values() if len(group) > 1]
+    shared = [scoring.compared(group, "accuracy", resamples, "accuracy") for group in alike]
+    blocks = room.blocks_of([room.read(folder, split) for folder in runs], shared)
+    out = out or runs[0].parent / "report"
+    setters = {".html": lambda: room.as_html(blocks).encode(), ".pdf": lambda: room.as_pdf(blocks)}
+    for ending, setter in setters.items():
+        if ending != ".pdf" or pdf:
+            with files.replacing(out.with_name(out.name + ending)) as file:
+                file.write(setter())
+            print(f"Open {cli.short(out.with_name(out.name + ending))}")
+    return 0

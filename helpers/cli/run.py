@@ -1,100 +1,80 @@
-"""The command ``run``: which notebooks, with which parameters, and how it went."""
+"""The commands ``run`` and ``test``: notebooks in fresh kernels, and pytest over all of it."""
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
+import os
 import re
+import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from helpers import did_you_mean
-from helpers.cli.status import clock, short
+from helpers import cli, did_you_mean
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = Path("runs") / "notebooks"
-CELL_TIMEOUT = 3600
-"""Seconds that one cell may take: an hour, for training on real faces with a few cores."""
-_NO_LITERAL = object()
-
-TEXT = """\
-Run notebooks in fresh kernels, top to bottom, in the project's folder.
-
-A value given by -p takes the place of the notebook's own, in each of the notebooks that has the name; at
-least one must have it. The value is read as Python where it is a number, True, False or a tuple, and as text
-otherwise, and must be of the kind of the notebook's own. The notebooks themselves stay as they are: the
-executed copies, a page of each for the browser and an index of these go to --out.
-
-Exit status: 0 all ran, 1 a cell failed (the other notebooks still run), 2 a mistake in the words,
-130 stopped by Ctrl-C.
-"""
+QUICK = ("structure", "files", "images", "losses", "metrics", "batches", "models", "hog", "cli")
+"""The test files of ``test --quick``; the first notebook runs, too."""
 
 
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``run``.
+def run(
+    notebooks: list[str] | None = None,
+    *,
+    parameter: dict[str, str] | None = None,
+    out: Path | None = None,
+    timeout: int = 3600,
+) -> int:
+    """Run notebooks, as they are or with other parameters.
 
-    Args:
-        parser: the command's own.
-    """
-    add = parser.add_argument
-    add("notebooks", nargs="*", metavar="NN", help="01, 02 … or a file name; all where none is given")
-    add(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        dest="given",
-        help="set a parameter; may be repeated",
-    )
-    add("--out", type=Path, default=ROOT / OUT, metavar="FOLDER", help=f"default: {OUT.as_posix()}")
-    add(
-        "--timeout",
-        type=int,
-        default=CELL_TIMEOUT,
-        metavar="SECONDS",
-        help="longest time for one cell (default: %(default)s)",
-    )
+    Each runs in a fresh kernel, top to bottom, in the project's folder. A value given by -p takes the place
+    of the notebook's own, in each of the notebooks that has the name; at least one must have it. The
+    notebooks stay as they are: executed copies, a page of each and an index of them go to --out.
 
+      python3 -m helpers run
+      python3 -m helpers run 03 -p DATASET fer2013 -p EPOCHS 20
 
-def check(arguments: argparse.Namespace) -> None:
-    """Put the paths of the notebooks and each one's values into the parsed words.
+    Exit status: 0 all ran, 1 a cell failed (the other notebooks still run), 2 a mistake in the words,
+    130 stopped by Ctrl-C.
 
     Args:
-        arguments: as :func:`declare` has them parsed.
-
-    Raises:
-        ValueError: an unknown option, notebook or parameter, or a value of the wrong kind.
+        notebooks: 01, 02 … or a file; all where none is named
+        parameter: set a parameter; may be repeated
+        out: where the executed copies go (default: runs/notebooks in the project's folder)
+        timeout: the longest that one cell may take, in seconds
     """
-    if arguments.rest:
-        raise ValueError(f"unknown option {arguments.rest[0]!r}; python3 -m helpers run --help lists them")
-    if arguments.timeout < 1:
-        raise ValueError(f"--timeout is a number of seconds from 1, not {arguments.timeout}")
-    arguments.notebooks = choose(arguments.notebooks)
-    arguments.values = settings(arguments.notebooks, arguments.given)
+    if timeout < 1:
+        raise ValueError(f"--timeout is a number of seconds from 1, not {timeout}")
+    out = out or ROOT / "runs" / "notebooks"
+    paths = choose(notebooks or [])
+    values = settings(paths, parameter or {})
+    write_index(out)  # where nothing can be written, this is known before anything runs
+    for name in {name for each in values.values() for name in each}:
+        having = [path.stem for path in paths if name in values[path]]
+        if len(having) < len(paths):
+            print(f"{name} is a parameter of {', '.join(having)} only.")
+    results, began = [], time.monotonic()
+    for path in paths:
+        results.append(execute(path, out, values[path], timeout))
+        print(f"{path.stem}  {results[-1]}", flush=True)
+        if results[-1].startswith("stopped"):
+            break
+    done = sum(result.startswith("done") for result in results)
+    print(f"{done} of {len(paths)} notebooks done in {cli.clock(time.monotonic() - began)}.")
+    print(f"Open {cli.short(write_index(out))}")
+    return 130 if results[-1].startswith("stopped") else 0 if done == len(paths) else 1
 
 
 def notebooks(root: Path = ROOT) -> list[Path]:
-    """Return the workbook's notebooks in order, without the copies that Jupyter calls ``…-Copy1.ipynb``.
-
-    Args:
-        root: the project's folder.
-    """
+    """Return the workbook's notebooks in order, without Jupyter's copies (``…-Copy1.ipynb``)."""
     return sorted(path for path in root.glob("0*.ipynb") if re.fullmatch(r"0\d_\w+", path.stem))
 
 
 def choose(words: list[str], root: Path = ROOT) -> list[Path]:
-    """Return the notebooks that words name, each once and in the order given; all where there are no words.
-
-    Args:
-        words: "03", "3", "03_custom_cnn", or the path of any notebook.
-        root: the project's folder.
-
-    Raises:
-        ValueError: a word names no notebook.
-    """
+    """Return the notebooks that "03", "3", "03_custom_cnn" or a path names, each once; all without words."""
     known = {path.stem: path for path in notebooks(root)}
     if not words and not known:
         raise ValueError(f"there is no notebook in {root}")
@@ -105,122 +85,208 @@ def choose(words: list[str], root: Path = ROOT) -> list[Path]:
         if path is None and word.endswith(".ipynb") and Path(word).is_file():
             path = Path(word).resolve()
         if path is None:
-            raise ValueError(
-                f"no notebook {word!r}{did_you_mean(word, known)}; here: {', '.join(known) or 'none'}"
-            )
-        if path not in chosen:
-            chosen.append(path)
-    return chosen
+            near = f"{did_you_mean(word, known)}; here: {', '.join(known) or 'none'}"
+            raise ValueError(f"no notebook {word!r}{near}")
+        chosen.append(path)
+    return list(dict.fromkeys(chosen))
 
 
 def parameters(notebook: dict) -> dict[str, Any]:
-    """Return the names that a notebook's ``parameters`` cell sets, with their values.
-
-    Args:
-        notebook: as ``json.load`` gives it.
-
-    Returns:
-        In the order of the cell; a value that is no plain literal is an object that equals nothing.
-    """
+    """Return the names that a notebook's ``parameters`` cell sets, with their values; ... for no literal."""
     found = {}
     for cell in notebook["cells"]:
         if "parameters" in cell.get("metadata", {}).get("tags", ()):
             for statement in ast.parse("".join(cell["source"])).body:
                 if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
+                    try:
+                        value = ast.literal_eval(statement.value)
+                    except ValueError:
+                        value = ...
                     targets = getattr(statement, "targets", None) or [statement.target]
                     names = [target.id for target in targets if isinstance(target, ast.Name)]
-                    value = _literal(ast.unparse(statement.value), _NO_LITERAL)
                     found |= {name: value for name in names if name.isupper()}
     return found
 
 
-def _literal(text: str, otherwise: Any) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return otherwise
-
-
-def settings(paths: list[Path], given: list[tuple[str, str]]) -> dict[Path, dict[str, Any]]:
-    """Return for each notebook the values that take the place of its own.
-
-    Args:
-        paths: the notebooks.
-        given: (name, text of the value) pairs; of two with one name the later counts.
-
-    Raises:
-        ValueError: a name that no notebook has, a value of the wrong kind, or a file that is no notebook.
-    """
-    own = {path: _own(path) for path in paths}
+def settings(paths: list[Path], given: dict[str, str]) -> dict[Path, dict[str, Any]]:
+    """Return for each notebook the values that take the place of its own, of the same types."""
+    own = {}
+    for path in paths:
+        try:
+            own[path] = parameters(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, SyntaxError) as error:
+            raise ValueError(f"the parameters of {path.name} cannot be read: {error}") from error
     known = list(dict.fromkeys(name for names in own.values() for name in names))
-    for name, _ in given:
-        if name not in known:
-            near = did_you_mean(name.upper(), known)
-            raise ValueError(f"no parameter {name!r}{near}; known here: {', '.join(known) or 'none'}")
+    named = {cli.choose("parameter", name, known): text for name, text in given.items()}
     return {
-        path: {name: value_like(own[path][name], name, text) for name, text in given if name in own[path]}
+        path: {
+            name: value_like(own[path][name], name, text) for name, text in named.items() if name in own[path]
+        }
         for path in paths
     }
 
 
-def _own(path: Path) -> dict[str, Any]:
-    try:
-        return parameters(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
-        raise ValueError(f"the parameters of {path.name} cannot be read: {error}") from error
-
-
 def value_like(own: Any, name: str, text: str) -> Any:
-    """Return the value that a text stands for, of the kind of the notebook's own value.
-
-    Args:
-        own: the notebook's own value; where it is None or no literal, a value of any kind goes.
-        name: the parameter, for the message.
-        text: "20", "1e-3", "True", "fer2013".
-
-    Raises:
-        ValueError: the text stands for another kind of value.
-    """
-    value = _literal(text, text)
+    """Return the value that a text stands for, of the type of the notebook's own value."""
+    value = cli.literal(text)
     if isinstance(own, str):
         return value if isinstance(value, str) else text  # a folder may be called 2024
-    if own is None or own is _NO_LITERAL:
-        return value
-    if isinstance(own, bool):
-        kind, good = "True or False", isinstance(value, bool)
-    elif isinstance(own, int):
-        kind, good = "a whole number", isinstance(value, int) and not isinstance(value, bool)
-    elif isinstance(own, float):
-        kind, good = "a number", isinstance(value, (int, float)) and not isinstance(value, bool)
-    else:
-        kind, good = f"like {own!r}", isinstance(value, (type(own), tuple, list))
-    if not good:
-        raise ValueError(f"{name} is {kind} (here: {own!r}), not {text!r}")
+    if isinstance(own, (bool, int, float)):
+        return cli.convert(text, type(own), f"{name} (here: {own})")
+    if isinstance(own, (tuple, list)) and not isinstance(value, (tuple, list)):
+        raise ValueError(f"{name} is like {own}, not {text!r}")
     return value
 
 
-def perform(arguments: argparse.Namespace) -> int:
-    """Run the notebooks, tell how each went, and name the page to open; return the exit status.
+# ---------------------------------------------------------------- one notebook
+
+
+def execute(path: Path, out: Path, values: dict[str, Any], timeout: int = 3600, root: Path = ROOT) -> str:
+    """Run one notebook in a kernel of this environment; keep the copy and its page.
+
+    Returns "done in 1:05", or "failed …" and "stopped …" with the cell, its section and the error.
+    """
+    import nbformat
+    from tqdm import tqdm
+
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # what an earlier run left must not pass for this one's
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    if values:
+        lines = ["# Given on the command line"] + [f"{name} = {value!r}" for name, value in values.items()]
+        tag = "injected-parameters"
+        given = nbformat.v4.new_code_cell("\n".join(lines), id=tag, metadata={"tags": [tag]})
+        tagged = [i for i, each in enumerate(notebook.cells) if "parameters" in each.metadata.get("tags", ())]
+        notebook.cells.insert(tagged[-1] + 1, given)
+    code, at = [cell for cell in notebook.cells if cell.cell_type == "code"], []
+    every = 0.2 if sys.stdout.isatty() else 30
+    with tqdm(total=len(code), desc=path.stem, unit="cell", mininterval=every, file=sys.stdout) as bar:
+        hooks = {
+            "on_cell_start": lambda cell, cell_index: at.append(cell_index),
+            "on_cell_executed": lambda cell, cell_index, execute_reply: bar.update(),
+        }
+        began = time.monotonic()
+        status, error = _in_kernel(notebook, timeout, root, hooks)
+    took = cli.clock(time.monotonic() - began)
+    text = f"{status} {'in' if status == 'done' else 'after'} {took}"
+    if status != "done":
+        before = notebook.cells[: at[-1] + 1] if at else []
+        number = sum(cell.cell_type == "code" for cell in before)
+        texts = "\n".join(cell.source for cell in before if cell.cell_type == "markdown")
+        section = (re.findall(r"^#{1,4}\s+(.+?)\s*$", texts, re.MULTILINE) or ["start"])[-1]
+        text += f" in cell {number} ({section}): {error}"
+    note = {
+        "result": text.split("\n")[0],
+        "parameters": {name: repr(value) for name, value in values.items()},
+    }
+    notebook.metadata["reading_faces"] = note
+    _keep(notebook, out / path.name)
+    return text
+
+
+def _in_kernel(notebook: NotebookNode, timeout: int, root: Path, hooks: dict[str, Any]) -> tuple[str, str]:
+    """Execute a notebook; return "done", "failed" or "stopped" and the error with its traceback."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import psutil
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    place = {"metadata": {"path": str(root)}}
+    about = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"], "resources": place}
+    client = NotebookClient(notebook, timeout=timeout, **about, **hooks)
+    with ThreadPoolExecutor(1) as pool:  # so that Ctrl-C is heard here, and the client can tidy up
+        running = pool.submit(client.execute)
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            # Killed, not interrupted: a training loop answers an interrupt by ending early, and the notebook
+            # would go on. More than once, for a kernel may be only about to start.
+            while not running.done():
+                for kernel in psutil.Process().children():
+                    kernel.kill()
+                time.sleep(0.1)
+            return "stopped", "Ctrl-C"
+        except CellTimeoutError:
+            return "failed", f"the cell took longer than {timeout} s; --timeout SECONDS gives it more"
+        except DeadKernelError:
+            return "failed", "its Python ended without a word, as it does when memory runs out"
+        except CellExecutionError as error:
+            trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).strip().replace("\n", "\n    ")
+            return "failed", f"{error.ename}: {error.evalue}".split("\n")[0] + f"\n    {trace}"
+    return "done", ""
+
+
+def _keep(notebook: NotebookNode, target: Path) -> None:
+    """Write an executed notebook, and beside it a page for the browser."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    from helpers import files
+
+    notebook.metadata.pop("widgets", None)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        # without its kernel a slider moves nothing: the panel's still stays
+        output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": target.stem}})
+    for path, text in ((target, nbformat.writes(notebook)), (target.with_suffix(".html"), page)):
+        with files.replacing(path) as file:
+            file.write(text.encode())
+
+
+def write_index(out: Path) -> Path:
+    """Write the page that lists the executed notebooks of a folder, and return its path."""
+    from html import escape
+
+    from helpers import files
+
+    rows = []
+    for path in sorted(out.glob("*.ipynb")):
+        note = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("reading_faces", {})
+        given = ", ".join(f"{name} = {value}" for name, value in note.get("parameters", {}).items())
+        link = f'<a href="{escape(path.stem)}.html">{escape(path.stem)}</a>'
+        rows.append(f"<tr><td>{link}<td>{escape(note.get('result', 'unknown'))}<td>{escape(given)}")
+    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Executed notebooks</title>\n'
+    page += "<h1>Executed notebooks</h1><table cellpadding=8>\n<tr><th>Notebook<th>Result<th>Parameters\n"
+    with files.replacing(out / "index.html") as file:
+        file.write((page + "\n".join(rows) + "\n</table></html>\n").encode())
+    return out / "index.html"
+
+
+# ---------------------------------------------------------------- pytest
+
+
+def test(*words: str, quick: bool = False) -> int:  # noqa: D417, PT028 (a command, not a test)
+    """Run every test, the notebooks included.
+
+    In the notebooks no cell may fail, and cells marked # NBVAL_CHECK_OUTPUT must print what they printed when
+    they were saved. Where files are not named, they are shared among as many processes as there are cores, up
+    to four. Whatever else is given goes to pytest:
+
+      python3 -m helpers test --quick                the structure, the units, one notebook: under two minutes
+      python3 -m helpers test -x                     stop at the first failure
+      python3 -m helpers test tests/test_hog.py      one file
+      python3 -m helpers test -n 0                   all in one process
+
+    Tests on real faces run when WORKBOOK_DATA names the folder that holds them. The exit status is pytest's.
 
     Args:
-        arguments: as :func:`check` completed them.
+        quick: some of the tests
     """
-    from helpers.cli.execution import execute, write_index
+    import pytest
 
-    for name, _ in arguments.given:
-        having = [path.stem for path in arguments.notebooks if name in arguments.values[path]]
-        if len(having) < len(arguments.notebooks):
-            print(f"{name} is a parameter of {', '.join(having)} only.")
-    outcomes = []
-    for path in arguments.notebooks:
-        outcomes.append(execute(path, arguments.out, arguments.values[path], arguments.timeout, ROOT))
-        print(outcomes[-1], flush=True)
-        if outcomes[-1].status == "stopped":
-            break
-    done = sum(outcome.status == "done" for outcome in outcomes)
-    took = clock(sum(outcome.seconds for outcome in outcomes))
-    print(f"{done} of {len(arguments.notebooks)} notebooks done in {took}.")
-    print(f"Open {short(write_index(arguments.out))}")
-    if outcomes[-1].status == "stopped":
-        return 130
-    return 0 if done == len(outcomes) else 1
+    os.chdir(ROOT)
+    return int(pytest.main(pytest_words(list(words), quick)))
+
+
+def pytest_words(words: list[str], quick: bool = False, root: Path = ROOT) -> list[str]:
+    """Return the words for pytest: all tests and notebooks in one count, unless the user names files."""
+    named = any(re.search(r"(\.py|\.ipynb)(::.*)?$|^tests([/\\]|$)", word) for word in words)
+    books = [path.name for path in notebooks(root)]
+    targets = [*books[:1], *(f"tests/test_{name}.py" for name in QUICK)] if quick else [*books, "tests"]
+    # Each process needs up to two gigabytes. The notebooks take longest, so they stay first.
+    processes = min(os.cpu_count() or 1, 4)
+    shared = ["-n", str(processes), "--dist=loadfile", "--no-loadscope-reorder"] if processes > 1 else []
+    lax = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-rs"]
+    return [*([] if named else targets + shared), *lax, *words]

@@ -1,9 +1,10 @@
-"""What trained networks say about a part of their faces, kept beside them, and how good that is."""
+"""What trained networks predict for a part of their faces, kept beside them, and how good that is."""
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,322 +12,328 @@ from typing import Any
 import numpy as np
 import torch
 
-from helpers import datasets, files, hog, metrics, training
-from helpers.cli import experiment
-from helpers.cli import settings as told
-from helpers.cli.train import read_record
+from helpers import datasets, emotions, files, hog, metrics, training
+from helpers.cli import choose, experiment
+from helpers.cli.settings import Settings, merged
+from helpers.cli.train import recorded
 from helpers.metrics import Interval
-from helpers.predictor import Predictor
-
-FROM_LABELS = ("labels", "valence_arousal", "distribution")
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one run, or several together, said about N faces of K classes.
+class Predictions:
+    """What one run, or several together, predict for the N faces of a split; K classes.
 
     Args:
         name: of the run.
-        task: what was learned: a key of ``settings.LOSSES``.
-        classes: K names.
+        weights: the run's folder or the weights file; of an ensemble the first one's.
+        task: "expression", "multitask" or "distribution".
         split: "validation" or "test".
-        outputs: head name to ``[N, ...]``; "labels" are logits, of a machine that has none its votes.
-        targets: what is true, by name.
-        source: ``[N]``, where each face is from.
-        subject: integers ``[N]``, negative where nobody is known.
-        leaked: bool ``[N]``, which faces stand in training too.
-        majority: the class that most training faces have.
-        probabilities: whether "labels" are logits.
-        best: integers ``[N]``, the likeliest class of each face, where the true probabilities are known.
+        faces: the faces.
+        outputs: head name to ``[N, ...]``; "labels" are logits, or the votes of a machine.
+        leaked: bool ``[N]``, which faces are in training too.
+        floor: what is known without looking, from the training faces: constant outputs by head name.
+        probable: whether "labels" are logits.
+        digest: of the faces and of what predicted.
     """
 
     name: str
+    weights: Path
     task: str
-    classes: tuple[str, ...]
     split: str
+    faces: datasets.FaceSet
     outputs: dict[str, np.ndarray]
-    targets: dict[str, np.ndarray]
-    source: np.ndarray
-    subject: np.ndarray
     leaked: np.ndarray
-    majority: int
-    probabilities: bool
-    best: np.ndarray | None = None
+    floor: dict[str, np.ndarray]
+    probable: bool
+    digest: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go."""
+        return self.weights if self.weights.is_dir() else self.weights.parent
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K names."""
+        return self.faces.classes
 
     @property
     def labels(self) -> np.ndarray:
         """Integers ``[N]``, the annotated classes."""
-        return self.targets["labels"]
+        return self.faces.labels
+
+    @property
+    def targets(self) -> dict[str, np.ndarray]:
+        """What is true, by name."""
+        names = ("labels", "valence_arousal", "distribution")
+        return {name: getattr(self.faces, name) for name in names if getattr(self.faces, name) is not None}
 
     @property
     def predictions(self) -> np.ndarray:
-        """Integers ``[N]``, the classes that were given."""
+        """Integers ``[N]``, the predicted classes."""
         return self.outputs["labels"].argmax(axis=1)
 
-    def select(self, which: np.ndarray) -> Answers:
-        """Return the answers about some of the faces.
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The share of each class, ``[N, K]``; of a machine that has no probabilities its votes."""
+        given = self.outputs["labels"]
+        return metrics.softmax(given) if self.probable else given / given.sum(axis=1, keepdims=True)
 
-        Args:
-            which: a mask or positions.
-        """
-        columns = {name: getattr(self, name)[which] for name in ("source", "subject", "leaked")}
-        columns["best"] = None if self.best is None else self.best[which]
-        for name in ("outputs", "targets"):
-            columns[name] = {key: values[which] for key, values in getattr(self, name).items()}
-        return replace(self, **columns)
+    @property
+    def confidence(self) -> np.ndarray:
+        """The share of the predicted class, ``[N]``."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def people(self) -> np.ndarray | None:
+        """Integers ``[N]``: who is in each face, where anybody is known."""
+        subject = self.faces.subject
+        return subject if subject is not None and (subject >= 0).any() else None
 
 
-# ---------------------------------------------------------------- asking a run
+# ---------------------------------------------------------------- predicting
 
 
-def check(folders: list[Path]) -> None:
-    """Refuse folders that hold no finished training.
+def opened(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], Settings]:
+    """Return the record of a run or a weights file, and the settings that name its faces and its task.
 
-    Args:
-        folders: of the runs.
-
-    Raises:
-        FileNotFoundError: there is no run, or none of its epochs was finished.
-        ValueError: its record is damaged, or was not made by ``train``.
+    A run of ``training.fit`` in a notebook says what it learned, not from which files: ``given`` does.
     """
-    for folder in folders:
-        if "settings" not in read_record(folder):
-            raise ValueError(
-                f"{folder} was not made by python3 -m helpers train: it does not say which faces it was for"
-            )
-        if not _weights(folder).is_file():
-            raise FileNotFoundError(f"no epoch of {folder} was finished; the command that made it goes on")
+    folder = path if path.is_dir() else path.parent
+    record = recorded(path) if (folder / "svm.npz").is_file() else training.Run.open(path).record
+    settings = record.get("settings")
+    if settings is None:
+        if "data" not in given:
+            raise ValueError(f"{path} does not say which faces it learned from: add --data NAME (and --root)")
+        outputs, monitor = record["model"].get("num_classes"), record.get("config", {}).get("monitor", "")
+        shares = monitor in metrics.distribution_scores(np.zeros((2, 2)))
+        task = "multitask" if isinstance(outputs, dict) else "distribution" if shares else "expression"
+        settings = {"task": task, "image_size": record["faces"]["image_size"]}
+        settings |= {"options": {"color": True}} if record["faces"]["channels"] == 3 else {}
+    return record, merged({n: v for n, v in settings.items() if n != "model"}, given)
 
 
-def ask(
-    folder: Path, split: str, tta: str = "none", root: str | None = None, device: str = "auto"
-) -> Answers:
-    """Return what a run says about a part of its faces; what it said is kept in ``outputs-<split>.npz``.
+def predict(
+    run: Path,
+    split: str = "test",
+    tta: str = "none",
+    device: str = "auto",
+    given: Mapping[str, Any] | None = None,
+) -> Predictions:
+    """Return what a run predicts for a split of its faces; kept in ``<split>/outputs-<tta>.npz``.
 
     Args:
-        folder: of the run.
+        run: a run's folder, or a weights file.
         split: "validation" or "test".
         tta: as in ``training.predict``.
-        root: where the data is, if not where it was.
         device: where to compute.
-
-    Raises:
-        FileNotFoundError: the data is not there.
-        ValueError: the run cannot be read.
+        given: settings in place of those recorded, such as "root".
     """
-    record, weights = read_record(folder), files.sha256(_weights(folder))
-    settings = told.merged(record["settings"], {"root": root} if root else {})
-    path = folder / f"outputs-{split}{'' if tta == 'none' else '-' + tta}.npz"
-    kept = _read(path, weights)
-    if kept is None:
-        faces = experiment.load_faces(settings, record.get("fast", False))
-        kept = _columns(faces[split], faces["train"])
-        for name, values in _outputs(folder, settings, faces[split], tta, device).items():
-            kept["output " + name] = values
+    record, settings = opened(run, given or {})
+    folder = run if run.is_dir() else run.parent
+    svm = folder / "svm.npz"
+    weights = run if run.is_file() else svm if svm.is_file() else folder / "best.safetensors"
+    parts = experiment.load_faces(settings, bool(record.get("fast")))
+    faces, train = parts[split], parts["train"]
+    if faces.classes != tuple(record["faces"]["classes"]):
+        raise ValueError(
+            f"{run} learned {record['faces']['classes']}, these faces have {list(faces.classes)}"
+        )
+    digest = training.digest(faces.digest(), train.digest(), files.sha256(weights), tta, settings.amp)
+    path = folder / split / f"outputs-{tta}.npz"
+    outputs = _kept(path, digest)
+    if outputs is None:
+        if weights == svm:
+            machine, images = hog.SVM.load(svm), experiment.grey(faces.images)
+            views = training.views(torch.from_numpy(images), tta)
+            outputs = {"labels": np.mean([machine.votes(machine.features(v.numpy())) for v in views], axis=0)}
+        else:
+            model, precision = training.Run.open(run).model, "auto" if settings.amp else "float32"
+            outputs = training.predict(model, faces, tta=tta, device=device, precision=precision)
+            outputs = outputs if isinstance(outputs, dict) else {"labels": outputs}
         with files.replacing(path) as file:
-            np.savez_compressed(file, weights=weights, **kept)
-    return _answers(folder.name, settings.task, split, record["faces"]["classes"], kept, settings.model)
+            np.savez_compressed(file, digest=digest, **outputs)
+    tiny, name = np.finfo(float).tiny, run.name if run.is_dir() else run.stem
+    shares = np.bincount(train.labels, minlength=len(train.classes)) / len(train)
+    floor = {"labels": np.log(np.maximum(shares, tiny))}
+    if train.distribution is not None:
+        floor["distribution"] = np.log(np.maximum(train.distribution.mean(axis=0), tiny))
+    if train.valence_arousal is not None:
+        floor["valence"], floor["arousal"] = np.nanmean(train.valence_arousal, axis=0)[:, None]
+    leaked = datasets.leaked(faces, train)
+    return Predictions(
+        name, folder, settings.task, split, faces, outputs, leaked, floor, weights != svm, digest
+    )
 
 
-def ask_all(folders: list[Path], split: str, *how: str | None) -> list[Answers]:
-    """Return what several runs say about a part of their faces; where names clash, the paths stand for them.
-
-    Args:
-        folders: of the runs.
-        split: "validation" or "test".
-        how: ``tta``, ``root`` and ``device`` as :func:`ask` takes them.
-    """
-    names = [folder.name for folder in folders]
-    unique = len(set(names)) == len(names)
-    everybody = [ask(folder, split, *how) for folder in folders]
-    if unique:
-        return everybody
-    return [replace(each, name=folder.as_posix()) for each, folder in zip(everybody, folders, strict=True)]
-
-
-def _weights(folder: Path) -> Path:
-    machine = folder / "svm.npz"
-    return machine if machine.exists() else folder / "best.safetensors"
-
-
-def _read(path: Path, weights: str) -> dict[str, np.ndarray] | None:
-    if not path.exists():
-        return None
+def _kept(path: Path, digest: str) -> dict[str, np.ndarray] | None:
+    """Return the outputs that are kept, when they are of these very faces and weights."""
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = dict(found)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None  # damaged: it is made again
-    return arrays if str(arrays.pop("weights", "")) == weights else None
+        return None
+    return arrays if str(arrays.pop("digest", "")) == digest else None
 
 
-def _columns(faces: datasets.FaceSet, train: datasets.FaceSet) -> dict[str, np.ndarray]:
-    found = {f"target {n}": getattr(faces, n) for n in FROM_LABELS if getattr(faces, n) is not None}
-    nobody = np.full(len(faces), -1)
-    counts = np.bincount(train.labels, minlength=len(train.classes))
-    if faces.name == "synthetic":  # of other sets nobody knows the true probabilities
-        found["best"] = faces.distribution.argmax(axis=1)
-    return found | {
-        "source": faces.source.astype(str),
-        "subject": nobody if faces.subject is None else faces.subject,
-        "leaked": datasets.leaked(faces, train),
-        "majority": np.array(counts.argmax()),
-    }
-
-
-def _outputs(
-    folder: Path, settings: told.Settings, faces: datasets.FaceSet, tta: str, device: str
-) -> dict[str, np.ndarray]:
-    if settings.model == "hog-svm":
-        machine, pictures = hog.SVM.load(folder / "svm.npz"), experiment.grey(faces.images)
-        views = training.views(torch.from_numpy(pictures), tta)
-        return {"labels": np.mean([machine.votes(machine.features(view.numpy())) for view in views], axis=0)}
-    model = Predictor.load(folder, device=device).model
-    precision = "auto" if settings.amp else "float32"
-    found = training.predict(model, faces, tta=tta, device=device, precision=precision)
-    return found if isinstance(found, dict) else {"labels": found}
-
-
-def _answers(
-    name: str, task: str, split: str, classes: list[str], kept: Mapping[str, np.ndarray], model: str
-) -> Answers:
-    def named(kind: str) -> dict[str, np.ndarray]:
-        return {key.removeprefix(kind): kept[key] for key in kept if key.startswith(kind)}
-
-    columns = {key: kept[key] for key in ("source", "subject", "leaked")}
-    majority, probable = int(kept["majority"]), model != "hog-svm"
-    about = {"majority": majority, "probabilities": probable, "best": kept.get("best"), **columns}
-    return Answers(name, task, tuple(classes), split, named("output "), named("target "), **about)
-
-
-# ---------------------------------------------------------------- judging answers
-
-
-def statistics(answers: Answers) -> dict[str, Callable]:
-    """Return the scores that fit the answers, as functions of outputs and targets.
-
-    Args:
-        answers: what a run said.
-    """
-    return experiment.make_scores(answers.task, answers.labels, answers.probabilities)
-
-
-def judge(answers: Answers, resamples: int = 1000, only: str = "") -> dict[str, Interval]:
-    """Return the scores of answers with their 95 % intervals, over people where they are known.
-
-    Args:
-        answers: what a run said.
-        resamples: bootstrap samples.
-        only: the name of one score, for that one alone.
-    """
-    rows, found = np.arange(len(answers.labels)), {}
-    for name, statistic in statistics(answers).items():
-        if only not in ("", name):
-            continue
-
-        def score(chosen: np.ndarray, statistic: Callable = statistic) -> float:
-            some = answers.select(chosen)
-            alone = some.outputs["labels"] if len(some.outputs) == 1 else some.outputs
-            return statistic(alone, some.targets)
-
-        found[name] = metrics.bootstrap(score, rows, resamples=resamples, groups=groups(answers))
+def predict_all(runs: list[Path], *how: Any) -> list[Predictions]:
+    """Return what several runs predict for the same faces; where names clash, the paths stand for them."""
+    found = [predict(run, *how) for run in runs]
+    if len({each.name for each in found}) < len(found):
+        found = [replace(each, name=run.as_posix()) for each, run in zip(found, runs, strict=True)]
+    first = found[0]
+    for other in found[1:]:
+        if other.task != first.task:
+            raise ValueError(f"{first.name} learned the task {first.task}, {other.name} {other.task}")
+        if other.classes != first.classes or other.faces.source.tolist() != first.faces.source.tolist():
+            raise ValueError(
+                f"{first.name} and {other.name} have other {first.split} faces or classes (data, options or "
+                "split_seed differ): they cannot be compared"
+            )
     return found
 
 
-def groups(answers: Answers) -> np.ndarray | None:
-    """Return who is in each face where anybody is known, for the bootstrap; else None.
-
-    Args:
-        answers: what a run said.
-    """
-    return answers.subject if (answers.subject >= 0).any() else None
-
-
-def right(answers: Answers) -> np.ndarray:
-    """Return which faces were given their class, as numbers 0 and 1.
-
-    Args:
-        answers: what a run said.
-    """
-    return (answers.predictions == answers.labels).astype(float)
+def together(found: list[Predictions]) -> Predictions:
+    """Return the ensemble: the mean of the probabilities; of valence and arousal, the mean itself."""
+    for each in found:
+        if not each.probable:
+            raise ValueError(f"{each.name} gives votes, no probabilities: it cannot be averaged")
+    outputs = {name: np.mean([each.outputs[name] for each in found], axis=0) for name in found[0].outputs}
+    shares = np.mean([each.probabilities for each in found], axis=0)
+    outputs["labels"] = np.log(np.maximum(shares, np.finfo(float).tiny))
+    digest = training.digest(*(each.digest for each in found))
+    return replace(found[0], name="ensemble", outputs=outputs, digest=digest)
 
 
-def gain(better: Answers, worse: Answers, resamples: int = 1000) -> Interval:
-    """Return by how much one accuracy is above another, face by face, with its 95 % interval.
-
-    Args:
-        better: answers about the same faces.
-        worse: answers about the same faces.
-        resamples: bootstrap samples.
-    """
-    difference = right(better) - right(worse)
-    return metrics.bootstrap(np.mean, difference, resamples=resamples, groups=groups(better))
+# ---------------------------------------------------------------- scoring
 
 
-def same_faces(everybody: list[Answers]) -> None:
-    """Refuse answers that cannot be compared.
+def statistics(found: Predictions) -> dict[str, experiment.Score]:
+    """Return the scores that fit some predictions, as functions of outputs and targets."""
+    distances = None
+    if found.task == "distribution":
+        distances = emotions.distances(found.classes, experiment.places(found.faces, needed=False))
+    return experiment.make_scores(found.task, np.unique(found.labels), found.probable, distances)
 
-    Args:
-        everybody: of each run.
 
-    Raises:
-        ValueError: they are about other faces, or in other classes.
-    """
-    first = everybody[0]
-    for other in everybody[1:]:
-        if other.classes != first.classes:
-            raise ValueError(
-                f"{first.name} and {other.name} have other classes ({len(first.classes)} and "
-                f"{len(other.classes)}): they cannot be compared"
-            )
-        alike = np.array_equal(first.source, other.source) and np.array_equal(first.labels, other.labels)
-        if not alike:
-            raise ValueError(
-                f"{first.name} and {other.name} have other {first.split} faces (data, its options or "
-                "split_seed differ): they cannot be compared"
+def scores(
+    found: Predictions, resamples: int = 1000, only: str = "", rows: Any = slice(None)
+) -> dict[str, dict]:
+    """Return each score with its 95 % interval, over people where they are known, and its floor."""
+    outputs, targets = ({n: v[rows] for n, v in part.items()} for part in (found.outputs, found.targets))
+    groups = None if found.people is None else found.people[rows]
+    order, floors, results = np.arange(len(targets["labels"])), _floors(found, targets), {}
+    for name, score in statistics(found).items():
+        if only not in ("", name):
+            continue
+        values = score(outputs, targets)
+
+        def on(chosen: np.ndarray, score: experiment.Score = score) -> float:
+            return score(
+                {n: v[chosen] for n, v in outputs.items()}, {n: v[chosen] for n, v in targets.items()}
             )
 
+        each = (np.mean, values) if np.ndim(values) else (on, order)  # means are quick
+        interval = metrics.bootstrap(*each, resamples=resamples, groups=groups)
+        of_shares = name in metrics.distribution_scores(np.zeros((2, 2)))
+        floor = float(np.mean(score(floors["distribution" if of_shares else "labels"], targets)))
+        results[name] = {**plain(interval), "floor": floor if np.isfinite(floor) else None}
+    return results
 
-def as_numbers(score: Interval) -> dict[str, float | None]:
-    """Return an interval for JSON, which knows no NaN.
 
-    Args:
-        score: a score.
-    """
-    values: dict[str, Any] = {"value": score.value, "low": score.low, "high": score.high}
+def _floors(found: Predictions, targets: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Return constant outputs: the shares of the labels, and those of the distributions."""
+    size, heads = len(targets["labels"]), found.floor
+    constant = {name: np.tile(values, (size, 1)) for name, values in heads.items()}
+    if "valence" in constant:
+        constant["valence_arousal"] = np.concatenate([constant["valence"], constant["arousal"]], axis=1)
+    return {
+        name: {**constant, "labels": constant[name]}
+        for name in ("labels", "distribution")
+        if name in constant
+    }
+
+
+def plain(score: Interval) -> dict[str, float | None]:
+    """Return an interval for JSON, which knows no NaN."""
+    values = {"value": score.value, "low": score.low, "high": score.high}
     return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
 
 
-def numbers(answers: Answers, resamples: int = 1000) -> dict[str, Any]:
-    """Return all that is scored, as plain types.
+def evaluate(found: Predictions, resamples: int = 1000) -> dict[str, Any]:
+    """Return all that is scored, as plain types; it is what ``evaluation.json`` holds."""
 
-    Args:
-        answers: what a run said.
-        resamples: bootstrap samples.
-    """
-    scores = judge(answers, resamples)
-    majority = _share(answers, answers.labels == answers.majority, resamples)
-    size = len(answers.classes)
-    by_class = metrics.per_class(answers.labels, answers.predictions, size)
-    found: dict[str, Any] = {
-        "split": answers.split,
-        "task": answers.task,
-        "faces": len(answers.labels),
-        "classes": list(answers.classes),
-        "scores": {name: as_numbers(score) for name, score in scores.items()},
-        "majority": majority,
+    def share(holds: np.ndarray) -> dict[str, float | None]:
+        rows = {"resamples": resamples, "groups": found.people}
+        return plain(metrics.bootstrap(np.mean, holds.astype(float), **rows))
+
+    by_class = metrics.per_class(found.labels, found.predictions, len(found.classes))
+    content: dict[str, Any] = {
+        "run": found.name,
+        "split": found.split,
+        "digest": training.digest(found.digest, resamples),
+        "task": found.task,
+        "faces": len(found.labels),
+        "classes": list(found.classes),
+        "scores": scores(found, resamples),
+        "majority": share(found.labels == found.floor["labels"].argmax()),
         "per_class": {name: column.tolist() for name, column in by_class._asdict().items()},
-        "confusion": metrics.confusion(answers.labels, answers.predictions, size).tolist(),
-        "leaked": int(answers.leaked.sum()),
+        "confusion": metrics.confusion(found.labels, found.predictions, len(found.classes)).tolist(),
+        "leaked": int(found.leaked.sum()),
     }
-    if answers.best is not None:
-        found["best_possible"] = _share(answers, answers.labels == answers.best, resamples)
-    if 0 < found["leaked"] < found["faces"] - 1:
-        clean = judge(answers.select(~answers.leaked), resamples)
-        found["without_leaked"] = {name: as_numbers(score) for name, score in clean.items()}
-    return found
+    if found.faces.name == "synthetic":  # of other sets nobody knows the true probabilities
+        content["best_possible"] = share(found.labels == found.faces.distribution.argmax(axis=1))
+    if 0 < content["leaked"] < content["faces"] - 1:
+        content["without_leaked"] = scores(found, resamples, rows=~found.leaked)
+    return content
 
 
-def _share(answers: Answers, holds: np.ndarray, resamples: int) -> dict[str, float | None]:
-    drawn = {"resamples": resamples, "groups": groups(answers)}
-    return as_numbers(metrics.bootstrap(np.mean, holds.astype(float), **drawn))
+def evaluated(run: Path, *how: Any, resamples: int = 1000) -> tuple[Predictions, dict[str, Any]]:
+    """Return what a run predicts, and its evaluation: the kept one where it fits, else a new one."""
+    from helpers.cli.evaluate import keep
+
+    found = predict(run, *how)
+    path = found.folder / found.split / "evaluation.json"
+    try:
+        content = json.loads(path.read_bytes())
+        if content["digest"] == training.digest(found.digest, resamples):
+            return found, content
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return found, keep(found, resamples)
+
+
+def compared(
+    found: list[Predictions], score: str = "accuracy", resamples: int = 1000, only: str = ""
+) -> list[dict]:
+    """Return a row for each run, the best first: its scores, and how its accuracy is to the best one's."""
+    rows = [{"run": each.name, "scores": scores(each, resamples, only)} for each in found]
+    sign = 1 if experiment.less_is_better(score) else -1
+    order = sorted(range(len(rows)), key=lambda i: sign * (rows[i]["scores"][score]["value"] or 0))
+    best, others = found[order[0]], order[1:]
+    chances = [metrics.mcnemar(best.labels, found[i].predictions, best.predictions) for i in others]
+    for i, chance, corrected in zip(others, chances, holm(chances), strict=True):
+        rows[i] |= {"accuracy_to_best": plain(gain(found[i], best, resamples))}
+        rows[i] |= {"mcnemar": chance, "mcnemar_holm": corrected}
+    return [rows[i] for i in order]
+
+
+def shared_score(found: list[Predictions], word: str) -> str:
+    """Return the score that a word means, which all predictions must have."""
+    known = [name for name in statistics(found[0]) if all(name in statistics(each) for each in found[1:])]
+    return choose(f"score of the task {found[0].task}", word, known)
+
+
+def gain(one: Predictions, other: Predictions, resamples: int = 1000) -> Interval:
+    """Return by how much one accuracy is above another, face by face, with its 95 % interval."""
+    difference = (one.predictions == one.labels).astype(float) - (other.predictions == other.labels)
+    return metrics.bootstrap(np.mean, difference, resamples=resamples, groups=one.people)
+
+
+def holm(chances: list[float]) -> list[float]:
+    """Return p-values after Holm's correction (1979) for the number of tests, in the order given."""
+    corrected, floor = [0.0] * len(chances), 0.0
+    for rank, i in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
+        floor = max(floor, min(1.0, chances[i] * (len(chances) - rank)))
+        corrected[i] = floor
+    return corrected

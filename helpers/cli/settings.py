@@ -1,15 +1,14 @@
-"""What a training on the command line can be told: one frozen record, the flags and files that fill it."""
+"""What a training is told: one frozen record, which flags, YAML files and named configurations fill."""
 
 from __future__ import annotations
 
-import argparse
-import ast
+import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from helpers import did_you_mean
+from helpers import cli, did_you_mean
 
 LOSSES = {
     "expression": ("cross-entropy",),
@@ -17,239 +16,207 @@ LOSSES = {
     "distribution": ("kl", "reverse-kl", "cross-entropy", "js", "mse", "l1", "emd", "kl+emd", "js+l1"),
 }
 """Task to the losses that it can be trained with, the usual one first."""
+_BY_TASK = "; ".join(f"{task}: {', '.join(names)}" for task, names in LOSSES.items())
 
-SETS = ("synthetic", "fer2013", "ferplus", "muxspace", "affectnet", "affectnet_fused", "folder")
-NETWORKS = (
-    "face-cnn",
-    "face-cnn-fast",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "efficientnet_b0",
-    "efficientnet_lite0",
-    "vit_b_16",
-    "hog-svm",
-)
-CHOICES = {
-    "data": SETS,
-    "model": NETWORKS,
-    "task": tuple(LOSSES),
-    "augment": ("none", "v1", "v2"),
-    "balance": ("fixed", "learned"),
-    "leaks": ("drop", "keep"),
-    "merge": ("none", "4"),
-    "optimizer": ("adamw", "adam", "sgd", "muon"),
-    "schedule": ("one-cycle", "cosine", "step", "plateau", "constant"),
-    "device": ("auto", "cpu", "cuda", "mps"),
-}
+Data = Literal[
+    "synthetic", "fer2013", "ferplus", "muxspace", "rafdb", "affectnet", "affectnet_fused", "folder"
+]
+Network = Literal[
+    "face-cnn", "face-cnn-fast", "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_lite0",
+    "vit_b_16", "hog-svm",
+]  # fmt: skip
 
 
 def _says(default: Any, text: str) -> Any:
-    metadata = {"help": text}
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"help": text})
+
+
+def _names(text: str) -> Any:
+    return field(default_factory=dict, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides how a training goes; each field's ``help`` says what it is."""
+    """All that decides how a training goes; a field is a flag, and a name in a YAML file."""
 
-    data: str = _says("synthetic", "the data set")
+    data: Data = _says("synthetic", "the data set")
     root: str = _says("data", "the folder that holds it")
-    image_size: int = _says(48, "side of the pictures, in pixels")
-    options: dict = _says({}, "options of the data set, such as num_faces 8000 or color True")
-    merge: str = _says("none", "4: anger+disgust, fear+sadness, happiness, neutral+surprise")
-    leaks: str = _says("drop", "test faces that stand in training too: drop the copies, or keep as published")
+    image_size: int = _says(48, "side length of the images, in pixels")
+    options: dict[str, Any] = _names("an option of the data set, such as num_faces 8000 or color true")
+    merge: Literal["none", "4"] = _says("none", "4: anger+disgust, fear+sadness, happiness, neutral+surprise")
+    leaks: Literal["drop", "keep"] = _says(
+        "drop", "test images that are in training too: drop the copies, or keep"
+    )
     split_seed: int = _says(0, "which of the possible splits, where the set has no official one")
-    task: str = _says("expression", "what is learned")
-    model: str = _says("face-cnn", "the network, or hog-svm")
-    model_options: dict = _says({}, "options of the network, such as stem small or weights DEFAULT")
-    loss: str = _says("", "what is made small; the task's usual one where none is named")
-    balance: str = _says("fixed", "multitask: losses added as they are, or with learned weights")
+    task: Literal["expression", "multitask", "distribution"] = _says("expression", "what is learned")
+    model: Network = _says("face-cnn", "the network, or hog-svm")
+    pretrained: bool = _says(False, "start from ImageNet weights")
+    dropout: float | None = _says(None, "share of features dropped before the head")
+    model_options: dict[str, Any] = _names("an option of the network, such as stem small")
+    loss: str = _says("", f"the training loss, by default the task's first; {_BY_TASK}")
+    balance: Literal["fixed", "learned"] = _says(
+        "fixed", "multitask: losses added as they are, or weights learned"
+    )
     label_smoothing: float = _says(0.0, "share of the target spread over all classes")
-    class_weights: float = _says(0.0, "1: rare classes count as much as common ones; 0: faces count alike")
-    augment: str = _says("v1", "v1: shift, flip, turn, zoom, light; v2: with erasing and perspective too")
-    epochs: int = _says(10, "passes over the training faces")
-    frozen_epochs: int = _says(0, "epochs before these, in which only the head learns")
+    class_weights: float = _says(0.0, "1: rare classes count as much as common ones; 0: images count alike")
+    augment: Literal["none", "v1", "v2"] = _says(
+        "v1", "v1: shift, flip, turn, zoom, light; v2: erasing, perspective"
+    )
+    epochs: int = _says(10, "passes over the training images")
+    frozen_epochs: int = _says(0, "epochs before these, in which only the head is trained")
     frozen_lr: float = _says(1e-3, "highest learning rate in those")
-    batch_size: int = _says(128, "faces a step")
+    batch_size: int = _says(128, "images a step")
     lr: float = _says(1e-3, "highest learning rate")
     lr_decay: float = _says(1.0, "learning rate of each stage as a share of that of the stage after it")
-    optimizer: str = _says("adamw", "what takes the steps")
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = _says("adamw", "the optimiser")
     weight_decay: float = _says(0.01, "pull of the weights towards zero")
     momentum: float = _says(0.9, "of SGD and Muon")
-    schedule: str = _says("one-cycle", "how the learning rate goes; step divides it by 10 at 50 and 75 %%")
-    warmup: float = _says(0.2, "share of the training in which the learning rate rises")
+    schedule: Literal["one-cycle", "cosine", "step", "plateau", "constant"] = _says(
+        "one-cycle", "of the learning rate"
+    )
+    warmup: float | None = _says(
+        None, "rise of the learning rate: below 1 a share, else epochs (one-cycle: 0.2)"
+    )
+    step_size: int = _says(0, "step: epochs between two drops; 0: drops at 50 and 75 %")
+    gamma: float = _says(0.1, "step: factor of each drop")
+    plateau_patience: int = _says(3, "plateau: epochs without progress before a drop")
+    plateau_factor: float = _says(0.5, "plateau: factor of each drop")
+    plateau_monitor: str = _says("", "plateau: what it watches, loss or a score (default: the monitor)")
     ema: float = _says(0.0, "decay a step of a running mean of the weights, which then is the result")
-    patience: int = _says(0, "epochs without progress after which training ends; 0: never")
-    monitor: str = _says("", "the validation score that picks the best epoch; the task's where none is named")
+    patience: int = _says(0, "early stopping: epochs without progress after which training ends; 0: never")
+    monitor: str = _says("", "the validation score that selects the best epoch (default: the task's)")
     grad_clip: float = _says(0.0, "largest norm of the gradient; 0: no limit")
+    compile: bool = _says(False, "torch.compile the network, where that works")
     amp: bool = _says(True, "half precision, where the machine is faster with it")
     seed: int = _says(0, "of weights, order, augmentation and dropout")
-    device: str = _says("auto", "where to compute")
+    device: Literal["auto", "cpu", "cuda", "mps"] = _says("auto", "where to compute")
 
 
-@dataclass(frozen=True)
-class _Flag:
-    name: str
-    kind: type
-    default: Any
-    text: str
-
-    @property
-    def flag(self) -> str:
-        word = "--" + self.name.replace("_", "-")
-        return word.removesuffix("s") if self.kind is dict else word
-
-
-FLAGS = {
-    each.name: _Flag(each.name, type(getattr(Settings(), each.name)), each.default, each.metadata["help"])
-    for each in fields(Settings)
+KINDS = inspect.get_annotations(Settings, eval_str=True)
+RANGES = {
+    "image_size": (8, 1024),
+    "frozen_epochs": (0, 10_000),
+    "label_smoothing": (0.0, 0.99),
+    "class_weights": (0.0, 10.0),
+    "dropout": (0.0, 0.99),
+    "split_seed": (0, 2**32 - 1),
 }
-
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each setting; one that is not given leaves no trace among the parsed words.
-
-    Args:
-        parser: the command's own.
-    """
-    for name, flag in FLAGS.items():
-        about: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": flag.text}
-        if flag.kind is dict:
-            about |= {"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
-            parser.add_argument(flag.flag, **about)
-        elif flag.kind is bool:
-            parser.add_argument(flag.flag, action=argparse.BooleanOptionalAction, **about)
-        else:
-            usual = f" (default: {flag.default})" if flag.default != "" else ""
-            words = "{" + ",".join(CHOICES[name]) + "}" if name in CHOICES else flag.kind.__name__.upper()
-            about |= {"metavar": words, "help": flag.text + usual}
-            parser.add_argument(flag.flag, **about)
-
-
-def words() -> list[str]:
-    """Return the flags as they are typed."""
-    return [flag.flag for flag in FLAGS.values()]
-
-
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that the words name, of the right kind.
-
-    Args:
-        arguments: as :func:`declare` has them parsed.
-
-    Raises:
-        ValueError: a value of the wrong kind.
-    """
-    found = {name: getattr(arguments, name) for name in FLAGS if hasattr(arguments, name)}
-    return {name: _from_words(name, value) for name, value in found.items()}
-
-
-def _from_words(name: str, value: Any) -> Any:
-    if FLAGS[name].kind is dict:
-        return {key: literal(text) for key, text in value}
-    return value if FLAGS[name].kind in (str, bool) else _like(name, literal(value), FLAGS[name].flag)
-
-
-def literal(text: str) -> Any:
-    """Return what a text stands for as Python reads it (a number, True, None, a tuple), else the text.
-
-    Args:
-        text: one word of the command line.
-    """
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
+"""Those that ``training.Config`` does not check."""
 
 
 def merged(*layers: Mapping[str, Any]) -> Settings:
-    """Return the settings that several layers make, a later one over an earlier one, and check them.
+    """Return the settings that several layers make, a later one over an earlier one; ValueError in one line.
 
-    Args:
-        layers: names to values; of options the single ones are replaced, not all of them.
-
-    Raises:
-        ValueError: a name, a kind of value or a word that does not exist; the message gives the nearest.
+    Of options the single ones are replaced, not all of them.
     """
-    settings = Settings()
+    settings, known = Settings(), {cli.key(name): name for name in KINDS}
     for layer in layers:
-        values = {name: _like(name, value, name) for name, value in _known(layer).items()}
-        for name in ("options", "model_options"):
-            if name in values:
-                values[name] = {**getattr(settings, name), **values[name]}
+        values = {}
+        for word, value in layer.items():
+            name = known.get(cli.FLAGS.get(cli.key(word), cli.key(word)))
+            if name is None:
+                raise ValueError(f"no setting {word!r}{did_you_mean(word, KINDS)}; known: {', '.join(KINDS)}")
+            values[name] = None if value is None else cli.convert(value, KINDS[name], name)
+        for name in {"options", "model_options"} & set(values):
+            values[name] = getattr(settings, name) | values[name]
         settings = replace(settings, **values)
-    return _checked(settings)
-
-
-def _known(layer: Mapping[str, Any]) -> dict[str, Any]:
-    named = {str(name).replace("-", "_"): value for name, value in layer.items()}
-    for name in named:
-        if name not in FLAGS:
-            raise ValueError(f"no setting {name!r}{did_you_mean(name, FLAGS)}; known: {', '.join(FLAGS)}")
-    return named
-
-
-def _like(name: str, value: Any, shown: str) -> Any:
-    kind = FLAGS[name].kind
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and isinstance(value, int) and name == "merge":
-        return str(value)  # YAML reads 4 as a number
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-        raise ValueError(f"{shown} is {words.get(kind, 'names with values')}, not {value!r}")
-    return value
-
-
-def _checked(settings: Settings) -> Settings:
-    for name, known in CHOICES.items():
-        _choose(name, getattr(settings, name), known)
-    if settings.loss:
-        _choose(f"loss for the task {settings.task}", settings.loss, LOSSES[settings.task])
+    for name, (low, high) in RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} must be from {low} to {high}, not {value}")
     if settings.model == "hog-svm" and settings.task != "expression":
         raise ValueError(f"hog-svm learns expressions alone, not the task {settings.task}")
-    if settings.frozen_epochs < 0 or settings.epochs < 1:
-        raise ValueError("epochs must be at least 1 and frozen_epochs at least 0")
-    return replace(settings, loss=settings.loss or LOSSES[settings.task][0])
-
-
-def _choose(what: str, word: str, known: tuple[str, ...]) -> None:
-    if word not in known:
-        raise ValueError(f"unknown {what} {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")
+    losses = LOSSES[settings.task]
+    loss = cli.choose(f"loss for the task {settings.task}", settings.loss or losses[0], losses)
+    return replace(settings, loss=loss)
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """Return what a YAML file sets.
-
-    Args:
-        path: the file: ``name: value`` lines, with the names of the flags.
-
-    Raises:
-        ValueError: the file cannot be read, or is no such list.
-    """
-    import yaml  # not before the set-up
+    """Return what a YAML file of "name: value" lines sets."""
+    import yaml
 
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError(
+                f"{path} has aliases (*name): write the values out"
+            )  # a few of them can be gigabytes
+        found = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ValueError(f"{path}{place}: {problem}; write 'name: value' lines") from None
+        raise ValueError(f"{path}{place}: not YAML; write 'name: value' lines") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no 'name: value' lines")
     return found
 
 
-def record(settings: Settings) -> dict[str, Any]:
-    """Return the settings as plain types.
+# ---------------------------------------------------------------- named configurations
 
-    Args:
-        settings: the settings.
-    """
-    return asdict(settings)
+_COSINE = {"schedule": "cosine", "warmup": 0.05, "lr": 1e-4}
+_COLOR = {"pretrained": True, "options": {"color": True}}
+_FER2013 = {"data": "fer2013", "batch_size": 64, "label_smoothing": 0.1, "augment": "v2", "lr": 2e-3}
+_SMALL_STEM = {**_FER2013, "model_options": {"stem": "small"}, "epochs": 30}
+_FAST = {
+    "augment": "v1",
+    "batch_size": 256,
+    "lr": 8e-3,
+    "optimizer": "muon",
+    "weight_decay": 0.05,
+    "ema": 0.996,
+}
+_STEP = {"schedule": "step", "step_size": 7, "gamma": 0.1, "epochs": 20}
+_FOUR = {"data": "fer2013", "merge": "4", "batch_size": 64, "optimizer": "adam", "weight_decay": 1e-5}
+_MUXSPACE = {"data": "muxspace", "class_weights": 0.5, "batch_size": 64}
+_TRANSFER = {**_MUXSPACE, **_COLOR, **_COSINE, "image_size": 112, "warmup": 0.1, "frozen_epochs": 5}
+_AFFECTNET = {
+    **_COSINE,
+    "data": "affectnet",
+    "image_size": 224,
+    "options": {"color": True, "num_classes": 7},  # neutral to anger: the codes 0 to 6
+    "task": "multitask",
+    "pretrained": True,
+    "dropout": 0.3,
+    "label_smoothing": 0.1,
+    "batch_size": 32,
+    "weight_decay": 1e-5,
+}
+_FUSED = {**_COLOR, **_COSINE, "data": "affectnet_fused", "task": "distribution", "epochs": 10}
+_BACKBONES = {  # the transformer's weights are for images of 224 pixels
+    "": {"model": "resnet18", "image_size": 112, "batch_size": 64},
+    "-resnet50": {"model": "resnet50", "image_size": 112, "batch_size": 64},
+    "-efficientnet": {"model": "efficientnet_b0", "image_size": 112, "batch_size": 64},
+    "-vit": {"model": "vit_b_16", "image_size": 224, "batch_size": 16},
+}
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    # seven classes of FER2013
+    "fer2013-hog-svm": {"data": "fer2013", "model": "hog-svm"},
+    "fer2013-cnn": {**_FER2013, "model": "face-cnn", "epochs": 40, "dropout": 0.3},
+    "fer2013-fast": {**_FER2013, **_FAST, "model": "face-cnn-fast", "epochs": 25},
+    "fer2013-resnet18": {**_SMALL_STEM, "model": "resnet18"},
+    "fer2013-resnet34": {**_SMALL_STEM, "model": "resnet34"},
+    "fer2013-efficientnet": {**_SMALL_STEM, "model": "efficientnet_b0"},
+    # four merged classes, from scratch, grey, 48 pixels, the learning rate in steps
+    "4class-hog-svm": {"data": "fer2013", "merge": "4", "model": "hog-svm"},
+    "resnet18-4class": {**_FOUR, **_STEP, "model": "resnet18"},
+    # Muxspace in three ways
+    "muxspace-hog-svm": {"data": "muxspace", "model": "hog-svm"},
+    "muxspace-cnn": {**_MUXSPACE, "model": "face-cnn", "epochs": 30, "lr": 2e-3},
+    "muxspace-resnet18": {**_TRANSFER, "model": "resnet18", "epochs": 10},
+    # expression, valence and arousal on AffectNet
+    "resnet50-e34": {**_AFFECTNET, "model": "resnet50", "epochs": 34},
+    "efficientnet-e34": {**_AFFECTNET, "model": "efficientnet_b0", "epochs": 34},
+    "resnet50-v2-e15": {**_AFFECTNET, "model": "resnet50", "augment": "v2", "epochs": 15},
+    "resnet50-v2-e10": {**_AFFECTNET, "model": "resnet50", "augment": "v2", "epochs": 10},
+    # thirteen shares on AffectNetFused: fused-kl, fused-kl-resnet50, ...
+    **{
+        f"fused-{loss}{ending}": {**_FUSED, **backbone, "loss": loss}
+        for ending, backbone in _BACKBONES.items()
+        for loss in LOSSES["distribution"]
+    },
+}
+"""What five student projects train: data, task, network, schedule and epochs are theirs, batch size and
+learning rate what is usual. "fer2013-fast" is the workbook's own: a quarter of an hour on one core."""

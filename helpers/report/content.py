@@ -232,11 +232,11 @@ def _results(run: Kept) -> list[Block]:
         blocks.append(_clean(found))
     curves = {
         "roc": "Recall over false alarms for every threshold on a class, with the area under it.",
-        "precision-recall": "Precision over recall, where a rare class shows what the other hides.",
+        "pr": "Precision over recall, where a rare class shows what the other hides.",
     }
     agree = "As predicted over as annotated; on the dashed line they agree."
     for pair in ({"valence": agree, "arousal": agree}, curves):
-        found_there = (picture(run.folder / f"{name}-{split}.png", said) for name, said in pair.items())
+        found_there = (picture(run.folder / split / f"{name}.png", said) for name, said in pair.items())
         shown = [each for there in found_there for each in there]
         blocks += [Row(shown)] if shown else []
     return blocks

@@ -26,7 +26,7 @@ class Kept:
         record: ``config.json``.
         history: a row an epoch; empty for what has no epochs.
         audit: table by name, as an audit of the splits counted them; empty where there was none.
-        evaluation: ``evaluation-<split>.json``.
+        evaluation: ``<split>/evaluation.json``.
     """
 
     folder: Path
@@ -83,7 +83,7 @@ def read(folder: Path, split: str = "test") -> Kept:
     tables = {name: pd.DataFrame(part["data"], columns=part["columns"]) for name, part in audit.items()}
     history = folder / "history.csv"
     epochs = pd.read_csv(history) if history.is_file() else pd.DataFrame()
-    return Kept(folder, record, epochs, tables, _json(folder / f"evaluation-{split}.json"))
+    return Kept(folder, record, epochs, tables, _json(folder / split / "evaluation.json"))
 
 
 def _json(path: Path) -> dict[str, Any]:
