@@ -1,19 +1,15 @@
 """Everything that reads a file, fed with damaged ones: each answers, or refuses in one of the ways it lists.
 
-Tests take a few hundred of these, ``python -m benchmarks.fuzz`` as many as are asked for.
+Tests take a few dozen of these, ``python -m benchmarks.reading fuzz`` as many as are asked for.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
-import json
-import tarfile
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,52 +18,20 @@ from PIL import Image
 from torch import nn
 
 from helpers import datasets, emotions, images, training
-from helpers.datasets import (
-    affectnet,
-    affectnet_fused,
-    archives,
-    cache,
-    fer2013,
-    ferplus,
-    folder,
-    muxspace,
-    tables,
-)
+from helpers.datasets import download, fer2013, reading
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-
-
-class Broken(AssertionError):
-    """A reader kept its word neither way."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Something that reads a file.
-
-    Args:
-        seeds: files that it reads.
-        read: reads a file's bytes, in a folder that is its own; returns whether it took them. It raises what
-            the reader may not raise, and ``Broken`` where an answer makes no sense.
-    """
-
-    seeds: tuple[bytes, ...]
-    read: Callable[[bytes, Path], bool]
+_LIKELY = np.frombuffer(b"0123456789 ,;.-+e\"'\n\r\t\0\xff\xfe()[]{}<>/\\", dtype=np.uint8)
+_EXTREME = np.array([0, 1, 0x7F, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], dtype=np.uint32)
 
 
 def mutant(data: bytes, random: np.random.Generator) -> bytes:
-    """Return a file changed in one to four ways: bytes flipped, set, put in, taken out, moved, or cut off.
-
-    Args:
-        data: the whole file.
-        random: where the changes come from.
-    """
+    """Return a file changed in one to four ways: bytes flipped, set, put in, taken out, moved, or cut off."""
     changed = bytearray(data)
     for _ in range(int(random.integers(1, 5))):
-        size = max(1, len(changed))
-        at, length = int(random.integers(size)), int(random.integers(1, 9))
+        at, length = int(random.integers(max(1, len(changed)))), int(random.integers(1, 9))
         junk = random.bytes(length) if random.random() < 0.5 else bytes(random.choice(_LIKELY, length))
         kind = int(random.integers(8))
         if kind == 0 and changed:
@@ -87,62 +51,50 @@ def mutant(data: bytes, random: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-_LIKELY = np.frombuffer(b"0123456789 ,;.-+e\"'\n\r\t\0\xff\xfe()[]{}<>/\\", dtype=np.uint8)
-_EXTREME = np.array([0, 1, 0x7F, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], dtype=np.uint32)
-
-
-def _one_line(error: Exception) -> None:
-    text = str(error)
-    if not text or "\n" in text:
-        raise Broken(f"not one line: {text!r}")
-
-
-def _refusal(error: images.PictureError | datasets.Rejection) -> None:
-    if not (error.reason and error.remedy) or "\n" in str(error):
-        raise Broken(f"no reason, no remedy or not one line: {error}")
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def _saved(pixels: np.ndarray | Image.Image, format: str, **options: object) -> bytes:
+def saved(pixels: np.ndarray | Image.Image, format: str = "PNG", **options: object) -> bytes:
+    """Return an image as the bytes of a file."""
     stream = io.BytesIO()
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, format, **options)
     return stream.getvalue()
 
 
-def _pictures() -> tuple[bytes, ...]:
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    rgba, palette = np.dstack([RGB, GREY]), Image.fromarray(RGB).quantize(16)
-    deep = GREY.astype(np.uint16) * 257
-    return (
-        *(_saved(RGB, format) for format in ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")),
-        *(_saved(GREY, format) for format in ("PNG", "JPEG", "PPM", "TIFF")),
-        *(_saved(rgba, format) for format in ("PNG", "WEBP", "TIFF")),
-        *(_saved(palette, format) for format in ("PNG", "GIF", "BMP")),
-        *(_saved(deep, format) for format in ("PNG", "TIFF", "PPM")),
-        _saved(Image.fromarray(GREY > 127), "PNG"),
-        _saved(Image.fromarray(GREY > 127), "TIFF", compression="group4"),
-        _saved(RGB, "JPEG", progressive=True, exif=turned),
-        _saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
-        _saved(RGB, "TIFF", compression="tiff_lzw"),
-        _saved(palette, "GIF", save_all=True, append_images=[palette]),
-    )
+def array(values: np.ndarray) -> bytes:
+    """Return an array as the bytes of a file."""
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    return stream.getvalue()
 
 
-def _picture(data: bytes, _: Path) -> bool:
+def put(file: Path, data: bytes) -> Path:
+    """Write a file and the folders above it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+def refused(work: Callable[[], object], error: type[Exception] = ValueError) -> object:
+    """Return what work gives, None where it refuses in one line; all other errors go through."""
     try:
-        pixels = images.read(data, 16)
-    except images.PictureError as error:
-        _refusal(error)
-        return False
-    if pixels.shape != (16, 16) or pixels.dtype != np.uint8:
-        raise Broken(f"{pixels.dtype} of shape {pixels.shape}")
-    return True
+        return work()
+    except error as caught:
+        line = str(caught)
+    assert line, "no reason is given"
+    assert "\n" not in line
+    return None
 
 
-# ---------------------------------------------------------------- sets
+def _image_files() -> tuple[bytes, ...]:
+    turned, palette, deep = Image.Exif(), Image.fromarray(RGB).quantize(16), GREY.astype(np.uint16) * 257
+    turned[0x0112] = 6
+    return (
+        *(saved(RGB, format) for format in ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")),
+        *(saved(np.dstack([RGB, GREY]), format) for format in ("PNG", "WEBP", "TIFF")),
+        *(saved(palette, format) for format in ("PNG", "GIF", "BMP")),
+        *(saved(deep, format) for format in ("PNG", "TIFF", "PPM")),
+        saved(Image.fromarray(GREY > 127), "TIFF", compression="group4"),
+        saved(RGB, "JPEG", progressive=True, exif=turned),
+        saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
+    )
 
 
 def _row(seed: int, label: int, usage: str = "Training") -> bytes:
@@ -157,269 +109,161 @@ VOTES = (
     b"Training,fer2.png,0,0,0,1,0,7,1,0,1,0\n"
 )
 LEGEND = b"user.id,image,emotion\n1,A_B_0001.png,anger\n2,A_B_0002.png,HAPPINESS\n3,web-3.png,neutral\n"
+LIST = b"train_00001.jpg 4\ntest_0001.jpg 7\n"
+RANKS = ",".join(["0.5", "0.5", *["0"] * 11]).encode()
+FACE = saved(GREY)
+AFFECTNET = {f"annotations/{key}_{kind}.npy": array(np.array(value)) for key in (1, 2) for kind, value in
+             {"exp": "3", "val": "0.5", "aro": "-0.25", "lnd": np.arange(136.0)}.items()}  # fmt: skip
+AFFECTNET |= {"images/1.png": FACE, "images/2.png": FACE}
+FUSED = {f"annotations/{key}_prob_rank.txt": RANKS for key in (1, 2)} | {
+    "images/1.png": FACE,
+    "images/2.png": FACE,
+}
+SETS: dict[
+    str, tuple[dict[str, bytes], dict, int | None]
+] = {  # files, options, rows or images where they stay
+    "fer2013": ({"fer2013.csv": CSV}, {}, None),
+    "ferplus": ({"fer2013.csv": CSV, "fer2013new.csv": VOTES}, {"rule": "distribution"}, 3),
+    "muxspace": (
+        {
+            "data/legend.csv": LEGEND,
+            "images/A_B_0001.png": FACE,
+            "images/A_B_0002.png": FACE,
+            "images/web-3.png": FACE,
+        },
+        {},
+        None,
+    ),
+    "rafdb": (
+        {
+            "EmoLabel/list_patition_label.txt": LIST,
+            "Image/aligned/train_00001_aligned.jpg": FACE,
+            "Image/aligned/test_0001_aligned.jpg": FACE,
+        },
+        {},
+        None,
+    ),
+    "affectnet": (AFFECTNET, {}, 2),
+    "affectnet_fused": (FUSED, {}, 2),
+    "folder": ({"happy/1.png": FACE, "sad/2.png": FACE}, {}, 2),
+}
+"""Set to whole files of it in its layout."""
 
 
-def _faces(read: Callable[[], datasets.FaceSet], num: int | None = None) -> bool:
-    """Check what a set's reader makes of a folder; ``num`` is how many rows or pictures there are."""
-    try:
-        faces = read()
-    except ValueError as error:
-        _one_line(error)
+def write_set(name: str, root: Path, **changed: bytes) -> Path:
+    """Write a whole set; ``changed`` has other content for files, named by their endings."""
+    for place, data in SETS[name][0].items():
+        put(root / place, next((new for ending, new in changed.items() if place.endswith(ending)), data))
+    return root
+
+
+def check_set(name: str, root: Path, num: int | None = None) -> bool:
+    """Read a set; whatever was damaged in it, what is loaded makes sense and what is not is explained."""
+    options = {"image_size": 16} if "csv" not in "".join(SETS[name][0]) else {}
+    faces = refused(lambda: datasets.load(name, root, **options, **SETS[name][1]))
+    if faces is None:
         return False
     for rejection in faces.rejected:
-        _refusal(rejection)
-    if len(faces) and not (faces.labels.min() >= 0 and faces.labels.max() < len(faces.classes)):
-        raise Broken(f"labels from {faces.labels.min()} to {faces.labels.max()}")
-    if faces.distribution is not None and not np.allclose(faces.distribution.sum(axis=1), 1, atol=1e-5):
-        raise Broken("a distribution does not sum to 1")
-    if faces.valence_arousal is not None and not (np.abs(faces.valence_arousal[_known(faces)]) <= 1).all():
-        raise Broken("valence or arousal beyond 1")
-    if num is not None and len(faces) + len(faces.rejected) != num:
-        raise Broken(f"{len(faces)} loaded and {len(faces.rejected)} rejected of {num}")
-    return bool(len(faces))
-
-
-def _known(faces: datasets.FaceSet) -> np.ndarray:
-    return ~np.isnan(faces.valence_arousal)
-
-
-def _lines(data: bytes) -> int:
-    return sum(bool(line.strip()) for line in data.split(b"\n")[1:])
-
-
-def _put(place: Path, name: str, data: bytes) -> Path:
-    file = place / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(data)
-    return file
-
-
-def _csv(data: bytes, place: Path) -> bool:
-    _put(place, "fer2013.csv", data)
-    return _faces(lambda: fer2013.read(place, 48), _lines(data))
-
-
-def _pixels(data: bytes, _: Path) -> bool:
-    try:
-        pixels = fer2013.parse_pixels(data)
-    except ValueError as error:
-        _one_line(error)
-        return False
-    if pixels.shape != (2304,) or pixels.tolist() != [int(word) for word in data.split()]:
-        raise Broken("other pixels than Python reads")
+        assert rejection.reason, rejection
+        assert rejection.remedy, rejection
+        assert "\n" not in str(rejection)
+    if faces.distribution is not None:
+        np.testing.assert_allclose(faces.distribution.sum(axis=1), 1, atol=1e-5)
+    if faces.valence_arousal is not None:
+        assert np.nanmax(np.abs(faces.valence_arousal), initial=0) <= 1
+    assert num is None or len(faces) + len(faces.rejected) == num
     return True
 
 
-def _votes(data: bytes, place: Path) -> bool:
-    _put(place, "fer2013.csv", CSV)
-    _put(place, "fer2013new.csv", data)
-    return _faces(lambda: ferplus.read(place, 48, rule="distribution"), 3)
-
-
-def _legend(data: bytes, place: Path) -> bool:
-    _put(place, "data/legend.csv", data)
-    for number, name in enumerate(("A_B_0001.png", "A_B_0002.png", "web-3.png")):
-        if not (place / "images" / name).exists():
-            _put(place, f"images/{name}", _saved(GREY + np.uint8(number), "PNG"))
-    return _faces(lambda: muxspace.read(place, 16))
-
-
-def _tree(data: bytes, place: Path) -> bool:
-    _put(place, "happy/1.png", data)
-    _put(place, "sad/2.png", _saved(GREY, "PNG"))
-    return _faces(lambda: folder.read(place, 16), 2)
-
-
-def _annotation(kind: str) -> Callable[[bytes, Path], bool]:
-    values = {"exp": "3", "val": "0.5", "aro": "-0.25"}
-
-    def read(data: bytes, place: Path) -> bool:
-        for key in ("1", "2") if not (place / "images").exists() else ():
-            for name, value in values.items():
-                _put(place, f"annotations/{key}_{name}.npy", _array(np.array(value)))
-            _put(place, f"annotations/{key}_lnd.npy", _array(np.arange(136.0)))
-            _put(place, f"images/{key}.png", _saved(GREY, "PNG"))
-        _put(place, f"annotations/1_{kind}.npy", data)
-        return _faces(lambda: affectnet.read(place, 16), 2)
+def _set_reader(name: str, place: str) -> Callable[[bytes, Path], bool]:
+    def read(data: bytes, root: Path) -> bool:
+        num = SETS[name][2]
+        if place == "fer2013.csv" and name == "fer2013":
+            num = sum(bool(line.strip()) for line in data.split(b"\n")[1:])
+        return check_set(name, write_set(name, root, **{place: data}), num)
 
     return read
 
 
-def _ranks(data: bytes, place: Path) -> bool:
-    for key in ("1", "2") if not (place / "images").exists() else ():
-        _put(place, f"annotations/{key}_prob_rank.txt", ",".join(["0.5", "0.5", *["0"] * 11]).encode())
-        _put(place, f"images/{key}.png", _saved(GREY, "PNG"))
-    _put(place, "annotations/1_prob_rank.txt", data)
-    return _faces(lambda: affectnet_fused.read(place, 16), 2)
+def _image(data: bytes, _: Path) -> bool:
+    pixels = refused(lambda: images.read(data, 16), images.PictureError)
+    assert pixels is None or (pixels.shape, pixels.dtype) == ((16, 16), np.uint8)
+    return pixels is not None
 
 
-def _array(values: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, values, allow_pickle=False)
-    return stream.getvalue()
+def _pixels(data: bytes, _: Path) -> bool:
+    pixels = refused(lambda: fer2013.parse_pixels(data))
+    assert pixels is None or pixels.tolist() == [int(word) for word in data.split()]
+    return pixels is not None
 
 
-def _table(data: bytes, place: Path) -> bool:
-    try:
-        rows, rejected = tables.read(_put(place, "t.csv", data), ("image", "emotion"))
-    except ValueError as error:
-        _one_line(error)
-        return False
-    for rejection in rejected:
-        _refusal(rejection)
-    if any(set(fields) < {"image", "emotion"} for _, fields in rows):
-        raise Broken("a row lacks a column")
-    return True
+def _table(data: bytes, root: Path) -> bool:
+    rows = refused(lambda: reading.table(put(root / "t.csv", data), ("image", "emotion")))
+    assert rows is None or all(set(fields) >= {"image", "emotion"} for _, fields in rows[0])
+    return rows is not None
 
 
 def _word(data: bytes, _: Path) -> bool:
-    try:
-        return emotions.canonical(data.decode("utf-8", "replace")) in emotions.FUSED13
-    except ValueError as error:
-        _one_line(error)
-        return False
+    return bool(refused(lambda: emotions.canonical(data.decode("utf-8", "replace"))))
 
 
-# ---------------------------------------------------------------- what the workbook wrote itself
+def _zip(data: bytes, root: Path) -> bool:
+    found = refused(lambda: download.extract(put(root / "a.zip", data), root / "out"))
+    assert {each.name for each in root.iterdir()} <= {"a.zip", "out"}
+    assert found is None or all(each.is_file() and not each.is_symlink() for each in found)
+    return found is not None
 
 
-def _cached(which: str) -> tuple[tuple[bytes, ...], Callable[[bytes, Path], bool]]:
-    num = 6
-    made = datasets.FaceSet(
-        "made",
-        images=RNG.integers(0, 256, (num, 8, 8), dtype=np.uint8),
-        labels=np.arange(num) % 7,
-        classes=emotions.FER7,
-        split=np.full(num, "", dtype="U10"),
-        source=np.array([f"x:{i}" for i in range(num)]),
-    )
-    with tempfile.TemporaryDirectory() as place:
-        cache._fill(Path(place), made, "request")
-        built = {file.name: file.read_bytes() for file in Path(place).iterdir()}
-
-    def read(data: bytes, place: Path) -> bool:
-        for name, content in built.items():
-            _put(place, name, data if name == which else content)
-        try:
-            found = cache._read(place, cache.Digests(place / "none"))
-        except (OSError, ValueError, KeyError, TypeError):  # what load() takes for damage, and builds again
-            return False
-        same = np.array_equal(found.images, made.images) and np.array_equal(found.labels, made.labels)
-        if not same or found.classes != made.classes:
-            raise Broken("other faces than were kept")
-        return True
-
-    return (built[which],), read
+def _zipped() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/b.csv", b"1,2\n" * 50)
+        archive.writestr("a/c.txt", b"text")
+    return packed.getvalue()
 
 
-def _network() -> nn.Module:
+def network() -> nn.Module:
+    """Return a small network, each time with the same weights."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
 
 
-def _weights(data: bytes, place: Path) -> bool:
-    model = _network()
-    before = [values.clone() for values in model.state_dict().values()]
-    try:
-        training.load_weights(model, _put(place, "best.safetensors", data))
-    except ValueError as error:
-        _one_line(error)
-        return False
-    finally:
-        if not all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True)):
-            raise Broken("other weights than were kept")
-    return True
+def _weights(data: bytes, root: Path) -> bool:
+    model, before = network(), network().state_dict()
+    file = put(root / "best.safetensors", data)
+    taken = refused(lambda: training.load_weights(model, file) or True)
+    assert all(torch.equal(before[name], values) for name, values in model.state_dict().items())
+    return bool(taken)
 
 
-def _state(data: bytes, place: Path) -> bool:
-    _put(place, "state.safetensors", data)
-    try:
-        state, about = training.Run(place).load_state()
-    except ValueError as error:
-        _one_line(error)
-        return False
-    if about != {"epoch": 3} or not torch.equal(state["weights"], torch.arange(9.0)):
-        raise Broken("another state than was kept")
-    return True
+def _kept_weights() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        training.save_weights(network(), Path(folder) / "best.safetensors")
+        return (Path(folder) / "best.safetensors").read_bytes()
 
 
-def _kept() -> tuple[bytes, bytes]:
-    with tempfile.TemporaryDirectory() as place:
-        run = training.Run(place)
-        run.save_state({"weights": torch.arange(9.0)}, {"epoch": 3})
-        training.save_weights(_network(), run.best)
-        return (Path(place) / "state.safetensors").read_bytes(), run.best.read_bytes()
-
-
-def _archive(data: bytes, place: Path) -> bool:
-    file = _put(place, "data.archive", data)
-    try:
-        found = archives.extract(file, place / "out")
-    except ValueError as error:
-        _one_line(error)
-        return False
-    outside = [each for each in place.iterdir() if each.name not in ("data.archive", "out")]
-    if outside or not all(each.is_file() and not each.is_symlink() for each in found):
-        raise Broken(f"wrote {outside or found}")
-    return True
-
-
-def _archives() -> tuple[bytes, ...]:
-    packed, tarred = io.BytesIO(), io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/b.csv", b"1,2\n" * 50)
-        archive.writestr("a/c.txt", b"text")
-    with tarfile.open(fileobj=tarred, mode="w") as archive:
-        for name in ("a/b.csv", "a/c.txt"):
-            info = tarfile.TarInfo(name)
-            info.size = 200
-            archive.addfile(info, io.BytesIO(b"1,2\n" * 50))
-    return packed.getvalue(), tarred.getvalue(), gzip.compress(tarred.getvalue())
-
-
-STATE, WEIGHTS = _kept()
-READERS = {
-    "picture": Reader(_pictures(), _picture),
-    "pixels of a row": Reader((_row(0, 3).split(b",")[1],), _pixels),
-    "fer2013.csv": Reader((CSV,), _csv),
-    "fer2013new.csv": Reader((VOTES,), _votes),
-    "legend.csv": Reader((LEGEND,), _legend),
-    "table": Reader((LEGEND, b'image,emotion\n"a,b",happy\n'), _table),
-    "folder": Reader(_pictures()[:8], _tree),
-    "*_exp.npy": Reader((_array(np.array("3")), _array(np.array(3))), _annotation("exp")),
-    "*_val.npy": Reader((_array(np.array("0.5")), _array(np.array(-2.0))), _annotation("val")),
-    "*_lnd.npy": Reader((_array(np.arange(136.0)),), _annotation("lnd")),
-    "*_prob_rank.txt": Reader((b"0.1,0.5," + b",".join([b"0.04"] * 10) + b",0.0\n",), _ranks),
-    "word": Reader(tuple(name.encode() for name in emotions.FUSED13), _word),
-    "images.npy": Reader(*_cached("images.npy")),
-    "labels.npz": Reader(*_cached("labels.npz")),
-    "manifest.json": Reader(*_cached("manifest.json")),
-    "state.safetensors": Reader((STATE,), _state),
-    "best.safetensors": Reader((WEIGHTS,), _weights),
-    "archive": Reader(_archives(), _archive),
+READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, Path], bool]]] = {
+    "image": (_image_files(), _image),
+    "pixels of a row": ((_row(0, 3).split(b",")[1],), _pixels),
+    "fer2013.csv": ((CSV,), _set_reader("fer2013", "fer2013.csv")),
+    "fer2013new.csv": ((VOTES,), _set_reader("ferplus", "fer2013new.csv")),
+    "legend.csv": ((LEGEND,), _set_reader("muxspace", "legend.csv")),
+    "list_patition_label.txt": ((LIST,), _set_reader("rafdb", "label.txt")),
+    "folder": (_image_files()[:8], _set_reader("folder", "1.png")),
+    "*_exp.npy": ((array(np.array("3")), array(np.array(3))), _set_reader("affectnet", "1_exp.npy")),
+    "*_val.npy": ((array(np.array("0.5")), array(np.array(-2.0))), _set_reader("affectnet", "1_val.npy")),
+    "*_lnd.npy": ((array(np.arange(136.0)),), _set_reader("affectnet", "1_lnd.npy")),
+    "*_prob_rank.txt": ((RANKS,), _set_reader("affectnet_fused", "1_prob_rank.txt")),
+    "table": ((LEGEND, b'image,emotion\n"a,b",happy\n'), _table),
+    "word": (tuple(name.encode() for name in emotions.FUSED13), _word),
+    "zip": ((_zipped(),), _zip),
+    "best.safetensors": ((_kept_weights(),), _weights),
 }
-"""Name to reader: everything in the workbook that reads a file."""
+"""Name to whole files, and a function that reads one in a folder of its own and says whether it was taken."""
 
 
-def tried(name: str, data: bytes, place: Path) -> bool:
-    """Return whether a reader takes a file; what it must not raise goes through.
-
-    Args:
-        name: one of ``READERS``.
-        data: the file.
-        place: an empty folder, or one that this reader was tried in before.
-    """
+def tried(name: str, data: bytes, root: Path) -> bool:
+    """Return whether a reader takes a file; what it must not raise goes through."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about damage that it then refuses
-        return READERS[name].read(data, place)
-
-
-def explained(name: str, data: bytes, error: BaseException) -> str:
-    """Return one line that says which file a reader failed on.
-
-    Args:
-        name: the reader.
-        data: the file.
-        error: what it raised.
-    """
-    return json.dumps({"reader": name, "error": repr(error)[:300], "file": data.hex()[:4000]})
+        warnings.simplefilter("ignore")  # Pillow's, about damage that it then refuses; and the cache's
+        return READERS[name][1](data, root)
