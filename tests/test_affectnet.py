@@ -275,9 +275,9 @@ def test_nothing_is_lost_in_silence(tmp_path):
     assert len(faces) == 5
     assert reasons(faces) == {
         "1.jpg": "annotated as uncertain (expression 9)",
-        "2_aro.npy": "has no picture in images/",
-        "3.jpg": "has no annotation *_exp.npy",
-        "list.txt": "is no annotation (named <picture>_exp.npy, _val, _aro or _lnd)",
+        "2_aro.npy": "has no image in images/",
+        "3.jpg": "has no annotation *_aro.npy",
+        "list.txt": "is no annotation (named <image>_exp.npy, _val, _aro, _lnd or _prob_rank.txt)",
     }
 
 
@@ -285,7 +285,7 @@ def test_a_mistake_is_named(tmp_path):
     good(tmp_path)
     with pytest.raises(ValueError, match="num_classes=7 or num_classes=8, not 6"):
         load(tmp_path, num_classes=6)
-    with pytest.raises(FileNotFoundError, match=r"looked for affectnet/annotations.*data/README\.md"):
+    with pytest.raises(FileNotFoundError, match=r"looked for annotations.*data/README\.md"):
         datasets.load("affectnet", tmp_path / "images")
     for file in (tmp_path / "images").iterdir():
         file.unlink()

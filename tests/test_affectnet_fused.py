@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers import datasets, emotions, faces
-from helpers.datasets import layouts
+from helpers.datasets import affectnet, layouts
 
 ROW = "0.3,0.05,0.05,0.05,0.05,0.05,0.05,0.05,0.05,0.05,0.05,0.1,0.1"
 
@@ -53,21 +53,21 @@ def test_values_are_read_in_the_order_of_the_set(tmp_path, top):
 DAMAGE = {
     "twelve": (",".join(["0.5", "0.5", *["0"] * 10]), "12 values instead of 13"),
     "fourteen": (ROW + ",0", "14 values instead of 13"),
-    "negative": (ROW.replace("0.3", "0.5").replace("0.1,0.1", "0.1,-0.1"), "-0.1 is negative"),
-    "nan": (ROW.replace("0.3", "nan"), "'nan' is no probability"),
-    "infinite": (ROW.replace("0.3", "inf"), "'inf' is no probability"),
-    "zeros": (",".join(["0"] * 13), "all values are 0"),
+    "negative": (ROW.replace("0.3", "0.5").replace("0.1,0.1", "0.1,-0.1"), "-0.1 is no probability"),
+    "nan": (ROW.replace("0.3", "nan"), "nan is no probability"),
+    "infinite": (ROW.replace("0.3", "inf"), "inf is no probability"),
+    "zeros": (",".join(["0"] * 13), "the values sum to 0, not to 1"),
     "sums to .998": (ROW.replace("0.3", "0.298"), "the values sum to 0.998, not to 1"),
     "sums to 1.5": (ROW.replace("0.3", "0.8"), "the values sum to 1.5, not to 1"),
-    "a word": (ROW.replace("0.3", "high"), "'high' is no number"),
-    "a gap": (ROW.replace("0.3", ""), "'' is no number"),
-    "spaces for commas": (ROW.replace(",", " "), "is no number"),
+    "a word": (ROW.replace("0.3", "high"), "to float: 'high'"),
+    "a gap": (ROW.replace("0.3", ""), "to float: ''"),
+    "spaces for commas": (ROW.replace(",", " "), "could not convert string to float"),
     "two rows": (ROW + "\n" + ROW + "\n", "2 rows instead of 1"),
     "empty": ("", "is empty"),
     "blank": (" \n\n", "is empty"),
     "git-lfs": ("version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
-    "binary": (bytes(range(128, 256)), "is no number"),
-    "missing": (None, "has no annotation 7_prob_rank.txt"),
+    "binary": (bytes(range(128, 256)), "could not convert string to float"),
+    "missing": (None, "has no annotation *_prob_rank.txt"),
 }
 
 
@@ -79,7 +79,7 @@ def test_damaged_rows_among_good_ones_are_named_and_no_good_one_is_lost(tmp_path
         row, words = DAMAGE.get(case, (peak(key % 13), None))
         write(tmp_path, key, row)
         if words:
-            damaged[key] = words.replace("7_prob", f"{key}_prob")
+            damaged[key] = words
     found = load(tmp_path)
     assert len(found) == 20
     assert len(found) + len(found.rejected) == len(order)
@@ -89,10 +89,7 @@ def test_damaged_rows_among_good_ones_are_named_and_no_good_one_is_lost(tmp_path
         assert damaged[key] in rejection.reason, order[key]
         assert rejection.remedy
         assert "\n" not in str(rejection)
-        expected = (
-            (f"images/{key}.jpg", 0) if order[key] == "missing" else (f"annotations/{key}_prob_rank.txt", 1)
-        )
-        assert (rejection.file, rejection.row) == expected
+        assert (rejection.file, rejection.row) == (f"images/{key}.jpg", 0)
 
 
 @pytest.mark.parametrize(("first", "kept"), [("0.3009", True), ("0.2991", True), ("0.3011", False)])
@@ -120,9 +117,9 @@ def test_what_belongs_to_nothing_is_listed(tmp_path):
     found = load(tmp_path)
     assert len(found) == 1
     assert {each.file: each.reason for each in found.rejected} == {
-        "annotations/2_prob_rank.txt": "has no picture in images/",
-        "annotations/readme.txt": "is no annotation (named <picture>_prob_rank.txt)",
-        "images/3.jpg": "has no annotation 3_prob_rank.txt",
+        "annotations/2_prob_rank.txt": "has no image in images/",
+        "annotations/readme.txt": affectnet.ODD,
+        "images/3.jpg": "has no annotation *_prob_rank.txt",
         "images/4.jpg": "no image of a known format",
     }
 

@@ -28,6 +28,7 @@ TOLERANCE = 1e-3  # how far from 1 a sum may be and still be taken for a rounded
 EXPRESSION, RANKS = "exp.npy", "prob_rank.txt"  # what each of the two sets must have
 _PLACES = ("annotations", "train_set/annotations", "val_set/annotations")
 _NAME = re.compile(r"(.+)_(exp\.npy|val\.npy|aro\.npy|lnd\.npy|prob_rank\.txt)")
+ODD = "is no annotation (named <image>_exp.npy, _val, _aro, _lnd or _prob_rank.txt)"
 _AGAIN = "get the annotation again"
 
 Judge = Callable[[dict[str, Path]], tuple[str, dict[str, np.ndarray]]]
@@ -73,8 +74,7 @@ def _labelled(
             if match := _NAME.fullmatch(file.name):
                 given[match[1]][match[2]] = file
             else:
-                reason = "is no annotation (named <image>_exp.npy, _val, _aro, _lnd or _prob_rank.txt)"
-                refused.append((file, reason, "move it elsewhere"))
+                refused.append((file, ODD, "move it elsewhere"))
         on_disk = list(reading.visible(folder / "images")) if (folder / "images").is_dir() else []
         for stem in sorted(given.keys() - {file.stem for file in on_disk}):
             why = "has no image in images/", "get the image, or remove its annotations"
