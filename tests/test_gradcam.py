@@ -116,16 +116,6 @@ def test_every_network_has_a_last_map(name):
         gradcam.last_map(Pooled())
 
 
-def test_another_form_of_output_can_be_brought_into_place():
-    model, images = Pooled(), pictures(2, size=12)
-
-    def folded(output):
-        return output.unflatten(2, (10, 10))
-
-    ours = gradcam.grad_cam(model, "tokens", images, 0, signed=True, reshape=folded)
-    torch.testing.assert_close(ours, gradcam.grad_cam(model, "conv", images, 0, signed=True))
-
-
 def test_maps_are_enlarged_between_the_middles_of_their_cells():
     maps = pictures(3, size=6)[:, 0]
     for large, one in zip(gradcam.enlarged(maps, (48, 30)), maps, strict=True):
@@ -152,30 +142,20 @@ def test_how_pictures_are_cut_into_batches_does_not_matter(small):
 
 
 def test_a_head_is_named_or_a_score_is_computed(two_heads):
-    by_name = gradcam.grad_cam(two_heads, "blocks", pictures(), 1, head="valence_arousal", signed=True)
-    by_hand = gradcam.grad_cam(
-        two_heads, "blocks", pictures(), lambda outputs: outputs["valence_arousal"][:, 1], signed=True
-    )
-    torch.testing.assert_close(by_name, by_hand)
-    labels = gradcam.grad_cam(two_heads, "blocks", pictures(), 1, head="labels", signed=True)
-    assert not torch.allclose(labels, by_name)
-    difference = gradcam.grad_cam(
-        two_heads,
-        "blocks",
-        pictures(),
-        lambda out: out["labels"][:, 1] - 2 * out["labels"][:, 0],
-        signed=True,
-    )
-    other = gradcam.grad_cam(two_heads, "blocks", pictures(), 0, head="labels", signed=True)
-    torch.testing.assert_close(difference, labels - 2 * other, rtol=1e-4, atol=1e-6)
+    def cam(targets, head=None):
+        return gradcam.grad_cam(two_heads, "blocks", pictures(), targets, head=head, signed=True)
 
-
-def test_the_only_head_needs_no_name():
+    by_name = cam(1, "valence_arousal")
+    torch.testing.assert_close(by_name, cam(lambda outputs: outputs["valence_arousal"][:, 1]))
+    one, other = cam(1, "labels"), cam(0, "labels")
+    assert not torch.allclose(one, by_name)
+    difference = cam(lambda out: out["labels"][:, 1] - 2 * out["labels"][:, 0])
+    torch.testing.assert_close(difference, one - 2 * other, rtol=1e-4, atol=1e-6)
+    curve = gradcam.deletion(two_heads, pictures(), one.relu(), 1, head="labels", steps=4)
+    torch.testing.assert_close(curve.scores[:, 0], two_heads(pictures())["labels"].softmax(1)[:, 1].detach())
     model = network(num_classes={"labels": 4}, widths=(8,))
-    torch.testing.assert_close(
-        gradcam.grad_cam(model, "blocks", pictures()),
-        gradcam.grad_cam(model, "blocks", pictures(), head="labels"),
-    )
+    alone = gradcam.grad_cam(model, "blocks", pictures())  # the only head needs no name
+    torch.testing.assert_close(alone, gradcam.grad_cam(model, "blocks", pictures(), head="labels"))
 
 
 # --- what it leaves behind ---
@@ -227,30 +207,50 @@ def test_after_an_error_nothing_is_left_either(small):
     small.eval()
 
 
-def test_a_frozen_network_can_be_explained(small):
+def half() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, half])
+def test_what_surrounds_it_changes_nothing(small, around):
     expected = gradcam.grad_cam(small, "blocks.0", pictures(), 3)
-    for weights in small.parameters():
-        weights.requires_grad_(False)
-    torch.testing.assert_close(gradcam.grad_cam(small, "blocks.0", pictures(), 3), expected)
-    for weights in small.parameters():
-        weights.requires_grad_(True)
-
-
-@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
-def test_it_works_where_gradients_are_off(small, around):
-    expected = gradcam.grad_cam(small, "blocks", pictures(), 3)
+    curve = gradcam.insertion(small, pictures(), expected, 3)
     with around():
-        torch.testing.assert_close(gradcam.grad_cam(small, "blocks", pictures(), 3), expected)
-        assert not torch.is_grad_enabled()
+        assert torch.equal(gradcam.grad_cam(small, "blocks.0", pictures(), 3), expected)
+        assert torch.equal(gradcam.insertion(small, pictures(), expected, 3).scores, curve.scores)
+    small.requires_grad_(False)  # nor that the network is frozen
+    assert torch.equal(gradcam.grad_cam(small, "blocks.0", pictures(), 3), expected)
+    small.requires_grad_(True)
 
 
-def test_half_precision_around_it_changes_nothing(small):
-    expected = gradcam.grad_cam(small, "blocks", pictures(), 3)
-    with torch.autocast("cpu", torch.bfloat16):
-        maps = gradcam.grad_cam(small, "blocks", pictures(), 3)
-        curve = gradcam.insertion(small, pictures(), maps, 3)
-    torch.testing.assert_close(maps, expected, rtol=0, atol=0)
-    assert torch.equal(curve.scores, gradcam.insertion(small, pictures(), maps, 3).scores)
+def test_a_selection_without_images_gives_no_maps(small):
+    """A network that names one class leaves other selections empty."""
+    none = gradcam.grad_cam(small, "blocks", pictures(0), torch.empty(0, dtype=torch.long))
+    assert none.shape == (0, 48, 48)
+    assert gradcam.grad_cam(small, "blocks", pictures(0), upsample=False).shape == (0, 12, 12)
+    assert gradcam.deletion(small, pictures(0), none, steps=4).scores.shape == (0, 5)
+    assert gradcam.insertion(small, pictures(0), none, 1).area.shape == (0,)
+    masks = torch.zeros(0, 48, 48, dtype=torch.bool)
+    assert gradcam.pointing_hits(none, masks).shape == gradcam.energy_inside(none, masks).shape == (0,)
+    assert gradcam.rank_correlation(none, none).shape == (0,)
+
+
+class ChannelsLast(nn.Module):
+    """Puts out ``[B, h, w, D]``, as a Swin transformer's layers do."""
+
+    def forward(self, maps):
+        return maps.permute(0, 2, 3, 1)
+
+
+def test_channels_last_maps_and_tokens_are_brought_into_place():
+    torch.manual_seed(0)
+    linear, mean = nn.Linear(5, 3), nn.AdaptiveAvgPool2d((1, 3))
+    layers = (nn.Conv2d(1, 5, 3, stride=2), ChannelsLast(), nn.Flatten(1, 2), linear, mean, nn.Flatten())
+    model, images = nn.Sequential(*layers), pictures(2, size=13)
+    expected = gradcam.grad_cam(model, "0", images, 1, signed=True)
+    for layer in ("1", "2"):
+        found = gradcam.grad_cam(model, layer, images, 1, signed=True)
+        torch.testing.assert_close(found, expected)
 
 
 def test_weights_in_half_precision_give_nearly_the_same_map():
@@ -327,18 +327,14 @@ def test_rank_correlation_is_scipys():
 # --- against the truth ---
 
 
-def test_a_map_points_at_its_highest_place():
+def test_a_map_points_at_the_centre_of_its_highest_cell():
     maps = torch.zeros(4, 5, 5)
     maps[0, 1, 3] = maps[1, 1, 3] = 2.0
-    maps[2, 4, 0] = 0.1
-    maps[2, 0, 0] = -5
+    maps[2, 4, 0], maps[2, 0, 0] = 0.1, -5
     masks = torch.zeros(4, 5, 5, dtype=torch.bool)
     masks[0, 1, 3] = masks[2, 4, 0] = True
     masks[3] = True  # the last map points nowhere, so it cannot hit
     assert gradcam.pointing_hits(maps, masks).tolist() == [True, False, True, False]
-
-
-def test_a_coarse_map_points_at_the_middle_of_a_cell():
     maps, masks = torch.zeros(3, 3, 2), torch.zeros(3, 48, 48, dtype=torch.bool)
     maps[:, 1, 1] = 1
     masks[0, 24, 36] = True  # the cell covers rows 16 to 31, columns 24 to 47
@@ -392,24 +388,20 @@ def test_curves_are_those_taken_pixel_by_pixel(insert):
     np.testing.assert_allclose(found.area, np.trapezoid(expected, dx=1 / 8, axis=1), atol=1e-6)
 
 
-def test_no_map_deletes_faster_than_the_true_one():
+def test_no_map_deletes_or_inserts_faster_than_the_true_one():
     images = pictures(5, size=10)
-    truth = gradcam.deletion(Bright(), images, images[:, 0], 1)
-    for seed in range(3):
-        noise = gradcam.random_maps(5, (10, 10), seed)
-        assert (truth.area < gradcam.deletion(Bright(), images, noise, 1).area).all()
-        assert (
-            gradcam.insertion(Bright(), images, images[:, 0], 1).area
-            > gradcam.insertion(Bright(), images, noise, 1).area
-        ).all()
+    for take, sign in ((gradcam.deletion, -1), (gradcam.insertion, 1)):
+        truth = take(Bright(), images, images[:, 0], 1).area
+        for seed in range(3):
+            noise = take(Bright(), images, gradcam.random_maps(5, (10, 10), seed), 1).area
+            assert (sign * (truth - noise) > 0).all()
 
 
-def test_a_blank_picture_may_be_given():
-    images, maps = pictures(4, size=10), pictures(4, size=10, seed=3)[:, 0]
-    blank = images.flip(0)
-    curve = gradcam.insertion(Bright(), images, maps, 1, blank=blank)
-    torch.testing.assert_close(curve.scores[:, 0], Bright()(blank).softmax(1)[:, 1])
-    torch.testing.assert_close(curve.scores[:, -1], Bright()(images).softmax(1)[:, 1])
+def test_blank_images_may_be_given():
+    images, blank = pictures(4, size=10), pictures(4, size=10).flip(0)
+    curve = gradcam.insertion(Bright(), images, pictures(4, size=10, seed=3)[:, 0], 1, blank=blank)
+    for column, shown in ((0, blank), (-1, images)):
+        torch.testing.assert_close(curve.scores[:, column], Bright()(shown).softmax(1)[:, 1])
 
 
 def test_equally_hot_places_go_in_a_random_order():
@@ -421,20 +413,13 @@ def test_equally_hot_places_go_in_a_random_order():
     assert not torch.equal(curve.scores, again.scores)
 
 
-def test_the_class_is_settled_on_the_whole_picture():
+def test_the_class_is_settled_on_the_whole_image():
     images = pictures(6, size=10)
     likeliest = Bright()(images).argmax(1)
     assert 0 < likeliest.sum() < 6
-    named = gradcam.deletion(Bright(), images, images[:, 0], likeliest)
-    torch.testing.assert_close(gradcam.deletion(Bright(), images, images[:, 0]).scores, named.scores)
-    named = gradcam.insertion(Bright(), images, images[:, 0], likeliest)  # not the class of a blank picture
-    torch.testing.assert_close(gradcam.insertion(Bright(), images, images[:, 0]).scores, named.scores)
-
-
-def test_curves_of_one_head(two_heads):
-    maps = gradcam.grad_cam(two_heads, "blocks", pictures(), 1, head="labels")
-    curve = gradcam.deletion(two_heads, pictures(), maps, 1, head="labels", steps=4)
-    torch.testing.assert_close(curve.scores[:, 0], two_heads(pictures())["labels"].softmax(1)[:, 1].detach())
+    for take in (gradcam.deletion, gradcam.insertion):  # not on the blank image
+        named = take(Bright(), images, images[:, 0], likeliest)
+        torch.testing.assert_close(take(Bright(), images, images[:, 0]).scores, named.scores)
 
 
 # --- faces laid over each other ---
@@ -514,21 +499,15 @@ def test_what_makes_no_sense_is_refused_in_one_line(small, layer, images, target
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("head", "why"),
-    [
-        ("label", r"no head 'label'; did you mean 'labels'\?; the network has: 'labels', 'valence_arousal'"),
-        (None, "no head None; the network has: 'labels', 'valence_arousal'"),
-    ],
-)
-def test_a_head_that_is_not_there_is_refused(two_heads, head, why):
-    with pytest.raises(ValueError, match=why):
-        gradcam.grad_cam(two_heads, "blocks", pictures(), head=head)
-
-
-def test_a_network_without_names_for_its_head_refuses_one(small):
-    with pytest.raises(ValueError, match="no head 'labels'"):
-        gradcam.grad_cam(small, "blocks", pictures(), head="labels")
+def test_a_head_that_is_not_there_is_refused(two_heads, small):
+    known = "the network has: 'labels', 'valence_arousal'"
+    for model, head, why in (
+        (two_heads, "label", rf"no head 'label'; did you mean 'labels'\?; {known}"),
+        (two_heads, None, f"no head None; {known}"),
+        (small, "labels", "no head 'labels'"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            gradcam.grad_cam(model, "blocks", pictures(), head=head)
 
 
 def test_layers_that_cannot_be_explained_are_refused():
