@@ -1,12 +1,16 @@
-"""The command ``report``: what there is to say about some runs, as a page and as PDF."""
+"""The command ``report``: what there is to say about some runs, as a page for the browser and as PDF."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from helpers import cli
-from helpers.cli import evaluate
+from helpers.cli.evaluate import SHORT, Device, Split, Views, named
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from helpers.cli.scoring import Predictions
 
 
 def report(
@@ -14,25 +18,26 @@ def report(
     *,
     out: Path | None = None,
     pdf: bool = True,
-    split: evaluate.Split = "test",
-    tta: evaluate.Views = "none",
+    split: Split = "test",
+    tta: Views = "none",
     data: str = "",
     root: str = "",
     options: dict[str, Any] | None = None,
-    device: evaluate.Device = "auto",
+    device: Device = "auto",
     resamples: int = 1000,
 ) -> int:
     """Write a report on one training or several, as HTML in one file and as PDF.
 
-    The images and what is wrong with them, the networks, curves, scores with intervals, confusions, mistakes,
-    heat maps, the method, the machine, and the commands that do it again.
+    The faces and what is wrong with them, the networks, curves, all scores with interval and floor,
+    confusions, mistakes, heat maps, the method, the machine, and the commands that do it again. A run that
+    was not evaluated yet is evaluated first.
 
       python3 -m helpers report runs/fer2013-cnn runs/fer2013-resnet18 --out reports/fer2013
 
     Args:
-        runs: folders that trainings left
+        runs: folders that trainings left, or weights files
         out: file without ending (default: report beside the runs)
-        pdf: the PDF, too, which needs typst
+        pdf: write the PDF, too
         split: validation or test
         tta: average over views: flip, or shift (18 of each image)
         data: the data set, where the runs do not say it
@@ -41,26 +46,217 @@ def report(
         device: where to compute
         resamples: bootstrap samples
     """
-    given = evaluate.named(resamples, data, root, options)
-    for folder in runs:
-        if runs.count(folder) > 1:
-            raise ValueError(f"{folder} is named twice")
-    from helpers import files
-    from helpers import report as room
+    given = named(resamples, data, root, options)
+    repeated = [run for run in runs if runs.count(run) > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]} is named twice")
+    import tempfile
+
+    from helpers import cli, files
     from helpers.cli import scoring
 
-    found = [scoring.evaluated(run, split, tta, device, given, resamples=resamples)[0] for run in runs]
-    groups: dict[tuple, list] = {}
-    for each in found:
-        groups.setdefault((each.classes, tuple(each.faces.source)), []).append(each)
-    alike = [group for group in groups.values() if len(group) > 1]
-    shared = [scoring.compared(group, "accuracy", resamples, "accuracy") for group in alike]
-    blocks = room.blocks_of([room.read(folder, split) for folder in runs], shared)
+    every = [scoring.evaluated(run, split, tta, device, given, resamples=resamples) for run in runs]
+    alike: dict[tuple, list[Predictions]] = {}
+    for found, _ in every:
+        alike.setdefault((found.classes, tuple(found.faces.source)), []).append(found)
+    tests = [
+        scoring.compared(group, "accuracy", resamples, "accuracy")
+        for group in alike.values()
+        if len(group) > 1
+    ]
     out = out or runs[0].parent / "report"
-    setters = {".html": lambda: room.as_html(blocks).encode(), ".pdf": lambda: room.as_pdf(blocks)}
-    for ending, setter in setters.items():
-        if ending != ".pdf" or pdf:
-            with files.replacing(out.with_name(out.name + ending)) as file:
-                file.write(setter())
-            print(f"Open {cli.short(out.with_name(out.name + ending))}")
+    with tempfile.TemporaryDirectory() as folder:
+        about = gathered(every, Path(folder))
+        about["tests"] = [sentence for rows in tests for sentence in tested(rows)]
+        about["commands"].append(f"python3 -m helpers report {' '.join(map(str, runs))}")
+        for ending in ("html", "pdf")[: 1 + pdf]:
+            path = out.with_name(f"{out.name}.{ending}")
+            with files.replacing(path) as file:
+                file.write(typeset(about, Path(folder), ending))
+            print(f"Open {cli.short(path)}")
     return 0
+
+
+def typeset(about: dict[str, Any], folder: Path, ending: str) -> bytes:
+    """Return the report as "html" or "pdf"; its figures are in the folder."""
+    import json
+    import shutil
+
+    try:
+        import typst
+    except ImportError:
+        raise ImportError("typst is missing, which sets the report: pip install typst") from None
+    (folder / "report.json").write_text(json.dumps(about), encoding="utf-8")
+    source = shutil.copy(Path(__file__).with_suffix(".typ"), folder)
+    return typst.compile(source, format=ending, sys_inputs={"format": ending})
+
+
+def gathered(every: Sequence[tuple[Predictions, dict]], folder: Path) -> dict[str, Any]:
+    """Return what the runs' folders say, as report.typ takes it; figures go into a folder."""
+    import datetime
+
+    from helpers import metrics, plotting
+
+    first, content = every[0]
+    records = [_read(found.folder / "config.json") for found, _ in every]
+    sets: list[dict[str, Any]] = []
+    for (found, _), record in zip(every, records, strict=True):
+        about = _faces(found, record, folder / f"balance-{len(sets)}.png")
+        if about["text"] not in [each["text"] for each in sets]:  # once, however many runs learned from it
+            sets.append(about)
+    bounds = ("value", "low", "high")
+    rows = {
+        found.name: {key: numbers["scores"]["accuracy"][key] for key in bounds} for found, numbers in every
+    }
+    rows["majority class"] = content["majority"]
+    rows |= {"best possible": content["best_possible"]} if "best_possible" in content else {}
+    scores = {name: metrics.Interval(**score) for name, score in rows.items()}
+    how = {"baseline": ["majority class"], "ceiling": [name for name in rows if name == "best possible"]}
+    how["label"] = f"accuracy on {first.split} images"
+    figure = plotting.png(lambda ax: plotting.scores(scores, ax=ax, **how), (7.4, 1.2 + 0.4 * len(rows)))
+    (folder / "accuracy.png").write_bytes(figure)
+    machines = [record.get("machine", {}) for record in records]
+    keys = dict.fromkeys(key for machine in machines for key in machine)
+    fast = ", ".join(found.name for (found, _), each in zip(every, records, strict=True) if each.get("fast"))
+    cautions = [f"Trained with --fast, on few images, and so of no meaning: {fast}."] if fast else []
+    if first.split == "validation":
+        cautions.append(
+            "Scores are on the validation images, by which epochs were chosen: they are too good."
+        )
+    names = ", ".join(found.name for found, _ in every)
+    opening = f"{len(every)} training{'s'[: len(every) > 1]}: {names}. Made on {datetime.date.today()}."
+    return {
+        "title": "How well do these networks read faces?",
+        "opening": opening,
+        "headline": headline(every),
+        "short": [name for name in SHORT if all(name in numbers["scores"] for _, numbers in every)],
+        "sets": sets,
+        "runs": [_run(*each, record, folder) for each, record in zip(every, records, strict=True)],
+        "cautions": cautions,
+        "machine": [[key, ", ".join({str(each.get(key, "-")): 0 for each in machines})] for key in keys],
+        "commands": [record["command"] for record in records if "command" in record],
+    }
+
+
+def headline(every: Sequence[tuple[Predictions, dict]]) -> str:
+    """Return which run is best, and whether it is clearly above the majority class."""
+    found, content = max(every, key=lambda pair: pair[1]["scores"]["accuracy"]["value"])
+    score, floor = content["scores"]["accuracy"], content["majority"]
+    above = "clearly above" if score["low"] > floor["high"] else "not clearly above"
+    which = f"{'Of these, ' if len(every) > 1 else ''}{found.name} predicts the labelled expression of"
+    share = f"{score['value']:.1%} of {content['faces']:,} {found.split} images of {found.faces.name}"
+    return f"{which} {share}, {above} the {floor['value']:.1%} of always naming the majority class."
+
+
+def tested(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what McNemar's test says of the best run against each other one on the same images."""
+    sentences = []
+    for row in rows[1:]:
+        chance, gap = row["mcnemar_holm"], -row["accuracy_to_best"]["value"]
+        verdict = "hardly makes" if chance < 0.05 else "may well make"
+        more = f"{abs(gap):.1%} {'more' if gap >= 0 else 'less'} of the images correctly than {row['run']}"
+        test = f"McNemar's exact test, p = {chance:.2g} after Holm's correction"
+        sentences.append(
+            f"{rows[0]['run']} predicts {more}, a difference that chance alone {verdict} ({test})."
+        )
+    return sentences
+
+
+def errors(content: dict[str, Any]) -> str:
+    """Return which class is found best and worst, and the commonest mistake."""
+    import numpy as np
+
+    table, classes = np.array(content["confusion"]), content["classes"]
+    wrong = table - np.diag(table.diagonal())
+    if not wrong.any():
+        return f"Every one of the {content['faces']:,} images was given its class."
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    recall = table.diagonal() / np.maximum(table.sum(axis=1), 1)
+    there = np.flatnonzero(table.sum(axis=1))
+    best, worst = there[recall[there].argmax()], there[recall[there].argmin()]
+    return (
+        f"It finds {classes[best]} best ({recall[best]:.0%} of its images) and {classes[worst]} worst "
+        f"({recall[worst]:.0%}). The commonest mistake: {classes[row]} taken for {classes[column]}, "
+        f"{wrong[row, column]:,} of {table[row].sum():,} images."
+    )
+
+
+def audited(audit: dict[str, Any]) -> str:
+    """Return what the audit counted of copies and of people in two splits."""
+    pairs = [
+        dict(zip(audit["duplicates"]["columns"], row, strict=True)) for row in audit["duplicates"]["data"]
+    ]
+    across = [pair for pair in pairs if pair["split"] != pair["other"] and pair["faces"]]
+    within = sum(pair["faces"] for pair in pairs if pair["split"] == pair["other"])
+    told = [
+        f"{each['faces']:,} {each['split']} images are copies of one in {each['other']}." for each in across
+    ]
+    told = told or ["No image is in two splits."]
+    told.append(f"Within the splits {within:,} are copies.")
+    columns = audit["subjects"]["columns"]
+    if audit["subjects"]["data"]:
+        shared = sum(row[columns.index("subjects")] for row in audit["subjects"]["data"]) // 2
+        told.append(f"{shared:,} people are in two splits." if shared else "Nobody is in two splits.")
+    else:
+        told.append("Who is in an image is not known, so one person may be in two splits.")
+    return " ".join(told)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import json
+
+    try:
+        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} is damaged; make it again") from None
+
+
+def _faces(found: Predictions, record: dict[str, Any], figure: Path) -> dict[str, Any]:
+    """Return what there is to say about a set of faces; the shares of its classes are drawn into a file."""
+    import pandas as pd
+
+    from helpers import plotting
+
+    shape, audit = found.faces.images.shape, _read(found.folder / "audit.json")
+    sizes = record.get("sizes", {found.split: len(found.faces)})
+    parts = ", ".join(f"{number:,} {name}" for name, number in sizes.items())
+    kind = "RGB" if len(shape) > 3 else "grey"
+    about = {"text": f"{found.faces.name}: {parts} images; {kind}, {shape[-1]} pixels."}
+    if audit:
+        about["text"] += " " + audited(audit)
+        counts = pd.DataFrame(audit["balance"]["data"], columns=audit["balance"]["columns"]).set_index(
+            "class"
+        )
+        shares = counts.drop(columns="share", errors="ignore")
+        shares = shares / shares.sum()
+        figure.write_bytes(
+            plotting.png(lambda ax: plotting.class_balance(shares, ax), (7.2, 1 + 0.4 * len(shares)))
+        )
+        about |= {"balance": figure.name} | (
+            {"rejects": audit["rejects"]} if audit["rejects"]["data"] else {}
+        )
+    return about
+
+
+def _run(found: Predictions, content: dict[str, Any], record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what there is to say about one run: its evaluation, and how it was trained; copy its figures."""
+    import shutil
+
+    settings = {**record.get("config", {}), **record.get("settings", {})}
+    ended = _read(found.folder / "finished.json")
+    model = settings.get("model") or record.get("model", {}).get("name", "network")
+    size = record.get("num_parameters")
+    learned = f", {size / 1e6:,.2f} million parameters" if size else ""
+    epochs = f" {ended['epochs']} epochs, epoch {ended['best_epoch']} kept." if "best_epoch" in ended else ""
+    copied = {}
+    for path in sorted([found.folder / "curves.png", *(found.folder / found.split).glob("*.png")]):
+        if path.is_file():
+            copied[path.stem] = shutil.copy(path, folder / f"{len(list(folder.iterdir()))}-{path.name}").name
+    return {
+        **content,
+        "name": found.name,
+        "model": f"{model}{learned}: {found.task}, {len(found.classes)} classes.{epochs}",
+        "settings": [[key, str(value)] for key, value in settings.items() if value or key == "seed"],
+        "files": copied,
+        "errors": errors(content),
+    }
