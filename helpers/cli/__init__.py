@@ -235,8 +235,8 @@ def _spelled(word: str, flags: Mapping[str, str]) -> str:
 
 
 def key(word: object) -> str:
-    """Return a name as names are compared: without case, ``_`` and ``-``."""
-    return str(word).lower().replace("_", "").replace("-", "")
+    """Return a name as names are compared: letters and digits, without case."""
+    return re.sub(r"[\W_]", "", str(word).lower())
 
 
 def choose(what: str, word: object, known: Any) -> str:

@@ -21,7 +21,7 @@ ADVICE = {
     "fer2013": f"log in at https://www.kaggle.com/c/{_KAGGLE}/data, accept the rules, unpack fer2013.csv",
     "ferplus": "these are the votes; the pixels are fer2013.csv, see: data get fer2013",
     "muxspace": "it names no licence: for yourself, to learn",
-    "rafdb": "ask for it at http://www.whdeng.cn/raf/model1.html (with the address of a university)",
+    "rafdb": "its authors (Li, Deng and Du 2017) give it to members of universities who write to them",
     "affectnet": "ask for it at http://mohammadmahoor.com/affectnet/ (research groups, signed by their head)",
     "affectnet_fused": "it is AffectNet with a *_prob_rank.txt of 13 shares beside each annotation. Ask for "
     "AffectNet (data get affectnet) and its authors for the files, and put them into affectnet/annotations",
@@ -158,9 +158,9 @@ def _get(name: str, root: Path, url: str, sha256: str) -> int:
     if not url:
         print(f"{name}: {ADVICE[name]}. data/README.md says how it must be laid out.")
         return 0 if name in ("synthetic", "folder") else 1
-    target = root / Path(url).name if Path(url).suffix == ".csv" else root / f"{name}.archive"
+    target = root / {"fer2013": "fer2013.csv", "ferplus": "fer2013new.csv"}.get(name, f"{name}.archive")
     download.fetch(url, target, sha256 or None)
-    if target.suffix != ".csv":
+    if target.suffix == ".archive":
         download.extract(target, root / name.removesuffix("_fused"))
         target.unlink()
     found = there(name, root)

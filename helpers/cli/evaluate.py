@@ -364,7 +364,7 @@ def _comparison(rows: list[dict], found: list[Predictions], score: str, path: Pa
     by_name, table = {each.name: each for each in found}, []
     for row in rows:
         numbers = {"run": row["run"]}
-        if by_name[row["run"]].weights.is_file() and by_name[row["run"]].probable:
+        if by_name[row["run"]].probable and row["run"] != "ensemble":
             run = training.Run.open(by_name[row["run"]].weights)
             numbers |= {"parameters": run.record.get("num_parameters"), "epochs": len(run.history)}
             numbers |= {"seconds_per_epoch": run.history["seconds"].median() if len(run.history) else np.nan}
