@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -32,6 +32,11 @@ _ORDER, _FLIP = 0, 1  # which of a sample's random numbers decides what
 _WARP, _LIGHT, _ERASE = slice(2, 8), slice(8, 10), slice(10, 15)
 _DRAWS = 15
 _AHEAD = 64  # batches whose changes are drawn at once: a hundred small operations, too many for each batch
+
+
+LIMITS = dict.fromkeys(("translation", "brightness", "contrast", "erasing"), 1.0)
+LIMITS |= {"rotation": 180.0, "scale": 0.9, "perspective": 0.9}
+"""The largest amount of each change of :class:`Augment`."""
 
 
 class Faces(Protocol):
@@ -72,7 +77,7 @@ class Augment:
     erasing: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, high in _limits().items():
+        for name, high in LIMITS.items():
             value = getattr(self, name)
             if isinstance(value, bool | str) or not 0 <= value <= high:
                 raise ValueError(f"Augment({name}={value}): must be from 0 to {high:g}")
@@ -80,32 +85,21 @@ class Augment:
     @classmethod
     def none(cls) -> Augment:
         """Return the augmentation that changes nothing."""
-        return cls(False, *[0.0] * len(_limits()))
+        return cls(False, *[0.0] * len(LIMITS))
 
     def scaled(self, strength: float) -> Augment:
         """Return this augmentation with every amount times ``strength``, at most to the end of its range."""
-        amounts = {name: min(high, strength * getattr(self, name)) for name, high in _limits().items()}
+        amounts = {name: min(high, strength * getattr(self, name)) for name, high in LIMITS.items()}
         return replace(self, **amounts)
-
-
-def _limits() -> dict[str, float]:
-    special = {"rotation": 180.0, "scale": 0.9, "perspective": 0.9}
-    return {field.name: special.get(field.name, 1.0) for field in fields(Augment) if field.name != "flip"}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch on the device.
+    """One batch on the device."""
 
-    Args:
-        images: float32 ``[B, C, H, W]``, normalised; or features ``[B, D]``.
-        targets: tensors ``[B, ...]`` by name; see ``TARGETS``.
-        index: int64 ``[B]``, which samples of the set these are.
-    """
-
-    images: Tensor
-    targets: dict[str, Tensor]
-    index: Tensor
+    images: Tensor  # float32 [B, C, H, W], normalised; or features [B, D]
+    targets: dict[str, Tensor]  # [B, ...] by name; see TARGETS
+    index: Tensor  # int64 [B], which samples of the set these are
 
 
 class Batches:
@@ -178,12 +172,7 @@ class Batches:
         return random_bits(self.seed, epoch, samples, _ORDER, _ORDER + 1)[:, 0].sort(stable=True).indices
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one epoch.
-
-        Args:
-            epoch: which epoch, from 0; decides order and augmentation.
-            start: the batch to begin with, to go on where a pass was stopped.
-        """
+        """Yield the batches of an epoch, which decides order and augmentation, from batch ``start`` on."""
         order, size = self.order(epoch), self.batch_size
         places = [slice(step * size, (step + 1) * size) for step in range(start, len(self))]
         there = order.to(self.device)  # one copy for the whole epoch: each makes a GPU wait
@@ -253,21 +242,8 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def random_bits(seed: int, epoch: int, samples: Tensor, first: int, end: int) -> Tensor:
-    """Return the random 32-bit numbers ``first`` to ``end - 1`` of each sample: a pure function.
-
-    The mixer is Wellons's ``lowbias32`` (nullprogram.com/blog/2018/07/31), applied to seed, epoch, sample and
-    number in turn; the same number of a sample is never drawn for two purposes.
-
-    Args:
-        seed: from 0 to 2**32 - 1.
-        epoch: from 0 to 2**32 - 1.
-        samples: int64 ``[B]``, from 0 to 2**32 - 1.
-        first: the first number.
-        end: one more than the last number.
-
-    Returns:
-        int64 ``[B, end - first]`` in [0, 2**32).
-    """
+    """Return the 32-bit numbers ``first`` to ``end - 1`` of each sample, int64 ``[B, end - first]``."""
+    # Wellons's lowbias32 (nullprogram.com/blog/2018/07/31), applied to seed, epoch, sample and number in turn
     key = _mix(_mix(seed) ^ epoch)
     return _mix(_mix(key ^ samples)[:, None] ^ torch.arange(first, end, device=samples.device))
 
@@ -286,14 +262,9 @@ def _mix(x: Bits) -> Bits:
 
 
 def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: Tensor) -> Tensor:
-    """Return the images changed as ``augment`` says, each by what is drawn for (seed, epoch, sample).
+    """Return the images, float ``[B, C, H, W]`` and normalised, changed by what is drawn for each sample.
 
-    Args:
-        images: float ``[B, C, H, W]``, normalised.
-        augment: the amounts.
-        seed: from 0 to 2**32 - 1.
-        epoch: from 0; a sample that was mirrored in one epoch is not in the next.
-        samples: int64 ``[B]``, the samples' ids.
+    ``samples`` are their ids, int64 ``[B]``; the same (seed, epoch, sample) is always changed the same way.
     """
     return _changed(images, _drawn(augment, seed, epoch, samples, images.shape[-2:]))
 

@@ -23,12 +23,6 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of ``path`` when the block ends without an error.
 
     Who reads ``path`` sees the old content or the new one, never a part; after an error the old one stays.
-
-    Args:
-        path: the file to write; its folder is made where it is missing.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; the message names the file.
     """
     path = Path(path)
     try:
@@ -71,11 +65,7 @@ def _replace(name: str, path: Path) -> None:
 
 
 def sweep(folder: str | Path) -> list[str]:
-    """Remove the temporaries that a killed process left in a folder, and return their names.
-
-    Args:
-        folder: the folder; one that does not exist has nothing in it. Nobody else may be writing there.
-    """
+    """Remove the temporaries that a killed process left in a folder, and return their names."""
     left = sorted(Path(folder).glob(_TEMPORARY + "*"))
     for path in left:
         path.unlink(missing_ok=True)
@@ -93,10 +83,6 @@ class Rows:
 
     A memory map would do the same, but each page that was ever touched counts as the process's own. An index
     gives a new array; :meth:`select` gives fewer rows, still in the file.
-
-    Args:
-        array: a memory map, or a slice of one along its first axis; a copy has left the file.
-        rows: which of its rows, in which order; all by default.
     """
 
     def __init__(self, array: np.memmap, rows: np.ndarray | None = None) -> None:
