@@ -228,8 +228,8 @@ class Named(TorchFunctionMode):
             self.home.moving -= 1
 
     def named(self, value):
-        kind = self.home.device.type
-        return self.home.device if value in (kind, torch.device(kind)) else value
+        bare = isinstance(value, str | torch.device) and str(value) == self.home.device.type
+        return self.home.device if bare else value
 
 
 def _module_to(home: Device):
