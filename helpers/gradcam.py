@@ -5,9 +5,8 @@ score y of a class would grow with each of them:
 
     map = ReLU( sum over k of a_k A_k ),   a_k = mean over places of dy / dA_k
 
-Whether a map says anything about the network is for the rest to find out: :func:`random_maps` and
-:func:`cascade` know nothing; :func:`pointing_hits`, :func:`energy_inside`, :func:`deletion` and
-:func:`insertion` measure how far a map is better than those.
+Whether it says anything about the network is for the rest to find out: :func:`pointing_hits`,
+:func:`energy_inside`, :func:`deletion`, :func:`insertion`, against :func:`random_maps` and :func:`cascade`.
 """
 
 from __future__ import annotations
@@ -131,14 +130,14 @@ def grad_cam(
     """
     module, targets, parts = _layer(model, layer), _checked(images, targets), []
     with _evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        for rows in _batches(images, batch_size):
+        for some, chosen in _batches(images, targets, batch_size):
             with watch(module) as seen:
-                outputs = _run(model, images[rows])
+                outputs = _run(model, some)
             if len(seen) != 1:
                 how = f"runs {len(seen)} times in one pass" if seen else "is not used when the network runs"
                 raise ValueError(f"the layer {how}; name one that runs once")
             # in evaluation mode no image sees another, so the sum has each image's own gradient
-            score = _score(outputs, _some(targets, rows), head).sum()
+            score = _score(outputs, chosen, head).sum()
             [gradient] = torch.autograd.grad(score, seen, allow_unused=True)
             if gradient is None:
                 raise ValueError("the score does not depend on the layer; take one on the way to it")
@@ -152,12 +151,7 @@ def grad_cam(
 
 
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Return maps at another size, bilinear between the centres of their cells.
-
-    Args:
-        maps: ``[N, h, w]``.
-        size: height and width in pixels.
-    """
+    """Return maps ``[N, h, w]`` at another height and width, bilinear between the centres of their cells."""
     return functional.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -166,14 +160,9 @@ def aligned(
 ) -> Tensor:
     """Return images or maps moved so that their landmarks lie on those of one face.
 
-    As well as an affine map can (least squares); what comes from outside an image is its edge.
-
-    Args:
-        pictures: float ``[N, H, W]``.
-        landmarks: float ``[N, L, 2]``, (x, y) in pixels; whole numbers are the centres of pixels.
-        reference: float ``[L, 2]``, where they are to lie.
-        similar: only turn, shift and scale, which leaves each face its proportions.
-        mode: the interpolation of ``torch.nn.functional.grid_sample``.
+    As well as an affine map can (least squares), or, if ``similar``, one that only turns, shifts and scales.
+    ``pictures`` are float ``[N, H, W]``, continued by their edge; ``landmarks`` ``[N, L, 2]`` and their goal
+    ``reference`` ``[L, 2]`` are (x, y), whole at the centres of pixels; ``mode`` is that of ``grid_sample``.
     """
     if landmarks.shape != (len(pictures), *reference.shape) or not torch.isfinite(landmarks).all():
         wanted = [len(pictures), *reference.shape]
@@ -199,23 +188,14 @@ def aligned(
 
 
 def random_maps(num_maps: int, grid: Sequence[int], seed: int = 0) -> Tensor:
-    """Return maps that know nothing, float32 ``[N, *grid]`` in [0, 1).
-
-    Args:
-        num_maps: N.
-        grid: height and width of the layer's maps; :func:`enlarged` makes them as smooth as Grad-CAM's.
-        seed: which noise.
-    """
+    """Return maps that know nothing, float32 ``[num_maps, *grid]`` in [0, 1); see :func:`enlarged`."""
     return torch.rand(num_maps, *grid, generator=torch.Generator().manual_seed(seed))
 
 
 def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> nn.Module:
     """Return a copy of a network in which some layers are initialised again, or, of unknown kind, shuffled.
 
-    Args:
-        model: the network; it stays as it is.
-        layers: names of layers; what lies in them is randomised too. "" is the whole network.
-        seed: which random weights; the same on every device.
+    What lies in ``layers`` is randomised too; "" is the whole network. A seed means the same on every device.
     """
     device = next((weights.device for weights in model.parameters()), "cpu")
     twin = copy.deepcopy(model).cpu()
@@ -236,12 +216,8 @@ def cascade(
 ) -> Iterator[tuple[str, nn.Module]]:
     """Yield the name of a layer and a copy randomised down to it, from the output down (Adebayo et al. 2018).
 
-    A map that explains what was learned must change on the way (arXiv 1810.03292).
-
-    Args:
-        model: the network; it stays as it is.
-        layers: names of layers from the output down; None: all with weights, in reverse order.
-        seed: which random weights.
+    A map that explains what was learned must change on the way (arXiv 1810.03292). ``layers`` are names
+    from the output down; None: all with weights, in reverse order.
     """
     own = [name for name, part in model.named_modules() if list(part.parameters(recurse=False))]
     chosen = own[::-1] if layers is None else layers
@@ -250,12 +226,7 @@ def cascade(
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Return Spearman's rank correlation of each pair of maps, float64 ``[N]``; NaN where a map is constant.
-
-    Args:
-        a: ``[N, H, W]``.
-        b: the same shape.
-    """
+    """Return Spearman's rank correlation of pairs of maps ``[N, H, W]``, float64 ``[N]``; NaN if constant."""
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"maps must come in pairs of one shape, not {list(a.shape)} and {list(b.shape)}")
     ranks = [torch.as_tensor(rankdata(maps.flatten(1).cpu(), axis=1)) for maps in (a, b)]
@@ -322,8 +293,7 @@ def insertion(
 def pointing_hits(maps: Tensor, masks: Tensor) -> Tensor:
     """Return whether the highest place of each map lies inside its mask, bool ``[N]``: the pointing game.
 
-    From Zhang et al. 2016 (arXiv 1608.00507), without their margin of 15 pixels. A map that is the same
-    everywhere points nowhere, and misses.
+    From Zhang et al. 2016 (arXiv 1608.00507), without their margin of 15 pixels; a constant map misses.
 
     Args:
         maps: ``[N, h, w]`` as the layer makes them (``upsample=False``); each points at the centre of its
@@ -341,11 +311,7 @@ def pointing_hits(maps: Tensor, masks: Tensor) -> Tensor:
 def energy_inside(maps: Tensor, masks: Tensor) -> Tensor:
     """Return what share of the positive part of each map lies inside its mask, float32 ``[N]``; 0 of nothing.
 
-    From Wang et al. 2020 (arXiv 1910.01279).
-
-    Args:
-        maps: ``[N, H, W]``.
-        masks: bool ``[N, H, W]``, where the truth lies.
+    From Wang et al. 2020 (arXiv 1910.01279); maps float and masks bool ``[N, H, W]``.
     """
     positive = _paired(maps, masks).clamp(min=0)
     if maps.shape != masks.shape:
@@ -386,7 +352,7 @@ def _order(images: Tensor, maps: Tensor, seed: int) -> Tensor:
 def _layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
     named = dict(model.named_modules())
     if isinstance(layer, nn.Module):
-        if not any(layer is module for module in named.values()):
+        if layer not in named.values():
             raise ValueError(f"this {type(layer).__name__} is no layer of the network; take one of its own")
         return layer
     if layer not in named:
@@ -409,10 +375,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _batches(images: Tensor, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, max(len(images), 1), size)]
-
-
 def _run(model: nn.Module, images: Tensor) -> Any:
     """Return the network's outputs, on the device and in the precision of its weights."""
     weights = next((p for p in model.parameters() if p.is_floating_point()), images)
@@ -423,14 +385,19 @@ def _in_batches(
     model: nn.Module, images: Tensor, targets: Targets, value: Callable[[Any, Targets], Tensor]
 ) -> Tensor:
     with _evaluating(model), torch.no_grad():
-        batches = _batches(images, 256)
-        return torch.cat([value(_run(model, images[rows]), _some(targets, rows)).cpu() for rows in batches])
+        batches = _batches(images, targets, 256)
+        return torch.cat([value(_run(model, some), chosen).cpu() for some, chosen in batches])
+
+
+def _batches(images: Tensor, targets: Targets, size: int) -> Iterator[tuple[Tensor, Targets]]:
+    for start in range(0, max(len(images), 1), size):  # of no images one batch, so that shapes are known
+        rows = slice(start, start + size)
+        yield images[rows], targets[rows].clone() if isinstance(targets, Tensor) else targets
 
 
 def _settled(model: nn.Module, images: Tensor, targets: Targets, head: str | None) -> Targets:
     """Return the targets; where none are named, the classes that are likeliest on the whole images."""
-    targets = _checked(images, targets)
-    if targets is not None:
+    if (targets := _checked(images, targets)) is not None:
         return targets
     return _in_batches(model, images, None, lambda outputs, _: _logits(outputs, head).argmax(1))
 
@@ -450,10 +417,6 @@ def _checked(images: Tensor, targets: Targets) -> Targets:
     if classes.shape != (len(images),) or classes.is_floating_point() or classes.dtype == torch.bool:
         raise ValueError(f"targets must be a class for each of {len(images)} images, not {_form(classes)}")
     return classes.long()
-
-
-def _some(targets: Targets, rows: slice) -> Targets:
-    return targets[rows].clone() if isinstance(targets, Tensor) else targets
 
 
 def _score(outputs: Any, targets: Targets, head: str | None, probability: bool = False) -> Tensor:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import one_of
 from helpers.weights import NoWeights as NoWeights
-from helpers.weights import pretrained
+from helpers.weights import load, pretrained
 
 # How the workbook's batches are normalised: the same as batches.MEAN and batches.STD.
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
@@ -50,7 +50,7 @@ PARTS = {
 NAMES = ("face-cnn", "face-cnn-fast", *BACKBONES)
 """What :func:`create` knows."""
 
-# Chosen for FER2013 and some thirty epochs (benchmarks/time_to_accuracy.py).
+# chosen for FER2013 and some thirty epochs
 FAST = {"stem": "unshuffle", "convs": 2, "pool_first": True, "readout": "mean+max"}
 GRID = 6  # cells a side of the "grid" readout: the map of three blocks behind "unshuffle" at 48 pixels
 
@@ -122,8 +122,9 @@ class FaceCNN(nn.Module):
         super().__init__()
         unshuffle = one_of("stem", stem, ("conv", "unshuffle")) == "unshuffle"
         self.readout = one_of("readout", readout, ("mean", "mean+max", "grid"))
-        if not widths or min(widths) < 1 or convs < 1:
-            raise ValueError(f"widths and convs must be 1 or more, not widths={widths}, convs={convs}")
+        if not widths or min(widths) < 1 or convs < 1 or not 0 <= dropout < 1:
+            wrong = f"widths={widths}, convs={convs}, dropout={dropout}"
+            raise ValueError(f"widths and convs must be 1 or more, dropout must be in [0, 1), not {wrong}")
         self.stem = nn.Sequential(
             LocalContrast(contrast) if contrast else nn.Identity(),
             nn.InstanceNorm2d(in_channels) if standardise else nn.Identity(),
@@ -141,7 +142,7 @@ class FaceCNN(nn.Module):
                 layers.insert(1 if pool_first else len(layers), nn.MaxPool2d(2))
             self.blocks.append(nn.Sequential(*layers))
         features = channels * {"mean": 1, "mean+max": 2, "grid": GRID**2}[readout]
-        layers = [_dropout(dropout), nn.Linear(features, head_width), nn.ReLU(), _dropout(dropout)]
+        layers = [nn.Dropout(dropout), nn.Linear(features, head_width), nn.ReLU(), nn.Dropout(dropout)]
         self.dense = nn.Sequential(*layers)
         self.head = head(head_width, num_classes)
 
@@ -200,25 +201,11 @@ class Heads(nn.ModuleDict):
 
 
 def head(in_features: int, num_classes: int | Mapping[str, int]) -> nn.Module:
-    """Return the last layer: a number gives one tensor of logits, a mapping one tensor for each name.
-
-    Args:
-        in_features: width of the features.
-        num_classes: outputs, or head name to outputs.
-
-    Raises:
-        ValueError: no head, or one without outputs.
-    """
+    """Return the last layer on so many features: logits, or a dict of them by head name of a mapping."""
     several = isinstance(num_classes, Mapping)
     if not num_classes or min(num_classes.values() if several else [num_classes]) < 1:
         raise ValueError(f"num_classes must be 1 or more for each head, not {num_classes!r}")
     return Heads(in_features, num_classes) if several else nn.Linear(in_features, num_classes)
-
-
-def _dropout(share: float) -> nn.Dropout:
-    if not 0 <= share < 1:
-        raise ValueError(f"dropout must be in [0, 1), not {share}")
-    return nn.Dropout(share)
 
 
 class Preprocess(nn.Module):
@@ -274,7 +261,7 @@ def _backbone(
     net.origin = "randomly initialised"
     if weights is not None:
         tensors, net.origin = pretrained(name, weights)
-        _load(net, name, tensors, head_path, str(weights))
+        load(net, name, tensors, head_path, str(weights))
 
     net.set_submodule(stem_path, _stem(net.get_submodule(stem_path), name, in_channels, stem))
     if stem == "small" and hasattr(net, "maxpool"):
@@ -282,8 +269,8 @@ def _backbone(
 
     layers = list(net.get_submodule(head_path).modules())
     in_features = next(layer.in_features for layer in reversed(layers) if isinstance(layer, nn.Linear))
-    drop, new = _dropout(own_dropout if dropout is None else dropout), head(in_features, num_classes)
-    net.set_submodule(head_path, nn.Sequential(drop, new) if drop.p else new)
+    share, new = own_dropout if dropout is None else dropout, head(in_features, num_classes)
+    net.set_submodule(head_path, nn.Sequential(nn.Dropout(share), new) if share else new)
     if resize is not None or pixels != "workbook":
         net.preprocess = Preprocess(resize, pixels, in_channels)
         net.register_forward_pre_hook(_preprocessed)
@@ -314,25 +301,6 @@ def _published(name: str, image_size: int, patch_size: int) -> nn.Module:
     if name == "vit_b_16":
         return VisionTransformer(image_size, patch_size, 12, 12, 768, 3072)
     return get_model(name, weights=None)
-
-
-def _load(net: nn.Module, name: str, tensors: dict[str, Tensor], head_path: str, source: str) -> None:
-    """Load weights into a network, all but those of its head, which is about to be replaced."""
-    mine = net.state_dict()
-    if name == "efficientnet_lite0" and len(tensors) == len(mine) and "_conv_stem.weight" in tensors:
-        tensors = dict(zip(mine, tensors.values(), strict=True))  # the same layers in the same order
-    if name == "vit_b_16" and "encoder.pos_embedding" in tensors:
-        from torchvision.models.vision_transformer import interpolate_embeddings
-
-        tensors = interpolate_embeddings(net.image_size, net.patch_size, tensors)
-    kept = {key: values for key, values in tensors.items() if not key.startswith(f"{head_path}.")}
-    for key, values in mine.items():
-        found = tuple(kept[key].shape) if key in kept else "missing"
-        optional = key.startswith(f"{head_path}.") or key.endswith("num_batches_tracked")
-        if found != tuple(values.shape) and not optional:
-            what = f"{key} is {found}, not {tuple(values.shape)}"
-            raise ValueError(f"weights={source!r} are of another network than {name}: {what}")
-    net.load_state_dict(kept, strict=False)
 
 
 def _parts(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -392,7 +360,7 @@ def freeze(model: nn.Module, head: str | None = None) -> nn.Module:
 
 
 def unfreeze(model: nn.Module) -> nn.Module:
-    """Return the same network with every part learning; its next ``train()`` wakes batch norm and dropout."""
+    """Return the same network with every part learning, from the next ``train()`` on."""
     return model.requires_grad_(True)
 
 
@@ -428,7 +396,7 @@ def num_parameters(model: nn.Module, trainable_only: bool = False) -> int:
 def flops(model: nn.Module, image_size: int = 48, in_channels: int = 1) -> int:
     """Return the floating-point operations of one forward pass: a multiplication and an addition are two.
 
-    Counted are convolutions, matrix products and attention, next to which the rest is little.
+    Counted are convolutions, matrix products and attention.
 
     Args:
         model: any network.
@@ -437,8 +405,9 @@ def flops(model: nn.Module, image_size: int = 48, in_channels: int = 1) -> int:
     """
     # gradients and MATH keep attention out of its fused kernels, which the counter does not see
     twin, counter = copy.deepcopy(model).eval().requires_grad_(True), FlopCounterMode(display=False)
+    where = next((weights.device for weights in model.parameters()), None)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        twin(_zeros(twin, 1, image_size, in_channels))
+        twin(torch.zeros(1, in_channels, image_size, image_size, device=where))
     return counter.get_total_flops()
 
 
@@ -456,6 +425,7 @@ def step_memory(model: nn.Module, batch_size: int, image_size: int = 48, in_chan
     """
     twin, kept = copy.deepcopy(model).train(), {}
     own = {weights.untyped_storage().data_ptr() for weights in twin.parameters()}
+    where = next((weights.device for weights in model.parameters()), None)
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -464,12 +434,7 @@ def step_memory(model: nn.Module, batch_size: int, image_size: int = 48, in_chan
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = twin(_zeros(twin, batch_size, image_size, in_channels))
+        outputs = twin(torch.zeros(batch_size, in_channels, image_size, image_size, device=where))
         held = sum(kept.values())  # while the graph is there, and no address is used again
     del outputs
     return 4 * (num_parameters(model) + 3 * num_parameters(model, trainable_only=True)) + held
-
-
-def _zeros(model: nn.Module, num: int, image_size: int, in_channels: int) -> Tensor:
-    where = next((weights.device for weights in model.parameters()), "cpu")
-    return torch.zeros(num, in_channels, image_size, image_size, device=where)

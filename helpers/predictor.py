@@ -212,7 +212,10 @@ class Predictor:
             FileNotFoundError: there is no trained network.
             ValueError: the record does not say enough, or the weights are damaged or another network's.
         """
-        kept = training.Run.open(_shipped() if run is None else run)
+        if run is None and not (run := next(WEIGHTS.glob("*.safetensors"), None)):
+            advice = "train a network (notebook 03) and name its folder in runs/"
+            raise FileNotFoundError(f"no weights in {WEIGHTS} yet: {advice}")
+        kept = training.Run.open(run)
         faces = kept.record.get("faces", {})
         if not faces.get("classes") or not faces.get("image_size") or faces.get("channels") not in (1, 3):
             raise ValueError(f"{run or kept.best} does not say what it was trained on; train it again")
@@ -258,7 +261,8 @@ class Predictor:
         Raises:
             images.PictureError: one of them is no image that can be used.
         """
-        pictures = [pixels(source) for source in _listed(sources)]
+        sources = image_files(sources) if isinstance(sources, str | Path) else sources
+        pictures = [pixels(source) for source in sources]
         boxes = [self._boxes(picture, whole) for picture in pictures]
         squares = [self._square(p, box) for p, its in zip(pictures, boxes, strict=True) for box in its]
         found = iter(self._predicted(squares, [box for its in boxes for box in its], heat))
@@ -268,8 +272,10 @@ class Predictor:
         """Return an image's faces as the network sees them, uint8 ``[F, size, size]``, or RGB."""
         picture = pixels(source)
         found = [self._square(picture, box) for box in self.detector.find(images.grey(picture))]
-        shape = (3, self.image_size, self.image_size) if self.color else (self.image_size, self.image_size)
-        return np.stack(found) if found else np.empty((0, *shape), dtype=np.uint8)
+        shape = (
+            (0, 3, self.image_size, self.image_size) if self.color else (0, self.image_size, self.image_size)
+        )
+        return np.stack(found) if found else np.empty(shape, dtype=np.uint8)
 
     def stream(self, memory: float = 0.3, *, heat: bool = False) -> Stream:
         """Return what reads frame after frame; see :class:`Stream`."""
@@ -291,17 +297,7 @@ class Predictor:
         return (stream.next(*frame) for frame in video.video_frames(path))
 
     def camera(self, index: int = 0, memory: float = 0.3, *, heat: bool = False) -> Iterator[Reading]:
-        """Yield the reading of frame after frame of a camera, until nobody asks for more.
-
-        Args:
-            index: which camera, from 0.
-            memory: as for :meth:`video`.
-            heat: as for :meth:`image`.
-
-        Raises:
-            ImportError: OpenCV is not installed.
-            VideoError: there is no such camera, or it went away.
-        """
+        """Yield the reading of frame after frame of a camera until nobody asks for more; as :meth:`video`."""
         stream = self.stream(memory, heat=heat)
         return (stream.next(*frame) for frame in video.camera_frames(index))
 
@@ -436,23 +432,10 @@ def image_files(word: str | Path) -> list[Path]:
     return found
 
 
-def _listed(sources: Sequence[Source] | str | Path) -> Sequence[Source]:
-    return image_files(sources) if isinstance(sources, str | Path) else sources
-
-
 def runs(root: str | Path = "runs") -> list[Path]:
     """Return the folders of the trainings that were kept, the latest first."""
     found = [path for path in Path(root).glob("*/best.safetensors") if path.with_name("config.json").exists()]
     return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
-
-
-def _shipped() -> Path:
-    found = sorted(WEIGHTS.glob("*.safetensors"))
-    if not found:
-        raise FileNotFoundError(
-            f"no weights in {WEIGHTS}: train a network (notebook 03) and name its folder in runs/"
-        )
-    return next((path for path in found if path.stem == "fer2013"), found[0])
 
 
 def _onnx(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from helpers import files, one_of
 
@@ -83,3 +83,22 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise ValueError(f"{path} holds more than weights; take a file of model.state_dict() alone")
     return tensors
+
+
+def load(net: nn.Module, name: str, tensors: dict[str, Tensor], head_path: str, source: str) -> None:
+    """Load weights into a network, all but those of its head, which is about to be replaced."""
+    mine = net.state_dict()
+    if name == "efficientnet_lite0" and len(tensors) == len(mine) and "_conv_stem.weight" in tensors:
+        tensors = dict(zip(mine, tensors.values(), strict=True))  # the same layers in the same order
+    if name == "vit_b_16" and "encoder.pos_embedding" in tensors:
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        tensors = interpolate_embeddings(net.image_size, net.patch_size, tensors)
+    kept = {key: values for key, values in tensors.items() if not key.startswith(f"{head_path}.")}
+    for key, values in mine.items():
+        found = tuple(kept[key].shape) if key in kept else "missing"
+        optional = key.startswith(f"{head_path}.") or key.endswith("num_batches_tracked")
+        if found != tuple(values.shape) and not optional:
+            what = f"{key} is {found}, not {tuple(values.shape)}"
+            raise ValueError(f"weights={source!r} are of another network than {name}: {what}")
+    net.load_state_dict(kept, strict=False)

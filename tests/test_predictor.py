@@ -373,7 +373,7 @@ def test_a_run_says_what_is_missing(run, tmp_path):
 
 def test_without_a_run_the_weights_of_the_workbook_are_taken(run, tmp_path, monkeypatch):
     monkeypatch.setattr(predictor, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match="no weights in .*train a network"):
+    with pytest.raises(FileNotFoundError, match="no weights in .*: train a network"):
         Predictor.load()
     (tmp_path / "fer2013.safetensors").write_bytes((run / "best.safetensors").read_bytes())
     assert Predictor.load().image_size == 48

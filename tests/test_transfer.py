@@ -7,14 +7,13 @@ import hashlib
 import importlib.resources
 import socket
 import sys
-import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from torch.nn import functional
 
 from helpers import batches, losses, metrics, models, training, weights
 from helpers.training.config import make_optimizer
@@ -73,14 +72,12 @@ def test_weights_in_the_hub_cache_are_used_without_a_network(name, hub):
     torch.save(reference.state_dict(), hub / published(name))
     options = {"image_size": 224} if name == "vit_b_16" else {}
     net = models.create(name, 7, in_channels=3, weights="DEFAULT", **options).eval()
-    assert net.spec["pixels"] == "imagenet"
+    assert (net.spec["pixels"], published(name) in net.origin) == ("imagenet", True)
     colours = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
     as_imagenet = torchvision.transforms.functional.normalize(colours, **IMAGENET)
-    as_workbook = (colours - batches.MEAN) / batches.STD
-    head = models.PARTS[type(net).__name__][0][0]
-    setattr(reference, head, torch.nn.Identity())
-    body = models.split(net)[0]
-    torch.testing.assert_close(body(as_workbook), reference(as_imagenet), rtol=1e-4, atol=1e-4)
+    setattr(reference, models.PARTS[type(net).__name__][0][0], torch.nn.Identity())
+    features = models.split(net)[0]((colours - batches.MEAN) / batches.STD)
+    torch.testing.assert_close(features, reference(as_imagenet), rtol=1e-4, atol=1e-4)
 
 
 def test_the_workbook_normalises_as_the_lens_believes():
@@ -98,44 +95,37 @@ def test_an_empty_cache_without_a_network_says_so_in_one_line(hub):
     assert models.create("resnet18", 7)(pictures()).shape == (4, 7), "and one can go on"
 
 
-def test_a_server_that_stays_silent_is_given_up(hub, monkeypatch):
-    """It takes the connection and never answers: torch.hub alone would wait for ever."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        monkeypatch.undo()  # names are looked up again
-        monkeypatch.setenv("TORCH_HOME", str(hub.parents[1]))
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT", 0.2)
-        entry = torchvision.models.ResNet18_Weights.DEFAULT.value
-        elsewhere = replace(entry, url=f"http://127.0.0.1:{port}/{published('resnet18')}")
-        known = type("Known", (), {"__members__": {"DEFAULT": elsewhere}})
-        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: known)
-        with pytest.raises(models.NoWeights, match="timed out"):
-            weights.pretrained("resnet18", progress=False)
-    assert socket.getdefaulttimeout() is None, "the patience of everybody else is as it was"
-
-
-@pytest.mark.parametrize("honest", [True, False])
-def test_what_is_loaded_down_is_compared_with_the_digits_in_its_name(honest, tmp_path, monkeypatch, resnet):
-    source = tmp_path / "source.pth"
-    torch.save(resnet.state_dict(), source)
-    digits = hashlib.sha256(source.read_bytes()).hexdigest()[:8] if honest else "0123abcd"
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    url = (tmp_path / f"resnet18-{digits}.pth").as_uri()
-    source.rename(tmp_path / f"resnet18-{digits}.pth")
+def address(monkeypatch, url):
+    """Let torchvision name another address for ResNet-18's weights."""
     entry = replace(torchvision.models.ResNet18_Weights.DEFAULT.value, url=url)
     known = type("Known", (), {"__members__": {"DEFAULT": entry}})
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: known)
-    kept = tmp_path / "home" / "hub" / "checkpoints" / f"resnet18-{digits}.pth"
-    if honest:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            tensors, _ = weights.pretrained("resnet18", progress=False)
-        assert torch.equal(tensors["conv1.weight"], resnet.conv1.weight)
-    else:
-        with pytest.raises(models.NoWeights, match="invalid hash"):
+
+
+def test_a_server_that_stays_silent_is_given_up(tmp_path, monkeypatch):
+    """It takes the connection and never sends a byte: torch.hub alone would wait for ever."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}/{published('resnet18')}")
+        with pytest.raises(models.NoWeights, match="timed out"):
             weights.pretrained("resnet18", progress=False)
-    assert kept.exists() == honest
+    assert socket.getdefaulttimeout() is None, "the timeout of everybody else is as it was"
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_what_is_downloaded_is_compared_with_the_digits_in_its_name(honest, tmp_path, monkeypatch, resnet):
+    torch.save(resnet.state_dict(), tmp_path / "source.pth")
+    digest = hashlib.sha256((tmp_path / "source.pth").read_bytes()).hexdigest()
+    source = tmp_path / f"resnet18-{digest[:8] if honest else '0123abcd'}.pth"
+    (tmp_path / "source.pth").rename(source)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    address(monkeypatch, source.as_uri())
+    with nullcontext() if honest else pytest.raises(models.NoWeights, match="invalid hash"):
+        tensors, _ = weights.pretrained("resnet18", progress=False)
+        assert torch.equal(tensors["conv1.weight"], resnet.conv1.weight)
+    assert (tmp_path / "home" / "hub" / "checkpoints" / source.name).exists() == honest
 
 
 def test_a_file_under_a_name_that_is_not_its_own_is_used_with_a_warning(hub, resnet):
@@ -159,7 +149,7 @@ def test_a_file_of_ones_own(ending, tmp_path, resnet):
     assert again.preprocess.pixels == "imagenet", "made again from its record, it sees alike"
 
 
-@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.999])
+@pytest.mark.parametrize("keep", [0, 0.5, 0.999])
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
 def test_a_file_that_was_cut_off_is_named(keep, ending, tmp_path, resnet):
     path = tmp_path / f"cut{ending}"
@@ -251,7 +241,7 @@ def test_the_transformers_places_are_interpolated(tmp_path):
     trained = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 8)
     reference = trained.state_dict()
     small = torchvision.models.VisionTransformer(64, 16, 1, 2, 8, 8)
-    models._load(small, "vit_b_16", dict(reference), "heads", "file")
+    weights.load(small, "vit_b_16", dict(reference), "heads", "file")
     corners = small.encoder.pos_embedding[0, 1:].reshape(4, 4, 8)[::3, ::3].reshape(4, 8)
     torch.testing.assert_close(corners, trained.encoder.pos_embedding[0, 1:], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(small.encoder.pos_embedding[0, 0], trained.encoder.pos_embedding[0, 0])
@@ -404,29 +394,6 @@ def test_each_stage_has_its_share_of_the_learning_rate():
     assert decayed == {id(p) for p in net.parameters() if p.ndim > 1}
 
 
-def test_steps_by_depth_are_those_of_plain_gradient_descent(drawn_faces):
-    """One step of SGD: each weight moves by its gradient times its own rate, warm-up and all."""
-    torch.manual_seed(0)
-    net = models.create("face-cnn", 7, widths=(8, 8), dropout=0.0)
-    before = {name: values.detach().clone() for name, values in net.named_parameters()}
-    faces = drawn_faces.select(slice(64))
-    first = next(batches.Batches(faces, 64, shuffle=True).epoch(0))
-    net.train()
-    functional.cross_entropy(net(first.images), first.targets["labels"]).backward()
-    gradients = {name: weights.grad.clone() for name, weights in net.named_parameters()}
-    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "precision": "float32"}
-    settings = {"epochs": 1, "batch_size": 64, "lr": 0.1, "lr_decay": 0.5, "warmup": 0.75}
-    history = fit(net, faces, faces, schedule="constant", **plain, **settings)
-    lr = 0.1 * 0.5 / 0.75  # in the middle of the only step, on the way up
-    assert history.epochs[0]["lr"] == pytest.approx(lr)
-    for depth, stage in enumerate(reversed(models.stages(net))):
-        for name in stage:
-            moved = before[name] - dict(net.named_parameters())[name].detach()
-            wanted = lr * 0.5**depth * gradients[name]
-            # a neighbour's rate would be off by half; sums in another order are off by a thousandth
-            assert (moved - wanted).norm() < 0.02 * wanted.norm(), name
-
-
 def test_stopped_and_resumed_with_rates_by_depth_is_the_same_to_the_bit(drawn_faces, tmp_path):
     def train(stop_after=None):
         torch.manual_seed(0)
@@ -454,33 +421,10 @@ def test_stopped_and_resumed_with_rates_by_depth_is_the_same_to_the_bit(drawn_fa
         assert torch.equal(values, resumed.state_dict()[name]), name
 
 
-def test_a_training_with_other_parts_frozen_does_not_go_on(drawn_faces, tmp_path):
-    def train(freeze, stop=None):
-        net = models.create("face-cnn", 7, widths=(8, 16))
-        config = training.Config(epochs=2, batch_size=64, monitor="loss")
-        model = models.freeze(net) if freeze else net
-        options = {"device": "cpu", "progress": False, "run": tmp_path / "run", "stop": stop}
-        return training.fit(
-            model, drawn_faces, drawn_faces, losses.on_labels(), {}, config, on_epoch=ends, **options
-        )
-
-    stop = training.Stop()
-    ends = stop.request
-    train(freeze=True, stop=stop)
-    ends = None
-    assert len(train(freeze=False).epochs) == 2
-
-
 def test_with_everything_frozen_there_is_nothing_to_learn(drawn_faces):
     net = models.create("face-cnn", 7).requires_grad_(False)
     with pytest.raises(ValueError, match="nothing is left to learn"):
         fit(net, drawn_faces, drawn_faces)
-
-
-@pytest.mark.parametrize("value", [0, -0.5, 1.5])
-def test_a_decay_outside_its_range_is_refused(value):
-    with pytest.raises(ValueError, match="lr_decay"):
-        training.Config(lr_decay=value)
 
 
 def test_there_is_a_recipe_for_every_network_and_each_warms_up():
