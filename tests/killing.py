@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -49,50 +50,50 @@ def waited(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+class Slowed(training.Stop):
+    """Never asks for the end, and takes a while each time it is asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    @property
+    def requested(self) -> bool:
+        time.sleep(self.seconds)
+        return False
+
+
 def train(name: str, folder: Path, seconds: float = 0.0) -> None:
     """Train to the end, each step taking a while, and write what came out."""
     torch.set_num_threads(1)
-    inner = LOSSES[name]()
-
-    def slowed(outputs, targets):
-        time.sleep(seconds)
-        return inner.wrapped(outputs, targets)
-
-    if isinstance(inner, torch.nn.Module):  # its weights must be found, so it stays what is given
-        inner.wrapped = inner.forward
-        inner.forward = slowed
-        loss = inner
-    else:
-        plain, inner = inner, type("Holder", (), {})
-        inner.wrapped = staticmethod(plain)
-        loss = slowed
-    model = Heads(seed=int(time.monotonic_ns() % 1000) if seconds else 0)  # resumed weights replace these
-    if not (folder / "run" / "state.pt").exists():
-        model = Heads()
-    history = fit(model, loss, run=folder / "run", ema=0.9, batch_size=24)
-    tensors = [
-        *model.state_dict().values(),
-        *(loss.parameters() if isinstance(loss, torch.nn.Module) else ()),
-    ]
+    loss, model = LOSSES[name](), Heads()
+    if (folder / "run" / "state.safetensors").exists():
+        model = Heads(seed=int(time.monotonic_ns() % 1000))  # resumed weights replace these
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it must go on, not start anew
+        history = fit(model, loss, run=folder / "run", ema=0.9, batch_size=24, stop=Slowed(seconds))
+    learned = loss.parameters() if isinstance(loss, torch.nn.Module) else ()
+    tensors = [*model.state_dict().values(), *learned]
     digest = hashlib.sha256(b"".join(t.detach().contiguous().numpy().tobytes() for t in tensors)).hexdigest()
-    kept = {"seconds", "images_per_second"}
-    lines = [{key: repr(value) for key, value in e.items() if key not in kept} for e in history.epochs]
+    left_out = {"seconds", "images_per_second"}
+    lines = [{key: repr(value) for key, value in e.items() if key not in left_out} for e in history.epochs]
     with files.replacing(folder / "end.json") as stream:
         stream.write(json.dumps([digest, lines]).encode())
 
 
 def verified(folder: Path) -> None:
     """Raise if anything in a killed training's folder is torn; sweep what the kill left."""
-    run = training.Run(folder / "run")  # sweeps
-    assert not list((folder / "run").glob(".unfinished-*"))
-    run.load_state()
-    if run.best.exists():
-        training.load_weights(Heads(), run.best)
-    if (folder / "run" / "config.json").exists():
-        json.loads((folder / "run" / "config.json").read_bytes())
-    if (folder / "run" / "predictions.npz").exists():
-        with np.load(folder / "run" / "predictions.npz", allow_pickle=False) as arrays:
-            assert {name: arrays[name].shape for name in arrays.files}
+    run = training.Run(folder / "run")
+    with run.alone():
+        assert not list((folder / "run").glob(".unfinished-*"))
+        run.load_state()
+        if run.best.exists():
+            training.load_weights(Heads(), run.best)
+        for name in ("config.json", "finished.json"):
+            if (folder / "run" / name).exists():
+                json.loads((folder / "run" / name).read_bytes())
+        if (folder / "run" / "predictions.npz").exists():
+            with np.load(folder / "run" / "predictions.npz", allow_pickle=False) as arrays:
+                assert {name: arrays[name].shape for name in arrays.files}
 
 
 def family(name: str, folder: Path, kills: int, random: np.random.Generator) -> dict:
@@ -112,7 +113,7 @@ def family(name: str, folder: Path, kills: int, random: np.random.Generator) -> 
         counts["trainings"] += 1
         # killed some times, then left to end
         for last in [False] * int(random.integers(1, min(kills, 5) + 1)) + [True]:
-            counts["resumed"] += (here / "run" / "state.pt").exists()
+            counts["resumed"] += (here / "run" / "state.safetensors").exists()
             child = forked(partial(train, name, here, 0.0 if last else 0.004))
             if not last:
                 time.sleep(random.uniform(0.0, takes))
@@ -136,12 +137,12 @@ def saving(folder: Path, kills: int, random: np.random.Generator) -> dict:
     """Kill a process that does nothing but save, over and over."""
     counts = {"family": "saving alone", "kills": 0, "torn": 0, "left": 0, "failed": 0}
     folder.mkdir(parents=True)
-    wide = {"weights": torch.arange(2_000_000.0), "epoch": 1}
+    wide = {"weights": torch.arange(2_000_000.0)}
 
     def save() -> None:
         model, run = Heads(), training.Run(folder / "run")
         while True:
-            run.save_state(wide)
+            run.save_state(wide, {"epoch": 1})
             training.save_weights(model, run.best)
 
     while counts["kills"] < kills:
@@ -151,8 +152,8 @@ def saving(folder: Path, kills: int, random: np.random.Generator) -> dict:
         counts["kills"] += waited(child) == -signal.SIGKILL
         counts["left"] += len(list((folder / "run").glob(".unfinished-*")))
         try:
-            state = training.Run(folder / "run").load_state()
-            assert state is None or torch.equal(state["weights"], wide["weights"])
+            state, about = training.Run(folder / "run").load_state()
+            assert not about or torch.equal(state["weights"], wide["weights"])
             verified(folder)
         except Exception as error:
             counts["torn"] += 1

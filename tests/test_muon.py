@@ -139,3 +139,18 @@ def test_a_training_takes_it_with_its_numbers():
 
 def test_it_returns_what_the_closure_gave():
     assert Muon([weight(16, 16)]).step(lambda: 3.0) == 3.0
+
+
+def test_a_step_whose_float16_gradients_overflow_is_left_out_on_the_device():
+    kernel = weight(24, 200)
+    muon, before = Muon([kernel], 0.01, 0.1, fused=True), kernel.detach().clone()
+    for overflow in (1.0, 0.0):
+        kernel.grad = spread((24, 200)) if overflow == 0 else torch.full((24, 200), math.inf)
+        muon.found_inf = torch.tensor(overflow)
+        muon.step()
+        assert torch.isfinite(muon.state[kernel]["momentum_buffer"]).all()
+        assert torch.equal(kernel, before) == bool(overflow)
+    twin = nn.Parameter(before.clone())
+    twin.grad = spread((24, 200))
+    Muon([twin], 0.01, 0.1).step()
+    torch.testing.assert_close(kernel, twin)

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from test_training import StopAt, same
 from torch import nn
 
 from helpers import batches, losses, runtime, training
-from helpers.training import guard
+from helpers.training import parts
 
 NUM, CLASSES = 96, 3
 
@@ -70,13 +71,8 @@ def fit(model, loss, train=None, run=None, stop=None, **settings):
     config = training.Config(
         **{"epochs": 3, "batch_size": 24, "lr": 0.01, "precision": "float32", **settings}
     )
-    given = {"run": run, "stop": stop, "device": "cpu", "progress": False}
-    return training.fit(model, train or faces(), faces(1, 48), loss, {"accuracy": score}, config, **given)
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
+    how = {"run": run, "stop": stop, "device": "cpu", "progress": False}
+    return training.fit(model, train or faces(), faces(1, 48), loss, {"accuracy": score}, config, **how)
 
 
 # --- memory
@@ -118,10 +114,10 @@ def test_out_of_memory_halves_until_it_fits_and_says_so_once_each(words):
     assert set(model.seen) == {6}
 
 
-@pytest.mark.parametrize("parts", [2, 3, 5, 24])
+@pytest.mark.parametrize("num", [2, 3, 5, 24])
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_gradient_of_the_parts_is_that_of_the_whole_batch(name, parts):
-    """In float64 to 1e-12, for losses that tie samples together as well; batch norm aside."""
+def test_the_gradient_of_the_parts_is_that_of_the_whole_batch(name, num):
+    """For losses that tie samples together as well; batch norm aside."""
     model = Heads(norm=False, dropout=0.0).double()
     data = faces()
     images = torch.as_tensor(data.images[:24, None] / 64.0)
@@ -130,10 +126,13 @@ def test_the_gradient_of_the_parts_is_that_of_the_whole_batch(name, parts):
     expected = copy.deepcopy(model)
     value = whole(expected(images), targets)
     value.backward()
-    again = guard.backward_in_parts(
-        lambda piece, part: model(piece), lambda outputs: cut(outputs, targets), images, parts, model
+    batch, plain = (
+        batches.Batch(images, targets, torch.arange(24)),
+        torch.amp.GradScaler("cpu", enabled=False),
     )
+    again, outputs = parts.in_parts(lambda piece, part: model(piece), cut, batch, num, model, plain)
     torch.testing.assert_close(again, value.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(outputs["labels"].detach(), expected(images)["labels"].detach())
     pairs = [*zip(model.parameters(), expected.parameters(), strict=True)]
     if isinstance(whole, nn.Module):
         pairs += [*zip(cut.parameters(), whole.parameters(), strict=True)]
@@ -183,27 +182,36 @@ def test_an_error_that_is_none_of_memory_or_cannot_be_helped_is_raised():
         fit(Limited(Heads(), 1, WORDS["CUDA"]), losses.on_labels())
 
 
-@pytest.mark.parametrize("call", [3, 9])
-def test_a_training_in_parts_is_resumed_to_the_bit(tmp_path, call):
+@pytest.mark.parametrize("look", [3, 8])
+def test_a_training_in_parts_is_resumed_to_the_bit(tmp_path, look):
     def limited(seed=0):
         return Limited(Heads(seed=seed), 12, WORDS["CPU"])
 
-    calls, stop = iter(range(1000)), training.Stop()
-
-    def stopping(outputs, targets):
-        if next(calls) == call:
-            stop.request()
-        return losses.on_labels()(outputs, targets)
-
+    loss = losses.on_labels()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole = limited()
-        history = fit(whole, losses.on_labels())
-        assert fit(limited(), stopping, run=tmp_path, stop=stop).stopped
-        model = limited(9)
-        resumed = fit(model, losses.on_labels(), run=tmp_path)
+        whole, model = limited(), limited(9)
+        history = fit(whole, loss)
+        assert fit(limited(), loss, run=tmp_path, stop=StopAt(look)).stopped
+        resumed = fit(model, loss, run=tmp_path)
     assert same(model, whole)
     assert [e["loss"] for e in resumed.epochs] == [e["loss"] for e in history.epochs]
+
+
+def test_validation_too_goes_in_smaller_batches_where_memory_is_short():
+    class Small(Heads):
+        def forward(self, images):
+            if not torch.is_grad_enabled() and len(images) > 12:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(images)
+
+    model, whole = Small(), Heads()
+    with pytest.warns(UserWarning, match="out of memory: predicting") as said:
+        history = fit(model, losses.on_labels(), epochs=1)
+    assert [str(w.message).split()[4] for w in said] == ["256", "128", "64", "32", "16", "8"]
+    plain = fit(whole, losses.on_labels(), epochs=1)
+    np.testing.assert_allclose(history.epochs[0]["loss"], plain.epochs[0]["loss"], rtol=1e-6)
+    assert same(model, whole)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
@@ -256,16 +264,16 @@ def test_a_real_limit_on_memory_is_lived_with(root):
 
 def broken_at(monkeypatch, sample: int, change) -> None:
     """Change one sample of every training batch that holds it."""
-    made = batches.Batches._made
+    made = batches.Batches.epoch
 
-    def breaking(self, pixels, index, epoch):
-        batch = made(self, pixels, index, epoch)
-        if self.shuffle:
-            for row in (index == sample).nonzero().flatten().tolist():
-                change(batch, row)
-        return batch
+    def breaking(self, epoch=0, start=0):
+        for batch in made(self, epoch, start):
+            if self.shuffle:
+                for row in (batch.index == sample).nonzero().flatten().tolist():
+                    change(batch, row)
+            yield batch
 
-    monkeypatch.setattr(batches.Batches, "_made", breaking)
+    monkeypatch.setattr(batches.Batches, "epoch", breaking)
 
 
 def set_pixel(value):
@@ -369,7 +377,7 @@ def test_outputs_that_are_not_finite_never_become_the_best(tmp_path):
             faces(),
             faces(1, 48),
             losses.on_labels(),
-            {"accuracy": lambda outputs, targets: spoil.extend([1, 1]) or score(outputs, targets)},
+            {"accuracy": lambda outputs, targets: spoil.append(1) or score(outputs, targets)},
             training.Config(epochs=3, batch_size=24),
             run=tmp_path,
             device="cpu",
@@ -392,15 +400,15 @@ def test_a_score_that_is_not_a_number_is_never_the_best():
 
 def test_after_the_bad_face_is_out_the_training_goes_on_from_its_folder(monkeypatch, tmp_path):
     """The state of the last whole epoch stays, so what was learned is not lost."""
+    made = batches.Batches.epoch
+
+    def breaking(self, epoch=0, start=0):
+        for batch in made(self, epoch, start):
+            if self.shuffle and epoch == 2:
+                batch.images[0] = float("nan")
+            yield batch
+
     with monkeypatch.context() as patch:
-        made = batches.Batches.epoch
-
-        def breaking(self, epoch=0, start=0):
-            for batch in made(self, epoch, start):
-                if self.shuffle and epoch == 2:
-                    batch.images[0] = float("nan")
-                yield batch
-
         patch.setattr(batches.Batches, "epoch", breaking)
         with pytest.raises(FloatingPointError, match="epoch 3, step 1"):
             fit(Heads(), losses.on_labels(), run=tmp_path)
@@ -414,33 +422,15 @@ def test_after_the_bad_face_is_out_the_training_goes_on_from_its_folder(monkeypa
 
 
 def test_a_training_that_goes_on_elsewhere_says_so(monkeypatch, tmp_path):
-    def begin():
-        stop, calls = training.Stop(), iter(range(1000))
-
-        def stopping(outputs, targets):
-            if next(calls) == 5:
-                stop.request()
-            return losses.on_labels()(outputs, targets)
-
-        assert fit(Heads(), stopping, run=tmp_path, stop=stop).stopped
-
-    def go_on(**settings) -> list[str]:
+    def go_on(stop=None, **settings) -> list[str]:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            fit(Heads(), losses.on_labels(), run=tmp_path, **settings)
+            fit(Heads(), losses.on_labels(), run=tmp_path, stop=stop, **settings)
         return [str(each.message) for each in said if "machine" in str(each.message)]
 
-    begin()
-    assert go_on() == []
     machine = runtime.machine()
+    assert go_on(StopAt(5)) == go_on(StopAt(2)) == []
     monkeypatch.setattr(runtime, "machine", lambda: {**machine, "torch": "0.1"})
-    begin()
-    monkeypatch.undo()
-    [line] = go_on()
-    assert f"begun on another machine (torch 0.1, now {machine['torch']}); the last digits may" in line
-    begin()
-    (tmp_path / "config.json").write_bytes(b"{torn")
-    assert go_on() == []
-    begin()
-    monkeypatch.setattr(runtime, "machine", lambda: {**machine, "torch": "0.1"})
-    assert go_on(seed=7) == []  # it begins anew
+    [line] = go_on(StopAt(2))
+    assert f"begun on another machine (torch {machine['torch']}, now 0.1); the last digits may" in line
+    assert go_on(seed=7) == []  # it starts anew

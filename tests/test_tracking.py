@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -26,28 +27,29 @@ def fit(drawn_faces, run, stop=None, **settings):
 
 
 class StandIn:
-    """What is used of the package wandb, noting every call."""
+    """What is used of the package wandb, noting every call; it refuses what wandb refuses."""
 
     def __init__(self):
-        self.inits, self.logged, self.artefacts, self.finished = [], [], [], 0
-        self.config, self.summary = {}, {}
+        self.inits, self.logged, self.artifacts, self.finished, self.summary = [], [], [], 0, {}
         self.Image = lambda figure: ("image", figure)
 
-    def init(self, **about):
-        self.inits.append(about)
-        changing = SimpleNamespace(update=lambda values, **_options: self.config.update(values))
-        return SimpleNamespace(
-            log=lambda values, step: self.logged.append((step, values)),
-            log_artifact=lambda artefact: self.artefacts.append(artefact.files),
-            finish=self.finish,
-            config=changing,
-            summary=self.summary,
-        )
+    def init(self, *, config, project, name, tags, id, mode, dir, resume):
+        assert not set(project) & set("/\\#?%:")
+        assert all(1 <= len(tag) <= 64 for tag in tags)
+        self.inits.append({"config": config, "project": project, "tags": tags, "id": id, "mode": mode})
+        log_artifact, summary = self.artifacts.append, self.summary
+        return SimpleNamespace(log=self.log, log_artifact=log_artifact, finish=self.finish, summary=summary)
+
+    def log(self, values, step):
+        assert not self.logged or step >= self.logged[-1][0]
+        self.logged.append((step, values))
 
     def finish(self):
         self.finished += 1
 
     def Artifact(self, name, type):
+        if not re.fullmatch(r"[a-zA-Z0-9_\-.]{1,128}", name):
+            raise ValueError(f"Artifact name may only contain alphanumeric characters, dashes, ...: {name}")
         files = []
         return SimpleNamespace(add_file=files.append, files=files)
 
@@ -94,25 +96,25 @@ def test_wandb_gets_the_same_names(drawn_faces, tmp_path, wandb):
     tracker = training.WandB(tmp_path / "run", "faces", tags=("a", "b"))
     history = fit(drawn_faces, training.Run(tmp_path / "run", trackers=[tracker]))
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    [about] = wandb.inits
+    [about] = wandb.inits  # with the settings, before the first epoch
     assert (about["project"], about["tags"], about["mode"]) == ("faces", ["a", "b"], "offline")
     scalars = set().union(*(values for _, values in wandb.logged)) | set(wandb.summary)
     assert scalars == set(events.Tags()["scalars"]) | set(events.Tags()["images"])
     assert [step for step, _ in wandb.logged] == [1, 2]
     assert wandb.summary["best/accuracy"] == history.best["accuracy"]
-    assert wandb.config["config.lr"] == 1e-3
-    assert [path.rsplit("/")[-1] for path in wandb.artefacts[0]] == ["best.safetensors", "config.json"]
+    assert about["config"]["config.lr"] == 1e-3
+    assert [path.rsplit("/")[-1] for path in wandb.artifacts[0].files] == ["best.safetensors", "config.json"]
     assert wandb.finished == 1
 
 
 def test_a_stopped_training_goes_on_under_the_same_id(drawn_faces, tmp_path, wandb):
     stop = training.Stop()
 
-    class Stopping(training.TensorBoard):
+    class Stopping(training.Tracker):
         def epoch(self, *_):
             stop.request()
 
-    trackers = [training.WandB(tmp_path / "run", "faces"), Stopping(tmp_path)]
+    trackers = [training.WandB(tmp_path / "run", "faces"), Stopping()]
     assert fit(drawn_faces, training.Run(tmp_path / "run", trackers=trackers), stop).stopped
     trackers = [training.WandB(tmp_path / "run", "faces")]
     assert not fit(drawn_faces, training.Run(tmp_path / "run", trackers=trackers)).stopped
@@ -125,3 +127,23 @@ def test_without_wandb_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of something missing meets
     with pytest.raises(ImportError, match="pip install wandb"):
         training.WandB(tmp_path, "faces")
+
+
+def test_names_that_wandb_refuses_are_made_safe_and_its_errors_cost_no_training(drawn_faces, tmp_path, wandb):
+    folder = tmp_path / "faces kl+emd (1)"
+    tracker = training.WandB(folder, "a/b: c", tags=["x" * 99])
+    fit(drawn_faces, training.Run(folder, trackers=[tracker]))
+    assert (len(wandb.artifacts), wandb.finished) == (1, 1)
+    wandb.init = lambda **_: 1 / 0
+    tracker = training.WandB(tmp_path / "b", "faces")
+    with pytest.warns(UserWarning, match=r"WandB is told no more \(division by zero\); the training goes on"):
+        assert len(fit(drawn_faces, training.Run(tmp_path / "b", trackers=[tracker])).epochs) == 2
+    assert training.Run(tmp_path / "b").finished
+
+
+def test_the_real_package_takes_it_offline(drawn_faces, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = tmp_path / "kl+emd"
+    fit(drawn_faces, training.Run(folder, trackers=[training.WandB(folder, "faces")]))
+    assert list((folder / "wandb").glob("offline-run-*"))
