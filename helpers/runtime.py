@@ -50,7 +50,10 @@ def device(name: str = "auto") -> torch.device:
 
 def _too_old(number: int) -> str:
     """Return why a GPU cannot be used, or "": an old one seems available, and fails at the first kernel."""
-    own = torch.cuda.get_device_capability(number)
+    try:
+        own = torch.cuda.get_device_capability(number)
+    except Exception:  # a driver that does not tell: whether the GPU can be used shows at the first step
+        return ""
     known = [
         divmod(int(digits), 10) for digits in re.findall(r"_(\d+)", " ".join(torch.cuda.get_arch_list()))
     ]
