@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
 import re
@@ -863,6 +864,21 @@ def test_reading_a_set_takes_a_block_of_it_not_all(tmp_path):
     assert faces.images.nbytes == 500 * 3 * 224**2
     assert peak < 0.9 * faces.images.nbytes
     np.testing.assert_array_equal(faces.images[499], pixels.transpose(2, 0, 1))
+
+
+def test_the_layout_that_the_page_on_data_shows_works(tmp_path, root, monkeypatch):
+    text = (root / "data" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(\"\"\"JAFFE.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "jaffe_layout.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(datasets.LAYOUTS, "jaffe", importlib.import_module("jaffe_layout"))
+    for number, name in enumerate(("KA.AN1.39", "KA.HA1.29", "KL.NE2.3")):
+        write_picture(tmp_path / "jaffe" / f"{name}.tiff", face(number), "TIFF")
+    (tmp_path / "jaffe" / "KL.SU1.9.tiff").write_bytes(b"")
+    faces = datasets.load("jaffe", tmp_path)
+    assert [faces.classes[label] for label in faces.labels] == ["anger", "happiness", "neutral"]
+    assert faces.subject.tolist() == [0, 0, 1]
+    assert [r.file for r in faces.rejected] == ["jaffe/KL.SU1.9.tiff"]
 
 
 # --- what is written in a real layout comes back as it was
