@@ -164,3 +164,41 @@ def test_a_set_without_splits_people_or_distributions_is_one_table():
     assert audit.subjects.empty
     assert audit.entropy.empty
     assert audit.near_duplicates.empty
+
+
+def test_valence_and_arousal_are_looked_at_by_class():
+    degrees = np.array([[0.5, 0.1], [-0.5, 0.3], [np.nan, 0.2], [-0.6, 0.6]], dtype=np.float32)
+    labels = [emotions.FER7.index(name) for name in ("happiness", "happiness", "happiness", "anger")]
+    table = datasets.audit(face_set(noise(4), labels, valence_arousal=degrees)).valence_arousal
+    row = table.loc["happiness"]
+    assert (row["faces"], row["unknown"], row["contradicting"]) == (3, 1, 1)
+    np.testing.assert_allclose(
+        row[["valence", "arousal", "valence_sd"]].astype(float), [0, 0.2, 0.5], atol=1e-6
+    )
+    assert table.loc["anger", "contradicting"] == 0
+    assert datasets.audit(face_set(noise(4), labels)).valence_arousal.empty
+
+
+def test_what_was_left_out_is_said_by_reason(planted):
+    assert datasets.left_out(planted) == ""
+    reasons = ["unknown expression 'suprise'"] * 36 + ["is empty"] * 2
+    rejected = tuple(datasets.Rejection(f"{i}.png", 0, reason, "mend it") for i, reason in enumerate(reasons))
+    whole = datasets.FaceSet(**{**vars(planted), "rejected": rejected})
+    assert datasets.left_out(whole, most=1).split("\n  ") == [
+        "38 of 48 rows or images are left out",
+        "36 times: 0.png: unknown expression 'suprise'; mend it",
+        "and 1 more reasons",
+    ]
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 7], [-1, 0, 1], [0.0, 1.0, 2.0], np.eye(3, dtype=int)])
+def test_labels_that_are_no_classes_are_refused(labels):
+    with pytest.raises(ValueError, match=r"test: labels .* class"):
+        face_set(noise(3), labels)
+
+
+def test_numpys_usual_type_becomes_float32():
+    faces = face_set(
+        noise(3), [0, 1, 2], valence_arousal=np.zeros((3, 2)), distribution=np.full((3, 7), 1 / 7)
+    )
+    assert faces.valence_arousal.dtype == faces.distribution.dtype == np.float32

@@ -195,11 +195,11 @@ def test_groups_are_those_of_a_search(pairs):
     np.testing.assert_array_equal(groups[:, None] == groups[None, :], reach)
 
 
-def test_identical_is_equality_of_pixels():
+def test_fingerprints_are_equal_where_the_pixels_are():
     images = np.random.default_rng(0).integers(0, 2, (60, 2, 2), dtype=np.uint8)
-    same = splitting.identical(images)
+    prints = splitting.fingerprints(images)
     expected = (images[:, None] == images[None]).all(axis=(2, 3))
-    np.testing.assert_array_equal(same[:, None] == same[None, :], expected)
+    np.testing.assert_array_equal(prints[:, None] == prints[None, :], expected)
 
 
 # --- FaceSet
