@@ -448,6 +448,8 @@ def test_curves_show_loss_and_score_of_train_and_validation():
         assert legend(place) == ["validation", "train", "best on validation"]
     several = plotting.curves(HISTORY, ["train_loss", "accuracy"])
     assert legend(several) == ["loss, validation", "loss, train", "accuracy, validation", "accuracy, train"]
+    twice = plotting.curves(HISTORY, ["train_accuracy", "accuracy"])
+    assert (legend(twice), twice.get_ylabel()) == (["validation", "train"], "accuracy")
     assert len(plotting.curves(HISTORY.drop(columns=["accuracy", "train_accuracy"])).figure.axes) == 1
 
 

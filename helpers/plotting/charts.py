@@ -1,4 +1,7 @@
-"""Charts: what a data set says, how training goes, what a model reached. Seaborn draws what it has."""
+"""Charts: what a data set says, how training goes, what a model reached. Seaborn draws what it has.
+
+It is imported where it draws: with scipy.stats it takes seconds to load, which a training need not wait for.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,9 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
-from scipy import stats
 
 from helpers.plotting.style import (
     ACCENT,
@@ -49,6 +51,8 @@ def class_scores(scores: pd.DataFrame, ax: Ax = None) -> Axes:
 
 
 def _bars(table: pd.DataFrame, what: str, ax: Axes) -> Axes:
+    import seaborn as sns
+
     long = table.rename_axis(index="class", columns=what).stack().rename("value").reset_index()
     palette = sns.color_palette("crest", len(table.columns))
     sns.barplot(long, x="value", y="class", hue=what, palette=palette, saturation=1, errorbar=None, ax=ax)
@@ -61,6 +65,8 @@ def _bars(table: pd.DataFrame, what: str, ax: Axes) -> Axes:
 
 def ridges(values: Mapping[str, np.ndarray], label: str, ax: Ax = None) -> Axes:
     """Draw the distribution of the values of each name, with quartiles; all equally wide, NaN left out."""
+    import seaborn as sns
+
     ax, names = axes_for(ax, 5.6, 0.9 + 0.46 * len(values)), list(values)
     rows = pd.DataFrame({"name": np.repeat(names, [len(values[name]) for name in names])})
     rows["value"] = np.concatenate([values[name] for name in names])
@@ -81,6 +87,8 @@ def scatter(
     ax: Ax = None,
 ) -> Axes:
     """Draw points ``[N, 2]`` in the colour and marker of their class; ``axes`` name the axes, with unit."""
+    import seaborn as sns
+
     ax, names = axes_for(ax, 6.6, 4.4), list(classes)
     look = {"palette": {name: color(name) for name in names}, "alpha": 0.7, "linewidth": 0}
     look |= {
@@ -105,6 +113,8 @@ def curves(epochs: pd.DataFrame, names: Sequence[str] = (), best: int = 0, ax: A
         best: the epoch to mark, or 0 for none.
         ax: where to draw; without names it is divided in two.
     """
+    import seaborn as sns
+
     if not names:
         skipped = ("epoch", "lr", "loss", "seconds", "images_per_second")
         scores = [name for name in epochs if name not in skipped and not name.startswith("train_")]
@@ -114,7 +124,7 @@ def curves(epochs: pd.DataFrame, names: Sequence[str] = (), best: int = 0, ax: A
             curves(epochs, columns, best, place)
         return ax
     ax = axes_for(ax, 6.0, 3.4)
-    shown = dict.fromkeys("loss" if name == "train_loss" else name for name in names)
+    shown = dict.fromkeys(name.removeprefix("train_") for name in names)
     for name, ink in zip(shown, cycle(sns.color_palette()), strict=False):
         for column, dash, split in ((name, "-", "validation"), (f"train_{name}", "--", "train")):
             if column in epochs:
@@ -189,6 +199,8 @@ def heat_map(
     ax: Ax = None,
 ) -> Axes:
     """Draw a table ``[R, C]`` as colours and numbers, the largest in a frame: a search over two settings."""
+    import seaborn as sns
+
     ax = axes_for(ax, 3.4 + 0.85 * len(columns), 1.3 + 0.5 * len(rows))
     names = {"xticklabels": list(columns), "yticklabels": list(rows), "cbar_kws": {"label": label}}
     sns.heatmap(np.asarray(values), annot=True, fmt=".3f", cmap="YlGnBu", ax=ax, **names)
@@ -255,6 +267,8 @@ def subgroups(
 
 def confusion(table: np.ndarray, classes: Classes, ax: Ax = None) -> Axes:
     """Draw a confusion matrix ``[K, K]`` of counts, true classes in rows, as per cent of each row."""
+    import seaborn as sns
+
     ax = axes_for(ax, 2.2 + 0.62 * len(classes), 1.3 + 0.5 * len(classes))
     counts = np.asarray(table).sum(axis=1)
     shares = 100 * np.asarray(table) / np.maximum(counts, 1)[:, None]
@@ -349,8 +363,10 @@ def circumplex_errors(
     known = ~np.isnan(truth).any(axis=1)
     start, move = truth[known], predicted[known] - truth[known]
     grid = {"bins": cells, "range": [[-1, 1], [-1, 1]]}
-    found = stats.binned_statistic_2d(*start.T, [*start.T, *move.T], "mean", **grid).statistic.reshape(4, -1)
-    num = stats.binned_statistic_2d(*start.T, None, "count", **grid).statistic.ravel()
+    found = scipy.stats.binned_statistic_2d(*start.T, [*start.T, *move.T], "mean", **grid).statistic.reshape(
+        4, -1
+    )
+    num = scipy.stats.binned_statistic_2d(*start.T, None, "count", **grid).statistic.ravel()
     x, y, dx, dy = found[:, num >= fewest]
     ax = _plane(axes_for(ax, 5.4, 5.2))
     ax.scatter(x, y, s=14 + 90 * num[num >= fewest] / num.max(), color=ACCENT, alpha=0.35, linewidths=0)

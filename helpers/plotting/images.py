@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
@@ -176,6 +175,8 @@ def distribution(probabilities: np.ndarray, classes: Classes, ax: Ax = None) -> 
 
 def beside(truth: np.ndarray, predicted: Mapping[str, np.ndarray], classes: Classes, ax: Ax = None) -> Axes:
     """Draw a distribution ``[K]`` as bars, and on each bar the marks of predictions ``[K]`` by name."""
+    import seaborn as sns
+
     ax, names = axes_for(ax, 4.0, 0.9 + 0.3 * len(classes)), list(classes)
     look = {"palette": [color(name) for name in names], "saturation": 1, "alpha": 0.55 if predicted else 1}
     sns.barplot(
