@@ -79,10 +79,7 @@ COLORS = {
 
 
 def canonical(word: str) -> str:
-    """Return the workbook's name for an expression.
-
-    Args:
-        word: a name in any casing, noun or adjective ("Happy", "HAPPINESS", "joy").
+    """Return the workbook's name for an expression, in any casing, noun or adjective ("Happy", "joy").
 
     Raises:
         ValueError: no expression is called that; the message gives the nearest name.
@@ -90,21 +87,12 @@ def canonical(word: str) -> str:
     key = word.strip().lower()
     if key in _CANONICAL:
         return _CANONICAL[key]
-    raise ValueError(
-        f"unknown expression {word!r}{did_you_mean(key, _CANONICAL)}; known: {', '.join(_ALIASES)}"
-    )
+    hint, known = did_you_mean(key, _CANONICAL), ", ".join(_ALIASES)
+    raise ValueError(f"unknown expression {word!r}{hint}; known: {known}")
 
 
 def merge_index(classes: tuple[str, ...], groups: dict[str, tuple[str, ...]] = MERGED4) -> np.ndarray:
-    """Return for each class the index of the group it belongs to, -1 where it has none.
-
-    Args:
-        classes: canonical names, in label order.
-        groups: group name to the canonical names in it.
-
-    Returns:
-        int64 ``[len(classes)]``.
-    """
+    """Return for each class the index of the group it belongs to, int64 ``[K]``, -1 where it has none."""
     owner = {name: i for i, members in enumerate(groups.values()) for name in members}
     return np.array([owner.get(name, -1) for name in classes], dtype=np.int64)
 
@@ -122,12 +110,9 @@ def distances(classes: tuple[str, ...], places: Mapping[str, tuple[float, float]
     Raises:
         ValueError: a class without a place.
     """
-    lost = [name for name in classes if name not in places]
+    lost, known = ", ".join(name for name in classes if name not in places), ", ".join(places)
     if lost:
-        known = ", ".join(places)
-        raise ValueError(
-            f"no place in valence and arousal for {', '.join(lost)}; known: {known}; give places"
-        )
+        raise ValueError(f"no place in valence and arousal for {lost}; known: {known}; give places")
     at = np.array([places[name] for name in classes], dtype=np.float64)
     return np.linalg.norm(at[:, None] - at[None], axis=2)
 
@@ -148,8 +133,5 @@ def places_of(
     known = ~np.isnan(valence_arousal).any(axis=1)
     weight = distribution[known].astype(np.float64)
     total, summed = weight.sum(axis=0), weight.T @ valence_arousal[known]
-    return {
-        name: (float(at[0] / share), float(at[1] / share))
-        for name, at, share in zip(classes, summed, total, strict=True)
-        if share > 0
-    }
+    means = {name: at / share for name, at, share in zip(classes, summed, total, strict=True) if share > 0}
+    return {name: (float(at[0]), float(at[1])) for name, at in means.items()}
