@@ -7,6 +7,7 @@ a digest, which code did it. Where one of these differs the set is read again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -155,6 +156,7 @@ def _look(files: list[Path], base: Path) -> str:
     return total.hexdigest()
 
 
+@functools.cache
 def _code(name: str) -> str:
     """Return the digest of the program that reads, or draws."""
     here, total = Path(__file__).parent, hashlib.sha256()
