@@ -366,7 +366,7 @@ def test_a_run_says_what_is_missing(run, tmp_path):
         {"model": {"class": "N"}},
     ):
         (tmp_path / "config.json").write_text(json.dumps(record | wrong))
-        with pytest.raises(ValueError, match=r"does not say|give it as model=") as raised:
+        with pytest.raises(ValueError, match=r"does not say|did not make") as raised:
             Predictor.load(tmp_path)
         assert "\n" not in str(raised.value)
 
