@@ -168,20 +168,11 @@ def _developed(image: Tensor, v: SimpleNamespace) -> Tensor:
 def images(
     units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool, exact: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return the image of each face and where its regions lie.
+    """Return uint8 images ``[N, 3 or 1, size, size]`` and where the ``REGIONS`` lie, ``[N, 4, size, size]``.
 
-    Args:
-        units: float ``[N, 17, 2]``, action units of the left and the right of the image, in [0, 1].
-        person: the numbers of ``people.IDENTITY``, float ``[N]`` each.
-        view: the numbers of ``people.VIEW``, float ``[N]`` each.
-        texture: random fields, see :func:`textures`.
-        size: side length in pixels.
-        color: RGB instead of grey.
-        exact: as light falls on the sensor, without its grain and not rounded.
-
-    Returns:
-        uint8 ``[N, 3 or 1, size, size]`` (float, white at 1, where ``exact``), and bool
-        ``[N, 4, size, size]`` over ``shape.REGIONS``.
+    ``units`` ``[N, 17, 2]`` are the action units of the left and the right of the image, ``person`` and
+    ``view`` the numbers of ``people.IDENTITY`` and ``people.VIEW``, ``texture`` the random fields. Where
+    ``exact``, an image is as light falls on the sensor: float, white at 1, without grain.
     """
     sheet, v = paint.painted(units, person, view, texture, size, color), _as_attributes(view)
     axis = (torch.arange(size, device=v.yaw.device) + 0.5) * 2 / size - 1
