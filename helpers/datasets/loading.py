@@ -67,17 +67,9 @@ def load(
     if name not in LAYOUTS:
         known = ", ".join(LAYOUTS)
         raise ValueError(f"unknown data set {name!r}{did_you_mean(name, LAYOUTS)}; known: {known}")
-    layout, root, known = LAYOUTS[name], Path(root).expanduser(), {}
-    for option, parameter in inspect.signature(layout.read).parameters.items():
-        if parameter.default is not inspect.Parameter.empty:
-            known[option] = parameter.default
-    for option in options:
-        if option not in known:
-            hint, names = did_you_mean(option, known), ", ".join(known) or "none"
-            raise ValueError(f"{name} has no option {option!r}{hint}; known: {names}")
+    layout, root, options = LAYOUTS[name], Path(root).expanduser(), _options(name, options)
     if type(image_size) is not int or not 8 <= image_size <= 1024:
         raise ValueError(f"image_size must be a whole number of pixels from 8 to 1024, not {image_size!r}")
-    options = {**known, **options}
     files, folder = layout.files(root, **options), _cache_folder(root)
     request = [name, image_size, options, "" if folder.parent == root else str(root.resolve())]
     target = folder / f"{name}-{_digest(request)[:16]}"
@@ -107,6 +99,17 @@ def load(
     finally:
         _sweep(target, arrays)
     return faces
+
+
+def _options(name: str, given: dict) -> dict:
+    """Return all options of a set, those that were given in place of their defaults."""
+    parameters = inspect.signature(LAYOUTS[name].read).parameters.values()
+    known = {each.name: each.default for each in parameters if each.default is not each.empty}
+    for option in given:
+        if option not in known:
+            hint, names = did_you_mean(option, known), ", ".join(known) or "none"
+            raise ValueError(f"{name} has no option {option!r}{hint}; known: {names}")
+    return {**known, **given}
 
 
 def _some(faces: FaceSet, root: Path) -> FaceSet:
