@@ -40,47 +40,22 @@ notebooks: .venv/bin/python -m jupyterlab           (on Windows: .venv\\Scripts\
 Commands (python3 -m helpers COMMAND --help says more):
 """
 COMMANDS = {
-    "run": "run",
-    "test": "run",
-    "data": "data",
-    "train": "train",
-    "evaluate": "evaluate",
-    "compare": "evaluate",
-    "report": "report",
-    "reproduce": "reproduce",
-    "predict": "predict",
+    "run": "run", "test": "run", "data": "data", "train": "train", "evaluate": "evaluate",
+    "compare": "evaluate", "report": "report", "reproduce": "reproduce", "predict": "predict",
     "webcam": "webcam",
-}
+}  # fmt: skip
 """Command to the file that holds its function."""
 FLAGS = {
-    "option": "options",
-    "modeloption": "modeloptions",
-    "learningrate": "lr",
-    "backbone": "model",
-    "arch": "model",
-    "network": "model",
-    "dataset": "data",
-    "dataroot": "root",
-    "numepochs": "epochs",
-    "scheduler": "schedule",
-    "imgsize": "imagesize",
-    "wd": "weightdecay",
-    "earlystopping": "patience",
-    "output": "out",
-    "outputdir": "out",
-}
+    "option": "options", "modeloption": "modeloptions", "dataset": "data", "dataroot": "root",
+    "backbone": "model", "arch": "model", "network": "model", "imgsize": "imagesize", "numepochs": "epochs",
+    "learningrate": "lr", "wd": "weightdecay", "scheduler": "schedule", "earlystopping": "patience",
+    "output": "out", "outputdir": "out",
+}  # fmt: skip
 VALUES = {
-    "steplr": "step",
-    "reducelronplateau": "plateau",
-    "cosineannealing": "cosine",
-    "cosineannealinglr": "cosine",
-    "onecyclelr": "onecycle",
-    "ce": "crossentropy",
-    "vit": "vitb16",
-    "efficientnet": "efficientnetb0",
-    "hog": "hogsvm",
-    "svm": "hogsvm",
-}
+    "steplr": "step", "reducelronplateau": "plateau", "cosineannealing": "cosine", "onecyclelr": "onecycle",
+    "cosineannealinglr": "cosine", "ce": "crossentropy", "vit": "vitb16", "efficientnet": "efficientnetb0",
+    "hog": "hogsvm", "svm": "hogsvm",
+}  # fmt: skip
 """Usual synonyms of flags, and of what stands behind them; all as :func:`key` has them."""
 
 
@@ -127,7 +102,7 @@ def parse(words: list[str]) -> Any:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     name, *rest = words or ["help"]
-    if name == "ensemble" and COMMANDS.get("compare") == "evaluate":
+    if name == "ensemble":
         name, rest = "compare", ["--ensemble", *rest]
     if name in ("help", "-h", "--help"):
         _exit(0, ABOUT + "\n".join(f"  {each:12}{_summary(each)}" for each in COMMANDS))
@@ -171,9 +146,8 @@ def _call(name: str, function: Callable[..., int], words: list[str]) -> Call:
             declared = inspect.get_annotations(each.annotation, eval_str=True)
             for field in fields(each.annotation):
                 kinds[field.name] = _bare(declared[field.name])
-                flags |= _add_flag(
-                    parser, field.name, kinds[field.name], field.default, field.metadata["help"]
-                )
+                about = (field.default, field.metadata["help"])
+                flags |= _add_flag(parser, field.name, kinds[field.name], *about)
         else:
             kinds[each.name] = _bare(each.annotation)
             if each.kind is each.KEYWORD_ONLY:
@@ -181,9 +155,8 @@ def _call(name: str, function: Callable[..., int], words: list[str]) -> Call:
             else:
                 free, many = each.default is not each.empty, get_origin(kinds[each.name]) is list
                 about = {"default": argparse.SUPPRESS, "metavar": each.name.upper(), "help": helps[each.name]}
-                parser.add_argument(
-                    each.name, nargs=("*" if free else "+") if many else "?" if free else None, **about
-                )
+                number = ("*" if free else "+") if many else "?" if free else None
+                parser.add_argument(each.name, nargs=number, **about)
     found, rest = parser.parse_known_args([_spelled(word, flags) for word in words])
     if rest and not takes_all:
         near = did_you_mean(rest[0], flags.values())

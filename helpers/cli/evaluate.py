@@ -197,6 +197,7 @@ def draw(found: Predictions, content: dict[str, Any]) -> None:
                 (6.0, 4.4),
                 lambda ax, both=both, about=about: plotting.agreement(*both, *about, ax),
             )
+    _draw_faces(found, names, images)
     if found.task == "distribution":
         some = np.linspace(0, len(found.labels) - 1, 6).astype(int)
         true, shares = found.targets["distribution"], found.probabilities
@@ -205,6 +206,14 @@ def draw(found: Predictions, content: dict[str, Any]) -> None:
             for i in some
         ]
         _write(found, "distributions", (14.0, 2.0 + 0.5 * size), *plots)
+
+
+def _draw_faces(found: Predictions, names: Any, images: Any) -> None:
+    """Draw the most confident mistakes, and where the network looked in right and wrong predictions."""
+    import numpy as np
+
+    from helpers import plotting
+
     wrong = worst(found)[:SHOWN]
     if len(wrong):
         words = names[found.labels[wrong]], names[found.predictions[wrong]], found.confidence[wrong]
@@ -294,7 +303,7 @@ def compare(
         runs: folders that trainings left, or weights files; two or more
         score: what is plotted and sorted by, any score of the task
         ensemble: average the probabilities, too
-        out: the figure, a .png (default: model_comparison.png beside the runs); the table goes beside it
+        out: the figure; the table goes beside it (default: model_comparison.png beside the runs)
         split: validation or test
         tta: average over views: flip, or shift (18 of each image)
         data: the data set, where the runs do not say it
@@ -310,9 +319,6 @@ def compare(
     repeated = [run for run in runs if runs.count(run) > 1]
     if len(runs) < 2 or repeated:
         raise ValueError(f"{repeated[0]} is named twice" if repeated else "needs two runs or more, not 1")
-    if out is not None and out.suffix != ".png":
-        raise ValueError(f"--out is a PNG file, not {out}")
-    from helpers import metrics
     from helpers.cli import scoring
 
     how = (tta, device, given)
@@ -320,14 +326,11 @@ def compare(
     score = scoring.shared_score(found, score)
     content: dict[str, Any] = {"split": split, "tta": tta, "score": score}
     if ensemble:
-        mean, choosing = scoring.together(found), scoring.predict_all(runs, "validation", *how)
-        best = max(range(len(found)), key=lambda i: (choosing[i].predictions == choosing[i].labels).mean())
-        content["best"] = found[best].name
-        content["gain"] = scoring.plain(scoring.gain(mean, found[best], resamples))
-        content["mcnemar"] = metrics.mcnemar(mean.labels, mean.predictions, found[best].predictions)
-        found.append(mean)
+        choosing = scoring.predict_all(runs, "validation", *how)
+        content |= scoring.ensemble_gain(found, choosing, resamples)
+        found.append(scoring.together(found))
     content["runs"] = rows = scoring.compared(found, score, resamples)
-    path = out or runs[0].parent / "model_comparison.png"
+    path = (out or runs[0].parent / "model_comparison").with_suffix(".png")
     _comparison(rows, found, score, path)
     if json:
         print(dumps(content))

@@ -143,27 +143,35 @@ def predict(
     path = folder / split / f"outputs-{tta}.npz"
     outputs = _kept(path, digest)
     if outputs is None:
-        if weights == svm:
-            machine, images = hog.SVM.load(svm), experiment.grey(faces.images)
-            views = training.views(torch.from_numpy(images), tta)
-            outputs = {"labels": np.mean([machine.votes(machine.features(v.numpy())) for v in views], axis=0)}
-        else:
-            model, precision = training.Run.open(run).model, "auto" if settings.amp else "float32"
-            outputs = training.predict(model, faces, tta=tta, device=device, precision=precision)
-            outputs = outputs if isinstance(outputs, dict) else {"labels": outputs}
+        precision = "auto" if settings.amp else "float32"
+        outputs = _outputs(weights, faces, tta=tta, device=device, precision=precision)
         with files.replacing(path) as file:
             np.savez_compressed(file, digest=digest, **outputs)
-    tiny, name = np.finfo(float).tiny, run.name if run.is_dir() else run.stem
-    shares = np.bincount(train.labels, minlength=len(train.classes)) / len(train)
-    floor = {"labels": np.log(np.maximum(shares, tiny))}
+    name, leaked = run.name if run.is_dir() else run.stem, datasets.leaked(faces, train)
+    about = (outputs, leaked, _known_before(train), weights != svm, digest)
+    return Predictions(name, run, settings.task, split, faces, *about)
+
+
+def _outputs(weights: Path, faces: datasets.FaceSet, tta: str, **how: str) -> dict[str, np.ndarray]:
+    if weights.name == "svm.npz":
+        machine, images = hog.SVM.load(weights), experiment.grey(faces.images)
+        views = training.views(torch.from_numpy(images), tta)
+        return {"labels": np.mean([machine.votes(machine.features(v.numpy())) for v in views], axis=0)}
+    whole = weights.parent if weights.name == "best.safetensors" else weights  # it has the whole record
+    outputs = training.predict(training.Run.open(whole).model, faces, tta=tta, **how)
+    return outputs if isinstance(outputs, dict) else {"labels": outputs}
+
+
+def _known_before(train: datasets.FaceSet) -> dict[str, np.ndarray]:
+    """Return what the training faces say of any face: shares as logits, mean valence and arousal."""
+    tiny = np.finfo(float).tiny
+    floor = {"labels": np.bincount(train.labels, minlength=len(train.classes)) / len(train)}
     if train.distribution is not None:
-        floor["distribution"] = np.log(np.maximum(train.distribution.mean(axis=0), tiny))
+        floor["distribution"] = train.distribution.mean(axis=0)
+    floor = {name: np.log(np.maximum(shares, tiny)) for name, shares in floor.items()}
     if train.valence_arousal is not None:
         floor["valence"], floor["arousal"] = np.nanmean(train.valence_arousal, axis=0)[:, None]
-    leaked = datasets.leaked(faces, train)
-    return Predictions(
-        name, folder, settings.task, split, faces, outputs, leaked, floor, weights != svm, digest
-    )
+    return floor
 
 
 def _kept(path: Path, digest: str) -> dict[str, np.ndarray] | None:
@@ -328,6 +336,14 @@ def gain(one: Predictions, other: Predictions, resamples: int = 1000) -> Interva
     """Return by how much one accuracy is above another, face by face, with its 95 % interval."""
     difference = (one.predictions == one.labels).astype(float) - (other.predictions == other.labels)
     return metrics.bootstrap(np.mean, difference, resamples=resamples, groups=one.people)
+
+
+def ensemble_gain(found: list[Predictions], choosing: list[Predictions], resamples: int) -> dict[str, Any]:
+    """Return what the ensemble gains in accuracy over the run that is best on other faces, ``choosing``."""
+    best = max(range(len(found)), key=lambda i: (choosing[i].predictions == choosing[i].labels).mean())
+    mean = together(found)
+    chance = metrics.mcnemar(mean.labels, mean.predictions, found[best].predictions)
+    return {"best": found[best].name, "gain": plain(gain(mean, found[best], resamples)), "mcnemar": chance}
 
 
 def holm(chances: list[float]) -> list[float]:

@@ -103,12 +103,7 @@ def _train(
     run.about["sizes"] = {name: len(part) for name, part in faces.items()}
     run.about["command"] = shlex.join(["python3", "-m", "helpers", *sys.argv[1:]])
     if not json:
-        sizes = ", ".join(f"{len(part):,} {name}" for name, part in faces.items())
-        classes = len(faces["train"].classes)
-        print(f"{settings.model} on {settings.data}: {settings.task}, {classes} classes, {settings.loss}")
-        print(f"{sizes} images of {settings.image_size} pixels; kept in {cli.short(folder)}")
-        left_out = datasets.left_out(whole)
-        print(left_out, end="\n" if left_out else "")
+        _say_what(settings, folder, faces, datasets.left_out(whole))
     history = None
     if settings.model != "hog-svm":
         history = experiment.train(settings, faces, run, fast, progress=not json, **begin)
@@ -124,6 +119,14 @@ def _train(
     elif not stopped:
         print(f"Next: python3 -m helpers evaluate {cli.short(folder)}")
     return 130 if stopped else 0
+
+
+def _say_what(settings: Settings, folder: Path, faces: dict[str, Any], left_out: str) -> None:
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in faces.items())
+    classes = len(faces["train"].classes)
+    print(f"{settings.model} on {settings.data}: {settings.task}, {classes} classes, {settings.loss}")
+    print(f"{sizes} images of {settings.image_size} pixels; kept in {cli.short(folder)}")
+    print(left_out, end="\n" if left_out else "")
 
 
 MAY_CHANGE = ("epochs", "patience", "amp", "compile", "device", "root")
