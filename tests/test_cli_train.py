@@ -267,6 +267,12 @@ def test_stopped_by_ctrl_c_and_taken_up_it_ends_as_if_nothing_had_been(folder, t
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_second_training_in_a_folder_is_refused_in_one_line(folder, tmp_path, capsys):
+    with training.Run(tmp_path / "a").alone():
+        assert train(folder, tmp_path / "a", "--epochs", "1") == 2
+    assert "another training is under way" in capsys.readouterr().err
+
+
 def test_fast_is_one_epoch_of_a_few_faces(folder, tmp_path):
     assert train(folder, tmp_path / "a", "--fast", "--epochs", "50") == 0
     record = json.loads((tmp_path / "a" / "config.json").read_text())

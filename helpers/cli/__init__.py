@@ -78,7 +78,9 @@ class Call:
         """Do it; return the exit status, after one line on stderr where the user can put something right."""
         try:
             return self.function(*self.words, **self.arguments)
-        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "another training is under way" not in str(error):
+                raise  # PyTorch's own are not for the user to put right
             line = " ".join(str(error).split())
             line = "".join(c if c.isprintable() else "?" for c in line)
             print(f"python3 -m helpers {self.command}: error: {line}", file=sys.stderr)

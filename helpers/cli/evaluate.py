@@ -370,7 +370,9 @@ def _comparison(rows: list[dict], found: list[Predictions], score: str, path: Pa
         if by_name[row["run"]].probable and row["run"] != "ensemble":
             run = training.Run.open(by_name[row["run"]].weights)
             numbers |= {"parameters": run.record.get("num_parameters"), "epochs": len(run.history)}
-            numbers |= {"seconds_per_epoch": run.history["seconds"].median() if len(run.history) else np.nan}
+            numbers |= {
+                "seconds_per_epoch": run.history["seconds"].median() if "seconds" in run.history else np.nan
+            }
         for name, each in row["scores"].items():
             numbers |= {name: each["value"], f"{name} low": each["low"], f"{name} high": each["high"]}
         table.append(numbers | {"mcnemar": row.get("mcnemar"), "mcnemar_holm": row.get("mcnemar_holm")})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ("structure", "files", "images", "losses", "metrics", "batches", "models", "hog", "cli")
+QUICK = ("structure", "files", "images", "losses", "metrics", "batches", "models", "hog")
 """The test files of ``test --quick``; the first notebook runs, too."""
 
 
