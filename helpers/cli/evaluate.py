@@ -321,12 +321,11 @@ def compare(
         raise ValueError(f"{repeated[0]} is named twice" if repeated else "needs two runs or more, not 1")
     from helpers.cli import scoring
 
-    how = (tta, device, given)
-    found = scoring.predict_all(runs, split, *how)
+    found = scoring.predict_all(runs, split, tta, device, given)
     score = scoring.shared_score(found, score)
     content: dict[str, Any] = {"split": split, "tta": tta, "score": score}
     if ensemble:
-        choosing = scoring.predict_all(runs, "validation", *how)
+        choosing = scoring.predict_all(runs, "validation", tta, device, given)
         content |= scoring.ensemble_gain(found, choosing, resamples)
         found.append(scoring.together(found))
     content["runs"] = rows = scoring.compared(found, score, resamples)
