@@ -31,7 +31,7 @@ SMALL = {"name": "face-cnn-fast", "num_classes": 7, "widths": (16, 32, 64, 128),
 LITE0 = {"name": "efficientnet_lite0", "num_classes": 7, "weights": "DEFAULT", "resize": 96}
 STEPS = {100: 160, 300: 260, 1000: 450, 3000: 800, 0: 1800}
 """Steps of 32 labels by their number; 0, all of them: 64 a step."""
-TUNING = {100: 16, 300: 10, 1000: 6, 3000: 4}
+TUNING = {100: 12, 300: 8, 1000: 5, 3000: 3}
 """Passes in which all of EfficientNet-Lite0 learns: as many as some 40 minutes of one core allow."""
 
 FEATURES: list = []  # of the test faces and their mirror images, once they are known
@@ -152,14 +152,14 @@ def main() -> None:
     parser = records.options(__doc__)
     parser.add_argument("--starts", nargs="+", default=["scratch", "drawn", "imagenet"])
     parser.add_argument("--labels", type=int, nargs="+", choices=STEPS, default=[100, 300, 1000, 3000])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     train, _, test = datasets.load(options.name, options.data).splits(seed=0, validation=0)
     path = Path(f"data/results/transfer_{options.name}.json")
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
     for start in options.starts:
         for num in options.labels:
-            for seed in range(options.seeds):
+            for seed in options.seeds:
                 chosen = np.random.default_rng(seed).permutation(len(train))[: num or len(train)]
                 parts = [train.select(chosen[len(chosen) // 5 :]), train.select(chosen[: len(chosen) // 5])]
                 ends = from_imagenet(parts, num, seed, test) if start == "imagenet" else None
