@@ -272,6 +272,21 @@ def test_the_search_for_unsafe_code_finds_it(code):
     assert len(list(offences(ast.parse(code)))) >= 1
 
 
+GUARDED = {"flock", "LOCK_EX"}
+"""What only some systems have, imported where its absence is no error."""
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_it_asks_no_system_for_what_it_does_not_have(platform):
+    pytest.importorskip("mypy")
+    how = ["--follow-imports=skip", "--ignore-missing-imports", "--cache-dir", os.devnull]
+    command = [sys.executable, "-m", "mypy", "--platform", platform, *how, "helpers"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    assert "errors in" in printed or "no issues" in printed, "mypy did not get to its end"
+    found = re.findall(r"(\S+: error: Module has no attribute \"(\w+)\")", printed)
+    assert [line for line, name in found if name not in GUARDED | {"_base_executable", "cycler"}] == []
+
+
 # --- the top of the house ---
 
 
