@@ -52,7 +52,8 @@ def draw_training(history: History, last: int = 0) -> Figure:
     for ax, title in ((left, "loss"), (right, "on validation")):
         ax.set(xlim=(0.7, last + 0.3), title=title, xlabel="epoch")
     if history.epochs:
-        names = [n for n in history.epochs[0] if n not in {"epoch", "lr", "seconds", "images_per_second"}]
+        other = ("epoch", "lr", "seconds", "images_per_second", "train_")  # curves draws training beside each
+        names = [name for name in history.epochs[0] if not name.startswith(other)]
         falling = [name for name in names if name.endswith("loss")]
         rising = [name for name in names if name not in falling] or [history.monitor]
         plotting.curves(history.frame(), falling, ax=left)
