@@ -184,7 +184,7 @@ PLACE = re.compile(
     re.IGNORECASE,
 )
 TITLES = {"section": r"^## (\d+) · (.+)", "exercise": r"^\*\*(\d+)\. ([^*]+)\*\*"}
-UNNAMED = {"03", "06"}  # notebooks whose references are not written like this yet
+UNNAMED = {"03"}  # notebooks whose references are not written like this yet
 
 
 def titles(notebook: Notebook) -> dict[tuple[str, str], str]:
