@@ -11,21 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from helpers import emotions
+from helpers import emotions, one_of
 from helpers.faces import camera, people, truth
 from helpers.faces.people import IDENTITY, VIEW
-from helpers.faces.shape import REGIONS  # noqa: F401
-from helpers.faces.truth import ACTION_UNITS, class_probabilities, fused_probabilities, valence_arousal  # noqa: F401
+from helpers.faces.shape import REGIONS
+from helpers.faces.truth import ACTION_UNITS, class_probabilities, fused_probabilities, valence_arousal
 
 BLOCK = 256  # faces drawn at a time, fewer where they are larger than 48 pixels: what bounds the memory
 PEOPLE = 50  # so many different people follow each other before the first comes back
+LIMITS = {"num_faces": (1, 10_000_000), "seed": (0, 2**32 - 1), "size": (16, 1024), "num_raters": (1, 1000)}
+LIMITS |= {"faces_per_person": (1, 10_000), "ambiguity": (0.01, 100), "label_noise": (0, 1)}
+LIMITS |= {"va_noise": (0, 0.2)}
 
 Part = TypeVar("Part")
 
@@ -61,10 +64,6 @@ class Drawn:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Drawn:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Drawn(**{name: None if part is None else change(part) for name, part in parts.items()})
 
 
 def sample(
@@ -104,54 +103,45 @@ def sample(
     Raises:
         ValueError: an argument is out of its range.
     """
-    _check("num_faces", num_faces, 1, 10_000_000)
-    _check("seed", seed, 0, 2**32 - 1)
-    _check("size", size, 16, 1024)
-    _check("faces_per_person", faces_per_person, 1, 10_000)
-    _check("num_raters", num_raters, 1, 1000)
-    _check("ambiguity", ambiguity, 0.01, 100)
-    _check("label_noise", label_noise, 0, 1)
-    _check("va_noise", va_noise, 0, 0.2)
-    fixed = fixed or {}
-    people.known(IDENTITY | VIEW, fixed)
+    _check(num_faces=num_faces, seed=seed, size=size, faces_per_person=faces_per_person)
+    _check(num_raters=num_raters, ambiguity=ambiguity, label_noise=label_noise, va_noise=va_noise)
+    fixed = {one_of("trait", name, IDENTITY | VIEW): value for name, value in (fixed or {}).items()}
     where = _where(device)
     shares = truth.balance_of(balance).to(where)
-    step = min(_block_size(size, where), -(-num_faces // 64) * 64)
 
-    def draw(start: int) -> Drawn:
+    def with_fixed(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+        given = numbers.keys() & fixed
+        return numbers | {name: torch.full_like(numbers[name], fixed[name]) for name in given}
+
+    def draw(start: int, step: int) -> dict[str, Tensor]:
         index = torch.arange(start, start + step, device=where)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
         sides = people.draw_action_units(seed, index, shares)
         units, person = sides.mean(-1), people.identities(seed, subject)
         moving = _moving(sides, person)
-        view, person = people.bearing(people.views(seed, index), person, units)
-        view, person = people.with_fixed(view, fixed), people.with_fixed(person, fixed)
+        view, person = map(with_fixed, people.bearing(people.views(seed, index), person, units))
         view = camera.framed(view, moving)
         texture = camera.textures(seed, subject, index, size)
         images, regions = camera.images(moving, person, view, texture, size, color)
         p = truth.class_probabilities(units, ambiguity, label_noise)
         answers = truth.answers(p, people.uniform(seed, "raters", index, 1 + num_raters))
         noise = (people.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
-        block = Drawn(
-            images=images if color else images[:, 0],
-            labels=answers[:, 0],
-            action_units=units,
-            valence_arousal=(truth.valence_arousal(units) + noise).clamp(-1, 1),
-            class_probabilities=p,
-            votes=functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
-            landmarks=camera.landmarks(moving, person, view, size),
-            subject=subject,
-            pose=torch.stack([view["yaw"], view["pitch"], view["roll"]], -1),
-            masks=regions if masks else None,
-        )
-        return block._each(lambda part: part[: num_faces - start])  # drawn whole, so that no shape differs
+        block = {
+            "images": images if color else images[:, 0],
+            "labels": answers[:, 0],
+            "action_units": units,
+            "valence_arousal": (truth.valence_arousal(units) + noise).clamp(-1, 1),
+            "class_probabilities": p,
+            "votes": functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
+            "landmarks": camera.landmarks(moving, person, view, size),
+            "subject": subject,
+            "pose": torch.stack([view["yaw"], view["pitch"], view["roll"]], -1),
+        } | ({"masks": regions} if masks else {})
+        # drawn whole, so that no shape differs
+        return {name: part[: num_faces - start] for name, part in block.items()}
 
-    blocks = _by_blocks(draw, num_faces, step, where)
-    joined = {}
-    for field in fields(Drawn):
-        parts = [getattr(block, field.name) for block in blocks]
-        joined[field.name] = None if parts[0] is None else torch.cat(parts)
-    return Drawn(**joined)._each(lambda part: part.to(device))
+    blocks = _by_blocks(draw, num_faces, size, where)
+    return Drawn(**{name: torch.cat([block[name] for block in blocks]).to(device) for name in blocks[0]})
 
 
 def render(
@@ -179,21 +169,32 @@ def render(
     Raises:
         ValueError: an argument is out of its range, or a name is unknown.
     """
-    _check("size", size, 16, 1024)
+    _check(size=size)
     where = _where(device)
-    sides = _sides(action_units).to(where)
-    person = people.average(IDENTITY, identity, sides[:, :, 0])
-    scene = people.average(VIEW, view, sides[:, :, 0])
-    step = _block_size(size, where)
+    if isinstance(action_units, dict):
+        row = torch.zeros(1, len(ACTION_UNITS))
+        for name, value in action_units.items():
+            row[0, truth.au_column(name)] = value
+        action_units = row
+    sides = torch.as_tensor(action_units, dtype=torch.float32)
+    sides = sides[..., None].expand(-1, -1, 2) if sides.ndim == 2 else sides
+    if sides.shape[1:] != (len(ACTION_UNITS), 2) or len(sides) == 0:
+        shape = list(sides.shape)
+        raise ValueError(f"action_units must be [N, 17] or [N, 17, 2] with N of 1 or more, not {shape}")
+    if not bool(((sides >= 0) & (sides <= 1)).all()):
+        raise ValueError("action_units must lie in 0 to 1")
+    sides = sides.to(where)
+    person = people.average(IDENTITY, identity or {}, sides[:, :, 0])
+    scene = people.average(VIEW, view or {}, sides[:, :, 0])
 
-    def draw(start: int) -> Tensor:
+    def draw(start: int, step: int) -> Tensor:
         rows = slice(start, start + step)
         some, seen = ({name: value[rows] for name, value in each.items()} for each in (person, scene))
         number = torch.zeros(len(sides[rows]), dtype=torch.int64, device=where)
         texture = camera.textures(0, number, number, size)
         return camera.images(_moving(sides[rows], some), some, seen, texture, size, color)[0]
 
-    images = torch.cat(_by_blocks(draw, len(sides), step, where)).to(device)
+    images = torch.cat(_by_blocks(draw, len(sides), size, where)).to(device)
     return images if color else images[:, 0]
 
 
@@ -203,22 +204,19 @@ def _where(device: str | torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def _by_blocks(draw: Callable[[int], Part], num: int, step: int, where: torch.device) -> list[Part]:
+def _by_blocks(draw: Callable[[int, int], Part], num: int, size: int, where: torch.device) -> list[Part]:
     """Draw blocks: on a CPU each on one thread, for the same bytes however many there are, side by side."""
+    most = BLOCK if where.type == "cpu" else 16 * BLOCK  # a GPU is idle with a few
+    step = min(max(1, min(most, most * 48**2 // size**2)), -(-num // 64) * 64)
     starts, threads = range(0, num, step), torch.get_num_threads()
     if where.type != "cpu":
-        return [draw(start) for start in starts]
+        return [draw(start, step) for start in starts]
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(draw, starts))
+            return list(pool.map(draw, starts, [step] * len(starts)))
     finally:
         torch.set_num_threads(threads)
-
-
-def _block_size(size: int, where: torch.device) -> int:
-    many = BLOCK if where.type == "cpu" else 16 * BLOCK  # a GPU is idle with a few
-    return max(1, min(many, many * 48**2 // size**2))
 
 
 def _moving(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
@@ -226,23 +224,8 @@ def _moving(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
     return (sides * person["expressive"][:, None, None]).clamp(0, 1.2)
 
 
-def _sides(action_units: Tensor | dict[str, float]) -> Tensor:
-    if isinstance(action_units, dict):
-        row = torch.zeros(1, len(ACTION_UNITS))
-        for name, value in action_units.items():
-            row[0, truth.au_column(name)] = value
-        action_units = row
-    units = torch.as_tensor(action_units, dtype=torch.float32)
-    if units.ndim == 2:
-        units = units[..., None].expand(-1, -1, 2)
-    if units.shape[1:] != (len(ACTION_UNITS), 2) or len(units) == 0:
-        shape = list(units.shape)
-        raise ValueError(f"action_units must be [N, 17] or [N, 17, 2] with N of 1 or more, not {shape}")
-    if not bool(((units >= 0) & (units <= 1)).all()):
-        raise ValueError("action_units must lie in 0 to 1")
-    return units
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+def _check(**given: float) -> None:
+    for name, value in given.items():
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be from {low} to {high}, not {value}")

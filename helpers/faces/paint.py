@@ -20,32 +20,30 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # Rec. 601, as Pillow converts RGB to grey
 
 def inks(person: dict[str, Tensor], color: bool) -> dict[str, Tensor]:
     """Return a person's colours, float ``[N, 3 or 1, 1, 1]`` in [0, 1]; grey ones are their luminances."""
-    skin = _tint(person["skin"], (0.8, 1.15, 1.5))
+
+    def tint(shade: Tensor, *powers: float) -> Tensor:
+        return shade[:, None] ** constant(powers, shade)
+
+    skin, teeth = tint(person["skin"], 0.8, 1.15, 1.5), person["teeth"][:, None]
     lip = skin * person["lip_shade"][:, None] * constant((1.08, 0.88, 0.92), skin)
     colours = {
         "skin": skin,
         "shadow": skin * constant((0.42, 0.34, 0.32), skin),
         "lip": lip * 1.08,
         "upper lip": lip * 0.82,
-        "hair": _tint(person["hair_shade"], (0.85, 1.1, 1.4)),
-        "brow": _tint(0.5 * person["hair_shade"].clamp(max=0.4), (0.85, 1.1, 1.4)),
-        "white": person["teeth"][:, None] * 0.25 + 0.45 + 0 * skin,
-        "iris": _tint(person["iris_shade"], (1.0, 0.95, 0.95)),
-        "teeth": person["teeth"][:, None] * constant((1.0, 0.97, 0.9), skin),
+        "hair": tint(person["hair_shade"], 0.85, 1.1, 1.4),
+        "brow": tint(0.5 * person["hair_shade"].clamp(max=0.4), 0.85, 1.1, 1.4),
+        "white": teeth * 0.25 + 0.45 + 0 * skin,
+        "iris": tint(person["iris_shade"], 1.0, 0.95, 0.95),
+        "teeth": teeth * constant((1.0, 0.97, 0.9), skin),
         "mouth": 0.09 * constant((1.3, 0.8, 0.8), skin) + 0 * skin,
         "tongue": 0.45 * constant((1.1, 0.6, 0.6), skin) + 0 * skin,
         "black": 0.04 + 0 * skin,
     }
-    return {name: _channels(rgb, color) for name, rgb in colours.items()}
-
-
-def _tint(shade: Tensor, powers: tuple[float, float, float]) -> Tensor:
-    return shade[:, None] ** constant(powers, shade)
-
-
-def _channels(rgb: Tensor, color: bool) -> Tensor:
-    grey = (rgb * constant(_LUMINANCE, rgb)).sum(-1, keepdim=True)
-    return (rgb if color else grey)[:, :, None, None]
+    if not color:
+        luminance = constant(_LUMINANCE, skin)
+        colours = {name: (rgb * luminance).sum(-1, keepdim=True) for name, rgb in colours.items()}
+    return {name: rgb[:, :, None, None] for name, rgb in colours.items()}
 
 
 class Sheet(Shape):
@@ -107,20 +105,19 @@ def stretched(texture: Tensor, shape: torch.Size, mode: str = "bilinear") -> Ten
     return functional.interpolate(texture, shape, mode=mode, align_corners=False)[:, 0]
 
 
-def _bumps(s: Sheet) -> list[tuple[Tensor, Tensor, float]]:
-    """What stands out and what lies deep: amount over the columns, height, half the extent in y."""
-    p = s.person
+def relief(s: Sheet) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how far the face stands out at each pixel and its slopes in x and y, ``[N, H, W]`` each."""
+    p, part = s.person, lips(s)
     ridge = p.brow_y - 0.5 * s.mean("middle brow up") + 0.04
-    nose = 0.135 * p.nose_height
-    tip = p.nose_y - s.mean("nose up")
+    nose, tip = 0.135 * p.nose_height, p.nose_y - s.mean("nose up")
     wide = p.nose_width * (1 + s.move("nostrils wide"))
-    part = lips(s)
+    below = part.bottom.amax(-1, keepdim=True)
     chin = p.chin_y + s.mean("jaw down") - 0.13 - s.mean("chin up")
 
     def pair(x: Tensor | float, half: float, out: Tensor | float) -> Tensor:
         return out * bell((s.away - x) / half)
 
-    return [
+    bumps = [  # amount over the columns, height, half the extent in y
         (pair(0.33, 0.22, 0.045), ridge, 0.075),
         (pair(p.eye_x, 0.17, -0.09 * p.deep_eyes), p.eye_y - 0.03, 0.11),
         (pair(0.15, 0.06, -0.05 * p.deep_eyes), p.eye_y - 0.02, 0.09),
@@ -133,22 +130,17 @@ def _bumps(s: Sheet) -> list[tuple[Tensor, Tensor, float]]:
         (pair(0.38, 0.15, s.move("cheek up")), p.eye_y + 0.24 - 0.3 * s.mean("cheek up"), 0.1),
         (pair(0.44, 0.15, s.move("smile cheek")), tip + 0.06, 0.15),
         (pair(0.0, 0.28, 0.06 + 0 * p.age), p.mouth_y - 0.03, 0.17),
-        (pair(0.0, 0.17, 0.04 + 0 * p.age), part.bottom.amax(-1, keepdim=True) - 0.035, 0.05),
-        (pair(0.0, 0.2, -0.05 + 0 * p.age), part.bottom.amax(-1, keepdim=True) + 0.06, 0.045),
+        (pair(0.0, 0.17, 0.04 + 0 * p.age), below - 0.035, 0.05),
+        (pair(0.0, 0.2, -0.05 + 0 * p.age), below + 0.06, 0.045),
         (pair(0.0, 0.16, 0.07 + s.mean("chin up")), chin, 0.11),
         (pair(0.64, 0.17, -0.05 * p.cheekbones), 0.5 * (p.mouth_y + tip) + 0.05, 0.25),
         (pair(0.75, 0.13, -0.05 + 0 * p.age), p.brow_y, 0.22),
         (pair(0.0, 0.45, 0.05 + 0 * p.age), p.brow_y - 0.25, 0.2),
         (pair(0.26, 0.1, -0.03 * p.age), p.mouth_y + 0.16, 0.12),
     ]
-
-
-def relief(s: Sheet) -> tuple[Tensor, Tensor, Tensor]:
-    """Return how far the face stands out at each pixel and its slopes in x and y, ``[N, H, W]`` each."""
-    bumps = _bumps(s)
-    rows = torch.cat(torch.broadcast_tensors(*(amount for amount, _, _ in bumps)), 1)
-    centre = torch.cat(torch.broadcast_tensors(*(y for _, y, _ in bumps)), 1)
-    extent = constant(tuple(h for _, _, h in bumps), rows)[None, :, None]
+    amounts, heights, extents = zip(*bumps, strict=True)
+    rows, centre = (torch.cat(torch.broadcast_tensors(*each), 1) for each in (amounts, heights))
+    extent = constant(extents, rows)[None, :, None]
     z = (s.y.transpose(1, 2) - centre) / extent
     columns = bell(z)
     steep = -2 * z / extent * columns
@@ -196,8 +188,7 @@ def _eye_lines(s: Sheet) -> None:
 
 
 def _folds(s: Sheet) -> None:
-    p, ink, band = s.person, s.ink["shadow"], s.band(0.0, 1.0)
-    part = lips(s)
+    p, ink, band, part = s.person, s.ink["shadow"], s.band(0.0, 1.0), lips(s)
     tip, corner = p.nose_y - s.mean("nose up"), p.mouth_width + s.move("corner out")
     t = ((band.y - tip) / (p.mouth_y - tip)).clamp(-0.5, 1.3)
     outwards = 0.35 * t + 0.65 * t.clamp(min=0) ** 2
@@ -207,8 +198,8 @@ def _folds(s: Sheet) -> None:
     ends = bell((s.away - corner - 0.035) / 0.03)
     height = part.line.amin(-1, keepdim=True) * 0 + p.mouth_y - s.move("corner up") * 0.65
     band.paint(ends * bell((band.y - height) / 0.06) * s.move("dimple").clamp(max=0.9) * 0.8, ink)
-    sag = bell((s.away - corner - 0.03 - 0.3 * (band.y - height)) / 0.03)
-    sag = sag * window(band.y - height, 0.02, 0.13, 0.04)
+    down = band.y - height
+    sag = bell((s.away - corner - 0.03 - 0.3 * down) / 0.03) * window(down, 0.02, 0.13, 0.04)
     band.paint(sag * (s.move("corner line") * 0.6 + 0.2 * p.age), ink)
     pebbles = torch.cos(s.x * 30) * torch.cos((band.y - p.chin_y) * 28)
     pebbles = pebbles * bell(s.x / 0.16) * bell((band.y - p.chin_y + 0.15) / 0.09)
@@ -219,21 +210,16 @@ def _nose(s: Sheet) -> None:
     p, ink, band = s.person, s.ink["shadow"], s.band(-0.35, 0.55)
     tip, wide = p.nose_y - s.mean("nose up"), p.nose_width * (1 + s.move("nostrils wide"))
     holes = bell((s.away - 0.46 * wide) / (0.26 * wide))
-    holes = holes * bell((band.y - tip - 0.085 + 0.12 * s.away) / 0.026)
-    band.paint(holes * 0.65, s.ink["shadow"] * 0.6)
+    band.paint(holes * bell((band.y - tip - 0.085 + 0.12 * s.away) / 0.026) * 0.65, ink * 0.6)
     wings = bell((s.away - wide - 0.005 + 2.5 * (band.y - tip - 0.03) ** 2) / 0.025)
-    wings = wings * bell((band.y - tip - 0.03) / 0.06)
-    band.paint(wings * 0.65, ink)
-    flank = bell((s.away - 0.105) / 0.04) * window(band.y, p.eye_y, tip, 0.1)
-    band.paint(flank * 0.1, ink)
+    band.paint(wings * bell((band.y - tip - 0.03) / 0.06) * 0.65, ink)
+    band.paint(bell((s.away - 0.105) / 0.04) * window(band.y, p.eye_y, tip, 0.1) * 0.1, ink)
     band.paint(bell(s.x / 0.05) * window(band.y, p.eye_y - 0.15, tip, 0.1) * 0.22, s.ink["skin"] * 1.4)
-    beside = bell((s.away - wide + 0.02) / 0.05) * bell((band.y - tip - 0.02) / 0.09)
-    band.paint(beside * 0.2, ink)
+    band.paint(bell((s.away - wide + 0.02) / 0.05) * bell((band.y - tip - 0.02) / 0.09) * 0.2, ink)
 
 
 def _beard(s: Sheet) -> None:
-    p, band = s.person, s.band(0.0, 1.4)
-    part = lips(s)
+    p, band, part = s.person, s.band(0.0, 1.4), lips(s)
     rough = stretched(s.texture["skin"], band.pixels.shape[-2:])
     cheek = (0.62 - 1.25 * (s.away - 0.3).clamp(min=0)).minimum(part.bottom + 0.06)
     around = (s.away - 0.75 * p.mouth_width).clamp(min=0) * 3
@@ -244,30 +230,26 @@ def _beard(s: Sheet) -> None:
 
 
 def _mouth(s: Sheet) -> None:
-    p, band = s.person, s.band(0.3, 1.3)
-    part = lips(s)
+    p, band, part = s.person, s.band(0.3, 1.3), lips(s)
+    raised, stretch, dropped = (s.mean(f) for f in ("upper lip up", "corner out", "lower lip down"))
     inside = window(part.t.abs(), 0, 0.99, 0.02)
     band.paint(band.between(part.top, part.line) * inside, s.ink["upper lip"])
     band.paint(band.between(part.line, part.bottom) * inside, s.ink["lip"])
     hollow = band.between(part.inner_up, part.inner_down) * inside
     band.paint(hollow, s.ink["mouth"])
-    height = (0.08 + 0.45 * s.move("corner up").clamp(min=0) + s.mean("upper lip up")) * part.arch.sqrt()
+    height = (0.08 + 0.45 * s.move("corner up").clamp(min=0) + raised) * part.arch.sqrt()
     gaps = 1 - 0.12 * torch.cos(s.x * 90).clamp(min=0) ** 4
     upper = hollow * (1 - band.below(part.inner_up + height * p.teeth, 0.02)) * gaps
-    show = (0.45 + 3 * s.mean("corner out") + 4 * s.mean("upper lip up")).clamp(0, 1)
-    show = show * window(part.t.abs(), 0, 0.8, 0.15)
+    show = (0.45 + 3 * stretch + 4 * raised).clamp(0, 1) * window(part.t.abs(), 0, 0.8, 0.15)
     band.paint(upper * show, s.ink["teeth"])
-    clenched = (s.mean("corner out") * 4 + s.mean("upper lip up") * 4).clamp(0, 0.9)
-    clenched = clenched * window(part.t.abs(), 0, 0.75, 0.15)
+    clenched = (stretch * 4 + raised * 4).clamp(0, 0.9) * window(part.t.abs(), 0, 0.75, 0.15)
     lower = hollow * band.below(part.inner_down - 0.06 * part.arch.sqrt(), 0.02) * gaps
     band.paint(lower * clenched, s.ink["teeth"] * 0.9)
-    wide_open = (s.mean("lower lip down") / 0.25).clamp(0, 1)
     back = part.inner_down - 0.3 * (part.inner_down - part.inner_up) + 1.0 * s.x**2
-    tongue = hollow * band.below(back, 0.05)
-    band.paint(tongue * wide_open * (1 - clenched) * 0.5, s.ink["tongue"])
+    tongue = hollow * band.below(back, 0.05) * (dropped / 0.25).clamp(0, 1)
+    band.paint(tongue * (1 - clenched) * 0.5, s.ink["tongue"])
     seam = band.along(part.line, 0.016) * window(part.t.abs(), 0, 1.04, 0.04) * (1 - hollow)
-    closed = 1 - (s.mean("lower lip down") / 0.06).clamp(0, 0.85)
-    band.paint(seam * closed * 0.65, s.ink["shadow"] * 0.6)
+    band.paint(seam * (1 - (dropped / 0.06).clamp(0, 0.85)) * 0.65, s.ink["shadow"] * 0.6)
     shine = band.along(0.4 * part.line + 0.6 * part.bottom, 0.02) * bell(s.x / 0.12) * (1 - hollow)
     band.paint(shine * (0.12 + 0.3 * p.make_up) * (1 - s.mean("lips thin")).clamp(min=0), s.ink["white"])
 
@@ -275,17 +257,16 @@ def _mouth(s: Sheet) -> None:
 def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
     p, band = s.person, s.band(-0.5, 0.1)
     upper, lower, t = lids(s)
-    near = window(t.abs(), 0, 1, 0.06)
     lid = band.between(upper - p.crease, upper) * window(t, -0.9, 1.05, 0.15)
     band.paint(lid * (0.08 + 0.45 * p.make_up), s.ink["shadow"])
-    opening = band.between(upper, lower) * near
-    shade = 1 - 0.45 * (1 - band.below(upper + 0.02, 0.05))
+    opening = band.between(upper, lower) * window(t.abs(), 0, 1, 0.06)
     band.paint(opening, s.ink["white"])
     across = (s.away - p.eye_x) * s.x.sign() - 0.45 * gaze_x * p.eye_width
     down = band.y - p.eye_y - 0.4 * gaze_y * p.eye_open + 0.01
     radius = (across.square() + down.square()).sqrt()
     band.paint(opening * ((p.iris - radius) / band.edge + 0.5).clamp(0, 1), s.ink["iris"] * 0.8)
     band.paint(opening * ((0.48 * p.iris - radius) / band.edge + 0.5).clamp(0, 1), s.ink["black"])
+    shade = 1 - 0.45 * (1 - band.below(upper + 0.02, 0.05))
     band.paint(opening * (1 - shade), s.ink["black"])
     glint = bell((across + 0.025) / 0.022) * bell((down + 0.03) / 0.02)
     band.paint(opening * glint * 0.9, s.ink["white"] * 0 + 1)
@@ -301,8 +282,7 @@ def _brows(s: Sheet) -> None:
     p, band = s.person, s.band(-0.78, -0.1)
     line, t = brow(s)
     taper = p.brow_thickness * (1.1 - 0.55 * t.clamp(0, 1) ** 2)
-    ends = window(t, 0.04, 0.86, 0.1)
-    band.paint(band.along(line, taper) * ends * p.brow_density, s.ink["brow"])
+    band.paint(band.along(line, taper) * window(t, 0.04, 0.86, 0.1) * p.brow_density, s.ink["brow"])
 
 
 def _hair(s: Sheet) -> None:

@@ -11,13 +11,12 @@ face 7,000 is the same whether it is drawn alone or among ten thousand others.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from helpers import did_you_mean, emotions
+from helpers import emotions, one_of
 from helpers.faces.truth import ACTION_UNITS, PROTOTYPES, answers, au_column, constant, rows
 
 _MASK = 0xFFFFFFFF
@@ -153,21 +152,11 @@ def _draw(table: dict[str, Trait], seed: int, stream: str, index: Tensor) -> dic
 
 
 def identities(seed: int, subject: Tensor) -> dict[str, Tensor]:
-    """Return the numbers of ``IDENTITY`` for each person, float32 ``[N]`` each.
-
-    Args:
-        seed: the seed of the set.
-        subject: int64 ``[N]``; equal numbers give the same person.
-    """
+    """Return the numbers of ``IDENTITY``, float32 ``[N]`` each, for people ``[N]`` of a seed."""
     drawn = _draw(IDENTITY, seed, "identity", subject)
     child, grown = drawn["child"], drawn["child"] == 0
-    smaller = {
-        "brow_thickness": 0.5,
-        "nose_height": 0.5,
-        "jaw": -0.06,
-        "mouth_width": 0.12,
-        "nose_width": 0.15,
-    }
+    smaller = {"brow_thickness": 0.5, "nose_height": 0.5, "jaw": -0.06}
+    smaller |= {"mouth_width": 0.12, "nose_width": 0.15}
     aged = {name: drawn[name] * (1 - share * child) for name, share in smaller.items()}
     aged |= {"shine": drawn["shine"] * grown, "age": drawn["age"] * (1 - child)}
     aged |= {"iris": drawn["iris"] * (1 + 0.12 * child), "eye_open": drawn["eye_open"] * (1 + 0.15 * child)}
@@ -183,12 +172,7 @@ def identities(seed: int, subject: Tensor) -> dict[str, Tensor]:
 
 
 def views(seed: int, index: Tensor) -> dict[str, Tensor]:
-    """Return the numbers of ``VIEW`` for each image, float32 ``[N]`` each.
-
-    Args:
-        seed: the seed of the set.
-        index: int64 ``[N]``, the faces.
-    """
+    """Return the numbers of ``VIEW``, float32 ``[N]`` each, for faces ``[N]`` of a seed."""
     return _draw(VIEW, seed, "view", index)
 
 
@@ -231,28 +215,9 @@ def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
     return torch.stack([level * (1 + tilt), level * (1 - tilt)], -1).clamp(0, 1)
 
 
-def known(table: dict[str, Trait], names: Iterable[str]) -> None:
-    """Raise ValueError, with the nearest name, where a name is not in the table."""
-    for name in names:
-        if name not in table:
-            raise ValueError(f"unknown trait {name!r}{did_you_mean(name, table)}; known: {', '.join(table)}")
-
-
-def with_fixed(numbers: dict[str, Tensor], fixed: dict[str, float]) -> dict[str, Tensor]:
-    """Return the numbers with those replaced that ``fixed`` names, in every row."""
-    chosen = {name: torch.full_like(numbers[name], value) for name, value in fixed.items() if name in numbers}
-    return numbers | chosen
-
-
-def average(
-    table: dict[str, Trait], chosen: dict[str, Tensor | float] | None, like: Tensor
-) -> dict[str, Tensor]:
-    """Return a full set of numbers ``[N]`` for the rows of ``like``: the mean where none is chosen.
-
-    What most have none of, such as glasses, is then 0.
-    """
-    known(table, chosen or {})
+def average(table: dict[str, Trait], chosen: dict[str, Tensor | float], like: Tensor) -> dict[str, Tensor]:
+    """Return all numbers of a table for the rows of ``like``: those chosen, else the mean, 0 if rare."""
     default = {name: trait.mean if trait.share > 0.5 else 0.0 for name, trait in table.items()}
+    numbers = default | {one_of("trait", name, table): value for name, value in chosen.items()}
     ones = torch.ones_like(like[:, 0])
-    numbers = default | (chosen or {})
     return {name: torch.as_tensor(value).to(ones) * ones for name, value in numbers.items()}

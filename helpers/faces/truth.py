@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor
 
-from helpers import did_you_mean, emotions
+from helpers import emotions, one_of
 
 _NUMBERS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26)
 ACTION_UNITS = tuple(f"AU{number}" for number in _NUMBERS)
@@ -64,22 +64,8 @@ PROTOTYPES = {
 """The ways to show an expression: how common, and how strong each action unit (FACS number) is."""
 
 EVIDENCE = {
-    "anger": {
-        1: -3,
-        2: -2,
-        4: 4,
-        5: 1,
-        6: -1,
-        7: 2,
-        9: 0.5,
-        10: 1,
-        12: -4,
-        15: -1,
-        17: 1,
-        23: 5,
-        24: 4,
-        26: -1,
-    },
+    "anger": {1: -3, 2: -2, 4: 4, 5: 1, 6: -1, 7: 2, 9: 0.5, 10: 1, 12: -4, 15: -1, 17: 1}
+    | {23: 5, 24: 4, 26: -1},
     "disgust": {1: -2, 2: -1, 5: -1, 9: 8, 10: 3, 12: -3, 15: 1, 17: 1, 20: -1, 23: -1, 26: -1},
     "fear": {1: 2, 2: 1, 4: 1, 5: 3, 9: -1, 12: -4, 15: -1, 20: 6, 25: 1, 26: 0.5},
     "happiness": {1: -1, 4: -2, 6: 3, 9: -2, 12: 8, 14: 0, 15: -4, 20: -1, 23: -2, 25: 1},
@@ -95,41 +81,21 @@ BIAS = dict(zip(emotions.FER7, (-0.27, -3.1, -1.19, 0.24, 0.42, -0.98, 4.88), st
 _SHARPNESS = 0.65  # k at ambiguity 1; set so that two raters agree on 0.66 of the faces (FER+: 0.61)
 
 DIMENSIONS = {
-    1: (0, 0.05),
-    2: (0, 0.25),
-    4: (-0.5, 0.2),
-    5: (-0.05, 0.6),
-    6: (0.3, 0),
-    7: (0, 0.15),
-    9: (-0.6, 0.35),
-    10: (-0.3, 0.1),
-    12: (1, 0.1),
-    14: (-0.2, 0),
-    15: (-0.6, -0.45),
-    17: (-0.1, -0.1),
-    20: (-0.25, 0.4),
-    23: (-0.3, 0.25),
-    24: (-0.2, 0),
-    26: (0, 0.35),
+    "valence": {4: -0.5, 5: -0.05, 6: 0.3, 9: -0.6, 10: -0.3, 12: 1, 14: -0.2, 15: -0.6, 17: -0.1, 20: -0.25}
+    | {23: -0.3, 24: -0.2},
+    "arousal": {1: 0.05, 2: 0.25, 4: 0.2, 5: 0.6, 7: 0.15, 9: 0.35, 10: 0.1, 12: 0.1, 15: -0.45, 17: -0.1}
+    | {20: 0.4, 23: 0.25, 26: 0.35},
 }
 """What each action unit adds to valence and to arousal, before tanh."""
 
-_CALM = {
-    "serene": (0.3, -0.25),
-    "contemplative": (-0.15, -0.3),
-    "secure": (0.35, 0.05),
-    "untroubled": (0.2, -0.1),
-    "quiet": (0.0, -0.35),
-}
+_CALM = {"serene": (0.3, -0.25), "contemplative": (-0.15, -0.3), "secure": (0.35, 0.05)}
+_CALM |= {"untroubled": (0.2, -0.1), "quiet": (0.0, -0.35)}
 _CALM_WIDTH = 0.25  # how far, in valence and arousal, a calm word reaches
 
 
 def au_column(name: str) -> int:
     """Return the column of an action unit, such as "AU12", in every ``action_units`` array."""
-    if name in ACTION_UNITS:
-        return ACTION_UNITS.index(name)
-    known = ", ".join(ACTION_UNITS)
-    raise ValueError(f"unknown action unit {name!r}{did_you_mean(name, ACTION_UNITS)}; known: {known}")
+    return ACTION_UNITS.index(one_of("action unit", name, ACTION_UNITS))
 
 
 def constant(values: tuple, like: Tensor) -> Tensor:
@@ -147,52 +113,37 @@ def rows(*several: dict[int, float]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row.get(number, 0.0) for number in _NUMBERS) for row in several)
 
 
-_WEIGHTS, _OFFSETS = rows(*EVIDENCE.values()), tuple(BIAS.values())
-_DIMENSIONS = rows(*({number: by[k] for number, by in DIMENSIONS.items()} for k in range(2)))
+_EVIDENCE, _DIMENSIONS, _BIAS = rows(*EVIDENCE.values()), rows(*DIMENSIONS.values()), tuple(BIAS.values())
 
 
 def class_probabilities(action_units: Tensor, ambiguity: float = 1.0, label_noise: float = 0.03) -> Tensor:
-    """Return p(class | action units), the annotator model of this module, over ``emotions.FER7``.
+    """Return p(class | action units) ``[N, 7]`` over ``emotions.FER7``: the annotator model of this file.
 
     Args:
         action_units: float ``[N, 17]`` in [0, 1].
         ambiguity: 1 is the default rater; towards 0 raters become certain, above 1 they guess more.
         label_noise: the share of answers that are slips, uniform over the seven classes.
-
-    Returns:
-        float32 ``[N, 7]`` that sums to 1.
     """
-    scores = action_units @ constant(_WEIGHTS, action_units).T + constant(_OFFSETS, action_units)
+    scores = action_units @ constant(_EVIDENCE, action_units).T + constant(_BIAS, action_units)
     careful = (scores * (_SHARPNESS / ambiguity)).softmax(-1)
     return (1 - label_noise) * careful + label_noise / careful.shape[-1]
 
 
 def valence_arousal(action_units: Tensor) -> Tensor:
-    """Return the true valence and arousal, tanh(D a - (0, 0.05)), D being ``DIMENSIONS``.
+    """Return the true valence and arousal ``[N, 2]`` in (-1, 1) of action units a ``[N, 17]`` in [0, 1].
 
-    Args:
-        action_units: float ``[N, 17]`` in [0, 1].
-
-    Returns:
-        float32 ``[N, 2]`` in (-1, 1).
+    They are tanh(D a - (0, 0.05)), D being ``DIMENSIONS``.
     """
     weighted = action_units @ constant(_DIMENSIONS, action_units).T
     return torch.tanh(weighted - constant((0.0, 0.05), action_units))
 
 
 def fused_probabilities(action_units: Tensor, probabilities: Tensor) -> Tensor:
-    """Return the thirteen-class distribution over ``emotions.FUSED13``.
+    """Return the distribution ``[N, 13]`` over ``emotions.FUSED13`` from p ``[N, 7]`` over ``emotions.FER7``.
 
     Contempt takes the share a14 of what happiness and neutral hold, a14 being half the intensity of AU14.
     What is left of neutral is shared by neutral (weight 1) and the five calm words, each with weight exp(-d²
     / 2·0.25²), d being its distance from the face in valence and arousal.
-
-    Args:
-        action_units: float ``[N, 17]`` in [0, 1].
-        probabilities: float ``[N, 7]``, p over ``emotions.FER7`` (see :func:`class_probabilities`).
-
-    Returns:
-        float32 ``[N, 13]`` that sums to 1.
     """
     share = dict(zip(emotions.FER7, probabilities.unbind(-1), strict=True))
     dimple = action_units[:, au_column("AU14")] / 2
@@ -214,14 +165,12 @@ def answers(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 def balance_of(wanted: str | dict[str, float]) -> Tensor:
     """Return the shares ``[7]`` of the expressions: "fer2013", "uniform", or weights by class name."""
-    if wanted == "uniform":
-        wanted = dict.fromkeys(emotions.FER7, 1.0)
-    if wanted == "fer2013":
-        wanted = FER2013_COUNTS
-    if not isinstance(wanted, dict):
+    known = {"uniform": dict.fromkeys(emotions.FER7, 1.0), "fer2013": FER2013_COUNTS}
+    weights = known.get(wanted) if isinstance(wanted, str) else wanted
+    if not isinstance(weights, dict):
         raise ValueError(f"balance must be 'fer2013', 'uniform' or weights by class, not {wanted!r}")
-    named = {emotions.canonical(name): float(weight) for name, weight in wanted.items()}
-    weights = torch.tensor([named.get(name, 0.0) for name in emotions.FER7])
-    if not math.isfinite(weights.sum()) or (weights < 0).any() or weights.sum() == 0:
+    named = {emotions.canonical(name): float(weight) for name, weight in weights.items()}
+    shares = torch.tensor([named.get(name, 0.0) for name in emotions.FER7])
+    if not math.isfinite(shares.sum()) or (shares < 0).any() or shares.sum() == 0:
         raise ValueError("balance must hold weights of 0 or more, one of them above 0")
-    return weights / weights.sum()
+    return shares / shares.sum()
