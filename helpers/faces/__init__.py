@@ -35,32 +35,18 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Drawn:
-    """N drawn faces and what is true of them; all on one device.
+    """N drawn faces and what is true of them; all on one device."""
 
-    Args:
-        images: uint8 ``[N, size, size]`` (grey) or ``[N, 3, size, size]`` (RGB).
-        labels: int64 ``[N]``, the published label: one rater's answer, an index into ``emotions.FER7``.
-        action_units: float32 ``[N, 17]`` in [0, 1], in the order of ``ACTION_UNITS``; the mean of both sides.
-        valence_arousal: float32 ``[N, 2]`` in [-1, 1], as annotated: the true values plus noise.
-        class_probabilities: float32 ``[N, 7]``, the true p(class | face) over ``emotions.FER7``.
-        votes: int64 ``[N, 7]``, how many of the raters chose each class.
-        landmarks: float32 ``[N, 68, 2]``, (x, y) in pixels in the iBUG order.
-        subject: int64 ``[N]``, equal for the same person.
-        pose: float32 ``[N, 3]``, yaw (positive to the right), pitch (down) and roll (clockwise) of the head,
-            in radians.
-        masks: bool ``[N, 4, size, size]``, where the ``REGIONS`` lie; None unless asked for.
-    """
-
-    images: Tensor
-    labels: Tensor
-    action_units: Tensor
-    valence_arousal: Tensor
-    class_probabilities: Tensor
-    votes: Tensor
-    landmarks: Tensor
-    subject: Tensor
-    pose: Tensor
-    masks: Tensor | None = None
+    images: Tensor  # uint8 [N, size, size] (grey) or [N, 3, size, size] (RGB)
+    labels: Tensor  # int64 [N], the published label: one rater's answer, an index into emotions.FER7
+    action_units: Tensor  # float32 [N, 17] in [0, 1], in the order of ACTION_UNITS; the mean of both sides
+    valence_arousal: Tensor  # float32 [N, 2] in [-1, 1], as annotated: the true values plus noise
+    class_probabilities: Tensor  # float32 [N, 7], the true p(class | face) over emotions.FER7
+    votes: Tensor  # int64 [N, 7], how many of the raters chose each class
+    landmarks: Tensor  # float32 [N, 68, 2], (x, y) in pixels in the iBUG order
+    subject: Tensor  # int64 [N], equal for the same person
+    pose: Tensor  # float32 [N, 3], yaw (positive to the right), pitch (down), roll (clockwise), in radians
+    masks: Tensor | None = None  # bool [N, 4, size, size], where the REGIONS lie; None unless asked for
 
     def __len__(self) -> int:
         return len(self.images)

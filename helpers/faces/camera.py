@@ -16,13 +16,12 @@ from helpers.faces.truth import constant
 
 def textures(seed: int, subject: Tensor, index: Tensor, size: int) -> dict[str, Tensor]:
     """Return the random fields of images, some of them their people's, normal ``[N, 1, rows, columns]``."""
-    shapes = {"skin": (40, 30), "hair": (3, 44), "background": (5, 5), "grain": (size, size)}
-    shapes |= {"letters": (5, 36)}
-    owner = dict.fromkeys(shapes, index) | {"skin": subject, "hair": subject}
-    return {
-        name: people.normal(seed, name, owner[name], rows * columns).view(-1, 1, rows, columns)
-        for name, (rows, columns) in shapes.items()
-    }
+    own = {"background": (5, 5), "grain": (size, size), "letters": (5, 36)}
+    drawn = {}
+    for owner, shapes in ((subject, {"skin": (40, 30), "hair": (3, 44)}), (index, own)):
+        for name, shape in shapes.items():
+            drawn[name] = people.normal(seed, name, owner, shape[0] * shape[1]).view(-1, 1, *shape)
+    return drawn
 
 
 def _as_attributes(numbers: dict[str, Tensor]) -> SimpleNamespace:
@@ -56,10 +55,7 @@ def _chin_shift(w: Tensor, v: SimpleNamespace) -> Tensor:
 
 
 def _turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: Tensor) -> SimpleNamespace:
-    """Return which point u, w of the sheet a place beside the head shows: it is a stack of turned discs.
-
-    Also the angle at which it lies on its disc, and how far inside the outline it is seen.
-    """
+    """Return which point u, w of the sheet, a stack of turned discs, is seen at x, y; its angle, its depth in."""
     w = y - _tilt(y, v)
     half, slope = outline(w, p, drop)
     aside = x - _chin_shift(w, v)
@@ -125,14 +121,12 @@ def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespac
     rows = v.hand.flatten().nonzero()[:, 0]
     aside, down, side = x[rows] - v.hand_x[rows], y[rows] - v.hand_y[rows], v.hand_x[rows].sign()
     along, across = aside * 0.5 * side + down * 0.87, aside * 0.87 - down * 0.5 * side
-    palm = (across.abs() / 0.36).clamp(max=2)
-    bulge = (1 - palm.square()).clamp(min=0) * ((along - 0.15) / 0.1).clamp(0, 1)
+    bulge = (1 - (across.abs() / 0.36).clamp(max=2).square()).clamp(min=0) * ((along - 0.15) / 0.1).clamp(0, 1)
     for middle, tip in _FINGERS:
         beyond = (tip - along).clamp(min=0)
         bulge = torch.maximum(bulge, 1 - (beyond.square() + (across - middle).square()) / 0.075**2)
     cover = (bulge / (2 * s.edge / 0.075) + 0.5).clamp(0, 1) * (bulge > -1)
-    shade = 0.45 + 0.55 * bulge.clamp(0, 1).sqrt()
-    ink = s.ink["skin"][rows] * light[rows] * shade[:, None]
+    ink = s.ink["skin"][rows] * light[rows] * (0.45 + 0.55 * bulge.clamp(0, 1).sqrt())[:, None]
     image[rows] = image[rows].lerp(ink, cover[:, None])
 
 
@@ -148,8 +142,7 @@ def _strand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamesp
 def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
     """A line of pale letters, in the images that have one."""
     rows = v.watermark.flatten().nonzero()[:, 0]
-    size = image.shape[-1]
-    height = max(3, size // 7)
+    size, height = image.shape[-1], max(3, image.shape[-1] // 7)
     strokes = stretched((letters[rows] > 0).float(), (height, size))[:, None] * v.watermark[rows, None]
     first = ((v.watermark_y[rows, 0, 0] + 1) / 2 * (size - height)).long()
     place = first[:, None] + torch.arange(height, device=image.device)
@@ -170,18 +163,14 @@ def images(
 ) -> tuple[Tensor, Tensor]:
     """Return uint8 images ``[N, 3 or 1, size, size]`` and where the ``REGIONS`` lie, ``[N, 4, size, size]``.
 
-    ``units`` ``[N, 17, 2]`` are the action units of the left and the right of the image, ``person`` and
-    ``view`` the numbers of ``people.IDENTITY`` and ``people.VIEW``, ``texture`` the random fields. Where
-    ``exact``, an image is as light falls on the sensor: float, white at 1, without grain.
+    ``units`` ``[N, 17, 2]`` are of the left and the right of the image, the others as in :mod:`people` and
+    :func:`textures`. ``exact`` gives the light on the sensor: float, white at 1, without grain.
     """
     sheet, v = paint.painted(units, person, view, texture, size, color), _as_attributes(view)
     axis = (torch.arange(size, device=v.yaw.device) + 0.5) * 2 / size - 1
     right, down = axis[None, None, :] - v.shift_x, axis[None, :, None] - v.shift_y
     cos, sin = torch.cos(v.roll), torch.sin(v.roll)
-    x, y = (
-        (right * cos + down * sin) / v.scale,
-        (down * cos - right * sin) / v.scale,
-    )  # beside an upright head
+    x, y = (right * cos + down * sin) / v.scale, (down * cos - right * sin) / v.scale  # as if it were upright
     place = _turned(x, y, sheet.person, v, _jaw_drop(units))
     light = (v.exposure * (0.75 + 0.25 * (x * v.light_x).clamp(-1, 1)))[:, None]
     grid = torch.stack([(place.u - LEFT) / WIDTH, (place.w - TOP) / HEIGHT], -1) * 2 - 1
@@ -224,9 +213,6 @@ def _on_the_sheet(units: Tensor, person: dict[str, Tensor]) -> tuple[Tensor, Ten
         left, right = sides.move(part).split(1, -1)
         return torch.where(x < 0, left, right)
 
-    def at(x: Tensor) -> Shape:
-        return Shape(x, units, person)
-
     along = constant((*_BROW, *_BROW[::-1]), units) * 0.82 + 0.05
     sign = constant((-1.0,) * 5 + (1.0,) * 5, units)
     brow_x = sign * (p.brow_inner + p.brow_length * along - of_side("brows together", sign))
@@ -237,22 +223,21 @@ def _on_the_sheet(units: Tensor, person: dict[str, Tensor]) -> tuple[Tensor, Ten
     nose_x = p.nose_width * share * (1 + of_side("nostrils wide", share))
     sign = constant((-1.0,) * 6 + (1.0,) * 6, units)
     eye_x = sign * (p.eye_x + constant(_EYES, units) * p.eye_width)
-    upper, lower, _ = lids(at(eye_x))
+    upper, lower, _ = lids(Shape(eye_x, units, person))
     eye_y = torch.where(constant(_LOWER_LID, units) > 0, lower, upper)
     share = constant(_LIPS, units)
     mouth_x = share * (p.mouth_width + of_side("corner out", share))
-    part = lips(at(mouth_x))
+    part = lips(Shape(mouth_x, units, person))
     curves = torch.stack([part.top, part.bottom, part.inner_up, part.inner_down])
     mouth_y = curves.gather(0, constant(_LIP_CURVE, units).long().expand_as(mouth_x)[None])[0]
     u = torch.cat([brow_x, 0 * bridge, nose_x, eye_x, mouth_x], -1)
-    return u, torch.cat([brow(at(brow_x))[0], bridge, below, eye_y, mouth_y], -1)
+    return u, torch.cat([brow(Shape(brow_x, units, person))[0], bridge, below, eye_y, mouth_y], -1)
 
 
 def landmarks(units: Tensor, person: dict[str, Tensor], view: dict[str, Tensor], size: int) -> Tensor:
-    """Return the 68 landmarks of each face, float32 ``[N, 68, 2]``: (x, y) in pixels, whole at pixel centres.
+    """Return 68 landmarks, float32 ``[N, 68, 2]``: (x, y) in pixels, whole at pixel centres; see ``images``.
 
-    Points on the jaw lie on the visible outline of the head, the others on the skin, hidden or not. The
-    arguments are those of :func:`images`.
+    Points on the jaw lie on the visible outline of the head, the others on the skin, hidden or not.
     """
     p, v, drop = _as_attributes(person), _as_attributes(view), _jaw_drop(units)
     # the jaw: from a little above the widest place down to the chin

@@ -179,9 +179,8 @@ def views(seed: int, index: Tensor) -> dict[str, Tensor]:
 def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -> tuple[dict, dict]:
     """Return view and person as action units ``[N, 17]`` make them.
 
-    Who pulls the corners of the mouth down, or the brows up and together, looks down as well; lids follow
-    the gaze down; hands go to faces with raised inner brows more often than to others. Labels depend on the
-    action units alone, so this adds nothing that a label could be told from.
+    Sad mouths and worried brows look down, lids follow the gaze, and hands go to raised inner brows. Labels
+    depend on the action units alone, so this adds nothing that a label could be told from.
     """
     inner_brow, frown, lids, pull = (units[:, au_column(name)] for name in ("AU1", "AU4", "AU5", "AU15"))
     low = (0.6 * pull + 0.9 * (inner_brow * frown) * (1 - lids)).clamp(max=1)
@@ -194,14 +193,12 @@ def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -
 def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
     """Return random action units ``[N, 17, 2]`` of the left and the right of the image, in [0, 1].
 
-    An expression is drawn from the shares ``[7]`` of ``balance``, and one of the ways to show it; in one face
-    of five it is mixed with a second one. Its strength varies from weak to full; each unit of the prototype
-    is left out now and then, others come in unasked, and the sides differ a little.
+    An expression is drawn from the shares ``[7]`` of ``balance``, in one face of five mixed with a second one.
+    Its strength varies; each unit is left out now and then, others come in, and the sides differ a little.
     """
     num = len(ACTION_UNITS)
-    ways = [(name, share, units) for name, several in PROTOTYPES.items() for share, units in several]
-    share = torch.stack([balance[emotions.FER7.index(name)] * share for name, share, _ in ways])
-    prototypes = constant(rows(*(units for _, _, units in ways)), balance)
+    share = torch.stack([balance[emotions.FER7.index(name)] * share for name, share, _ in PROTOTYPES])
+    prototypes = constant(rows(*(units for _, _, units in PROTOTYPES)), balance)
     chances = uniform(seed, "expression", index, 5)
     intended = answers(share.expand(len(index), -1), chances[:, :2])
     blend = torch.where(chances[:, 2] < 1 / 5, 0.2 + 0.3 * chances[:, 3], 0.0)[:, None]

@@ -1,9 +1,7 @@
-"""Where everything lies on a face: curves that the painter fills and the landmarks sit on, moved by action
-units.
+"""Where everything lies on a face: curves that are painted and that landmarks sit on, moved by action units.
 
-A face is described from the front on a flat sheet, in face units (see :mod:`helpers.faces.people`); left and
-right are those of the image. Curves are heights y over columns x, so a curve costs a row of numbers, not
-an image.
+A face is described from the front on a flat sheet, in face units (see :mod:`helpers.faces.people`). Curves
+are heights y over columns x, so a curve costs a row of numbers, not an image.
 """
 
 from __future__ import annotations
@@ -59,8 +57,6 @@ REGIONS = tuple(MOVES)
 
 _PARTS = {part: moves for parts in MOVES.values() for part, moves in parts.items()}
 _ROW = {part: row for row, part in enumerate(_PARTS)}
-
-
 _REACH = rows(*_PARTS.values())
 
 
@@ -70,11 +66,7 @@ def moved(part: str, units: Tensor) -> Tensor:
 
 
 class Shape:
-    """The curves of N faces over columns x ``[N or 1, 1, W]``, in face units.
-
-    ``units`` ``[N, 17, 2]`` are the action units of the left and the right of the image, ``person`` the
-    numbers of ``people.IDENTITY``, ``[N]`` each.
-    """
+    """Curves over columns x ``[N or 1, 1, W]`` of people, ``[N]`` each, with action units ``[N, 17, 2]``."""
 
     def __init__(self, x: Tensor, units: Tensor, person: dict[str, Tensor]) -> None:
         self.x, self.away = x, x.abs()
@@ -125,16 +117,12 @@ def lips(s: Shape) -> SimpleNamespace:
     open_down = s.mean("lower lip down").clamp(min=0) * (0.3 * arch + 0.7 * arch.sqrt())
     apart = ((s.mean("lower lip down") - 0.008) / 0.03).clamp(0, 1)  # lips that do not part rise together
     full = 1 - s.move("lips thin").clamp(max=0.85)
-    inner_up = line - open_up * apart
-    inner_down = line + open_down * apart
+    inner_up, inner_down = line - open_up * apart, line + open_down * apart
     bow = 1 - 0.22 * torch.exp(-((s.x / 0.05) ** 2)) + 0.1 * torch.exp(-(((s.away - 0.09) / 0.05) ** 2))
-    top = (
-        inner_up - p.lip_upper * full * (0.35 * arch + 0.65 * arch.sqrt()) * bow - open_up * (1 - apart) * 0.6
-    )
+    upper = p.lip_upper * full * (0.35 * arch + 0.65 * arch.sqrt()) * bow
     bottom = inner_down + p.lip_lower * full * arch.sqrt() * (0.6 + 0.4 * arch)
-    return SimpleNamespace(
-        top=top, inner_up=inner_up, inner_down=inner_down, bottom=bottom, line=line, t=t, arch=arch
-    )
+    edges = {"top": inner_up - upper - open_up * (1 - apart) * 0.6, "bottom": bottom, "line": line}
+    return SimpleNamespace(**edges, inner_up=inner_up, inner_down=inner_down, t=t, arch=arch)
 
 
 _WIDEST = -0.1  # the height at which the head is widest
@@ -142,10 +130,7 @@ _SKULL = 1.2  # from there to the crown
 
 
 def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return half the width of the head at each height, and how fast that changes: width² is a curve of y⁴.
-
-    ``drop`` is how far the jaw is down.
-    """
+    """Return half the width of the head at heights y, and its slope: width² is a curve of y⁴; the jaw drops."""
     low = y > _WIDEST
     reach = torch.where(low, p.chin_y + drop - _WIDEST, _SKULL)
     bend = torch.where(low, (0.87 - p.jaw**2) / 0.23, 0.2)  # of the jaw: it is ``jaw`` wide at the mouth

@@ -145,7 +145,7 @@ def mix(action_units: Mapping[str, float] | None = None, turn: float = 0.0, upri
 def action_unit_mixer() -> Panel:
     """Return the panel that draws a face live from seventeen action units, and moves its dot."""
     units = {name: slider(f"{name[2:]} {MOVEMENTS[name]}", 0.0, 0.0, 1.0) for name in faces.ACTION_UNITS}
-    start = choice("start from", list(truth.PROTOTYPES), "neutral")
+    start = choice("start from", emotions.FER7, "neutral")
 
     def draw(turn: float, **action_units: float) -> Figure:
         return mix(action_units, turn, upright=True)
@@ -153,7 +153,7 @@ def action_unit_mixer() -> Panel:
     panel = Panel(draw, {"turn": slider("turn of the head", 0.0, -0.7, 0.7), **units}, above=[start])
 
     def take(_: object) -> None:
-        [(_, prototype), *_] = truth.PROTOTYPES[start.value]
+        prototype = next(units for name, _, units in truth.PROTOTYPES if name == start.value)
         panel.set(**{name: prototype.get(int(name[2:]), 0.0) for name in units})
 
     start.observe(take, names="value")
