@@ -1,10 +1,8 @@
 """Drawn faces: action units in, pixels and everything that is true of them out.
 
 ``faces.sample(1000, seed=0)`` draws a set; ``faces.render(action_units, ...)`` draws the faces you ask for.
-How a face gets its label, so that the best possible accuracy is known, is in :mod:`helpers.faces.truth`;
-what varies between people and images is in :mod:`helpers.faces.people`; where things lie on a face is in
-:mod:`helpers.faces.shape`, how it is painted in :mod:`helpers.faces.paint` and seen in
-:mod:`helpers.faces.camera`.
+:mod:`truth` says how a face gets its label, so that the best possible accuracy is known, :mod:`people` what
+varies between people and images, :mod:`shape` where things lie on a face; :mod:`paint`, :mod:`camera` draw.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +27,6 @@ PEOPLE = 50  # so many different people follow each other before the first comes
 LIMITS = {"num_faces": (1, 10_000_000), "seed": (0, 2**32 - 1), "size": (16, 1024), "num_raters": (1, 1000)}
 LIMITS |= {"faces_per_person": (1, 10_000), "ambiguity": (0.01, 100), "label_noise": (0, 1)}
 LIMITS |= {"va_noise": (0, 0.2)}
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -95,39 +91,41 @@ def sample(
     where = _where(device)
     shares = truth.balance_of(balance).to(where)
 
-    def with_fixed(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-        given = numbers.keys() & fixed
-        return numbers | {name: torch.full_like(numbers[name], fixed[name]) for name in given}
-
     def draw(start: int, step: int) -> dict[str, Tensor]:
         index = torch.arange(start, start + step, device=where)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
-        sides = people.draw_action_units(seed, index, shares)
-        units, person = sides.mean(-1), people.identities(seed, subject)
-        moving = _moving(sides, person)
-        view, person = map(with_fixed, people.bearing(people.views(seed, index), person, units))
-        view = camera.framed(view, moving)
+        units, moving, person, view = _described(seed, subject, index, shares, fixed)
         texture = camera.textures(seed, subject, index, size)
         images, regions = camera.images(moving, person, view, texture, size, color)
         p = truth.class_probabilities(units, ambiguity, label_noise)
         answers = truth.answers(p, people.uniform(seed, "raters", index, 1 + num_raters))
         noise = (people.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
-        block = {
-            "images": images if color else images[:, 0],
-            "labels": answers[:, 0],
-            "action_units": units,
-            "valence_arousal": (truth.valence_arousal(units) + noise).clamp(-1, 1),
-            "class_probabilities": p,
-            "votes": functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1),
-            "landmarks": camera.landmarks(moving, person, view, size),
-            "subject": subject,
-            "pose": torch.stack([view["yaw"], view["pitch"], view["roll"]], -1),
-        } | ({"masks": regions} if masks else {})
+        block = {"images": images if color else images[:, 0], "labels": answers[:, 0], "action_units": units}
+        block["valence_arousal"] = (truth.valence_arousal(units) + noise).clamp(-1, 1)
+        block["class_probabilities"], block["subject"] = p, subject
+        block["votes"] = functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1)
+        block["landmarks"] = camera.landmarks(moving, person, view, size)
+        block["pose"] = torch.stack([view["yaw"], view["pitch"], view["roll"]], -1)
+        if masks:
+            block["masks"] = regions
         # drawn whole, so that no shape differs
         return {name: part[: num_faces - start] for name, part in block.items()}
 
     blocks = _by_blocks(draw, num_faces, size, where)
     return Drawn(**{name: torch.cat([block[name] for block in blocks]).to(device) for name in blocks[0]})
+
+
+def _described(
+    seed: int, subject: Tensor, index: Tensor, shares: Tensor, fixed: dict[str, float]
+) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Return the action units ``[N, 17]`` of faces, how far each side moves, and the numbers of both tables."""
+    sides = people.draw_action_units(seed, index, shares)
+    units, person = sides.mean(-1), people.identities(seed, subject)
+    moving = _moving(sides, person)
+    view, person = people.bearing(people.views(seed, index), person, units)
+    for name, value in fixed.items():
+        (view if name in view else person)[name] = torch.full_like(view["yaw"], value)
+    return units, moving, person, camera.framed(view, moving)
 
 
 def render(
@@ -190,7 +188,7 @@ def _where(device: str | torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def _by_blocks(draw: Callable[[int, int], Part], num: int, size: int, where: torch.device) -> list[Part]:
+def _by_blocks(draw: Callable[[int, int], Any], num: int, size: int, where: torch.device) -> list:
     """Draw blocks: on a CPU each on one thread, for the same bytes however many there are, side by side."""
     most = BLOCK if where.type == "cpu" else 16 * BLOCK  # a GPU is idle with a few
     step = min(max(1, min(most, most * 48**2 // size**2)), -(-num // 64) * 64)

@@ -55,7 +55,7 @@ def _chin_shift(w: Tensor, v: SimpleNamespace) -> Tensor:
 
 
 def _turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: Tensor) -> SimpleNamespace:
-    """Return which point u, w of the sheet, a stack of turned discs, is seen at x, y; its angle, its depth in."""
+    """Return which point u, w of the sheet, a stack of turned discs, is at x, y; its angle and depth."""
     w = y - _tilt(y, v)
     half, slope = outline(w, p, drop)
     aside = x - _chin_shift(w, v)
@@ -72,9 +72,15 @@ def _turned(x: Tensor, y: Tensor, p: SimpleNamespace, v: SimpleNamespace, drop: 
 
 
 def _behind(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> Tensor:
-    """Neck, clothes, the hair behind the head, and what stands out of the ears behind the cheeks."""
+    """The hair behind the head, neck, clothes, and what stands out of the ears behind the cheeks."""
     p, edge = s.person, s.edge
-    image = image.lerp(s.ink["hair"] * light, _mane(x, y, s)[:, None])
+    volume = p.hair_volume + 0.03
+    volume = volume * (1 - p.bald) * (1 + 0.12 * stretched(s.texture["hair"], x.shape[-2:], "bicubic"))
+    end = torch.where(p.hair_length > 0, p.hair_length, 0.12)  # short hair narrows to nothing there
+    across = x / (p.face_width + volume * ((end - y) / 0.3).clamp(0, 1))
+    radius = across.square() + torch.where(y > -0.1, 0.0, ((y + 0.1) / (1.2 + volume)).square())
+    hair = ((1 - radius) / (2.5 * edge) + 0.5).clamp(0, 1) * ((end - y) / 0.1 + 0.5).clamp(0, 1)
+    image = image.lerp(s.ink["hair"] * light, (hair * (1 - p.bald))[:, None])
     throat = x + 0.1 * torch.sin(v.yaw)
     neck = ((0.62 * p.face_width - throat.abs()) / edge + 0.5).clamp(0, 1) * (y > 0.3)
     image = image.lerp(s.ink["skin"] * v.neck[:, None] * light, neck[:, None])
@@ -90,18 +96,6 @@ def _ear(image: Tensor, radius: Tensor, dark: float, s: paint.Sheet, light: Tens
     """Paint an ear where no hair hides it; ``radius`` is the square of the distance, 1 at its rim."""
     cover = ((1 - radius) / 0.3).clamp(0, 1) * (s.person.hair_length == 0)
     return image.lerp(s.ink["skin"] * light * (dark + 0.35 * radius.clamp(0, 1))[:, None], cover[:, None])
-
-
-def _mane(x: Tensor, y: Tensor, s: paint.Sheet) -> Tensor:
-    """How much hair is seen behind the head: an outline that narrows to nothing where short hair ends."""
-    p = s.person
-    strands = stretched(s.texture["hair"], x.shape[-2:], "bicubic")
-    volume = (p.hair_volume + 0.03) * (1 - p.bald) * (1 + 0.12 * strands)
-    end = torch.where(p.hair_length > 0, p.hair_length, 0.12)
-    across = x / (p.face_width + volume * ((end - y) / 0.3).clamp(0, 1))
-    radius = across.square() + torch.where(y > -0.1, 0.0, ((y + 0.1) / (1.2 + volume)).square())
-    inside = ((1 - radius) / (2.5 * s.edge) + 0.5).clamp(0, 1)
-    return inside * ((end - y) / 0.1 + 0.5).clamp(0, 1) * (1 - p.bald)
 
 
 def _side(image: Tensor, place: SimpleNamespace, s: paint.Sheet, light: Tensor) -> Tensor:
@@ -121,7 +115,8 @@ def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespac
     rows = v.hand.flatten().nonzero()[:, 0]
     aside, down, side = x[rows] - v.hand_x[rows], y[rows] - v.hand_y[rows], v.hand_x[rows].sign()
     along, across = aside * 0.5 * side + down * 0.87, aside * 0.87 - down * 0.5 * side
-    bulge = (1 - (across.abs() / 0.36).clamp(max=2).square()).clamp(min=0) * ((along - 0.15) / 0.1).clamp(0, 1)
+    palm = (1 - (across.abs() / 0.36).clamp(max=2).square()).clamp(min=0)
+    bulge = palm * ((along - 0.15) / 0.1).clamp(0, 1)
     for middle, tip in _FINGERS:
         beyond = (tip - along).clamp(min=0)
         bulge = torch.maximum(bulge, 1 - (beyond.square() + (across - middle).square()) / 0.075**2)
@@ -194,14 +189,9 @@ def images(
 
 # --- the 68 landmarks in the iBUG order: read off the curves that are painted, seen by the same camera ---
 
-_BROW = (1.0, 0.75, 0.5, 0.25, 0.0)  # along a brow, from its outer end
-_NOSTRILS = (-0.8, -0.42, 0.0, 0.42, 0.8)  # shares of half the nose's width
-_EYES = (1.0, 0.35, -0.35, -1.0, -0.35, 0.35, -1.0, -0.35, 0.35, 1.0, 0.35, -0.35)  # from the middle outwards
-_LOWER_LID = (0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1)
 _OUTER_LIP = (-1.0, -0.66, -0.24, 0.0, 0.24, 0.66, 1.0)  # shares of half the mouth's width
 _INNER_LIP = (-0.9, -0.4, 0.0, 0.4, 0.9)
 _LIPS = (*_OUTER_LIP, *_OUTER_LIP[5:0:-1], *_INNER_LIP, *_INNER_LIP[3:0:-1])
-_LIP_CURVE = (*[0] * 7, *[1] * 5, *[2] * 5, *[3] * 3)
 
 
 def _on_the_sheet(units: Tensor, person: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -213,23 +203,24 @@ def _on_the_sheet(units: Tensor, person: dict[str, Tensor]) -> tuple[Tensor, Ten
         left, right = sides.move(part).split(1, -1)
         return torch.where(x < 0, left, right)
 
-    along = constant((*_BROW, *_BROW[::-1]), units) * 0.82 + 0.05
+    along = constant((1.0, 0.75, 0.5, 0.25, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0), units) * 0.82 + 0.05
     sign = constant((-1.0,) * 5 + (1.0,) * 5, units)
     brow_x = sign * (p.brow_inner + p.brow_length * along - of_side("brows together", sign))
     tip = p.nose_y - sides.mean("nose up")
     bridge = tip - (tip - p.eye_y) * constant((1.0, 0.66, 0.33, 0.0), units)
-    share = constant(_NOSTRILS, units)
+    share = constant((-0.8, -0.42, 0.0, 0.42, 0.8), units)  # of half the nose's width: the nostrils
     below = tip + constant((0.075, 0.1, 0.115, 0.1, 0.075), units)
     nose_x = p.nose_width * share * (1 + of_side("nostrils wide", share))
     sign = constant((-1.0,) * 6 + (1.0,) * 6, units)
-    eye_x = sign * (p.eye_x + constant(_EYES, units) * p.eye_width)
+    out = constant((1.0, 0.35, -0.35, -1.0, -0.35, 0.35, -1.0, -0.35, 0.35, 1.0, 0.35, -0.35), units)
+    eye_x = sign * (p.eye_x + out * p.eye_width)
     upper, lower, _ = lids(Shape(eye_x, units, person))
-    eye_y = torch.where(constant(_LOWER_LID, units) > 0, lower, upper)
+    eye_y = torch.where(constant((0, 0, 0, 0, 1, 1) * 2, units) > 0, lower, upper)
     share = constant(_LIPS, units)
     mouth_x = share * (p.mouth_width + of_side("corner out", share))
-    part = lips(Shape(mouth_x, units, person))
-    curves = torch.stack([part.top, part.bottom, part.inner_up, part.inner_down])
-    mouth_y = curves.gather(0, constant(_LIP_CURVE, units).long().expand_as(mouth_x)[None])[0]
+    lip = lips(Shape(mouth_x, units, person))
+    inner = lip.inner_up[..., 12:17], lip.inner_down[..., 17:]
+    mouth_y = torch.cat([lip.top[..., :7], lip.bottom[..., 7:12], *inner], -1)
     u = torch.cat([brow_x, 0 * bridge, nose_x, eye_x, mouth_x], -1)
     return u, torch.cat([brow(Shape(brow_x, units, person))[0], bridge, below, eye_y, mouth_y], -1)
 

@@ -174,11 +174,7 @@ def _lines(s: Sheet) -> None:
     wrinkles = torch.cos((bridge.y - p.eye_y + 0.5 * s.away) * 60).clamp(min=0)
     wrinkles = wrinkles * bell((bridge.y - p.eye_y - 0.1) / 0.11)
     bridge.paint(wrinkles * s.move("nose wrinkles") * bell((s.away - 0.05) / 0.1) * 0.6, ink)
-
-
-def _eye_lines(s: Sheet) -> None:
-    p, ink, band = s.person, s.ink["shadow"], s.band(-0.5, 0.12)
-    _, lower, t = lids(s)
+    band, (_, lower, t) = s.band(-0.5, 0.12), lids(s)
     under = band.along(lower + 0.05 - 0.02 * t**2, 0.018) * window(t, -0.9, 0.9, 0.3)
     band.paint(under * (s.move("lid line") * 0.7 + 0.25 * p.age), ink)
     out = (s.away - p.eye_x - p.eye_width).clamp(min=0)
@@ -254,7 +250,7 @@ def _mouth(s: Sheet) -> None:
     band.paint(shine * (0.12 + 0.3 * p.make_up) * (1 - s.mean("lips thin")).clamp(min=0), s.ink["white"])
 
 
-def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
+def _eyes_and_brows(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
     p, band = s.person, s.band(-0.5, 0.1)
     upper, lower, t = lids(s)
     lid = band.between(upper - p.crease, upper) * window(t, -0.9, 1.05, 0.15)
@@ -276,11 +272,7 @@ def _eyes(s: Sheet, gaze_x: Tensor, gaze_y: Tensor) -> None:
     band.paint(rim * (0.35 + 0.4 * p.make_up), s.ink["shadow"])
     fold = band.along(upper - p.crease - 0.01 * t, 0.016) * window(t, -0.85, 1.1, 0.15)
     band.paint(fold * 0.35, s.ink["shadow"])
-
-
-def _brows(s: Sheet) -> None:
-    p, band = s.person, s.band(-0.78, -0.1)
-    line, t = brow(s)
+    band, (line, t) = s.band(-0.78, -0.1), brow(s)
     taper = p.brow_thickness * (1.1 - 0.55 * t.clamp(0, 1) ** 2)
     band.paint(band.along(line, taper) * window(t, 0.04, 0.86, 0.1) * p.brow_density, s.ink["brow"])
 
@@ -316,11 +308,11 @@ def _glasses(s: Sheet) -> None:
 def painted(units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool) -> Sheet:
     """Paint faces on their sheets, unlit; the arguments are those of ``camera.images``."""
     sheet = Sheet(units, person, texture, size, color)
-    for painter in (_skin, _lines, _eye_lines, _folds, _nose, _beard, _mouth):
+    for painter in (_skin, _lines, _folds, _nose, _beard, _mouth):
         painter(sheet)
-    _eyes(sheet, view["gaze_x"][:, None, None], view["gaze_y"][:, None, None])
-    for painter in (_brows, _hair, _glasses):
-        painter(sheet)
+    _eyes_and_brows(sheet, view["gaze_x"][:, None, None], view["gaze_y"][:, None, None])
+    _hair(sheet)
+    _glasses(sheet)
     return sheet
 
 

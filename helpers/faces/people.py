@@ -4,8 +4,8 @@ Lengths are in face units: the eyes of an average face lie 0.37 left and right o
 it, its mouth 0.53 below, its chin at 1.0. A frame of scale 1 shows -1 to 1, the crop of FER2013. x goes
 right, y down.
 
-A random number is a hash of (seed, stream, index, counter), not of the order in which it is asked for. So
-face 7,000 is the same whether it is drawn alone or among ten thousand others.
+A random number is a hash of (seed, stream, index, counter), so face 7,000 is the same drawn alone or among
+ten thousand others.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -
 def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
     """Return random action units ``[N, 17, 2]`` of the left and the right of the image, in [0, 1].
 
-    An expression is drawn from the shares ``[7]`` of ``balance``, in one face of five mixed with a second one.
+    An expression is drawn by the shares ``[7]`` of ``balance``, in one face of five mixed with a second one.
     Its strength varies; each unit is left out now and then, others come in, and the sides differ a little.
     """
     num = len(ACTION_UNITS)

@@ -130,8 +130,8 @@ _SKULL = 1.2  # from there to the crown
 
 
 def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return half the width of the head at heights y, and its slope: width² is a curve of y⁴; the jaw drops."""
-    low = y > _WIDEST
+    """Return half the width of the head at heights y, and its slope; the jaw drops."""
+    low = y > _WIDEST  # the square of the width is a curve of the fourth power of y
     reach = torch.where(low, p.chin_y + drop - _WIDEST, _SKULL)
     bend = torch.where(low, (0.87 - p.jaw**2) / 0.23, 0.2)  # of the jaw: it is ``jaw`` wide at the mouth
     t = ((y - _WIDEST) / reach).clamp(-1, 1)
