@@ -106,8 +106,7 @@ def sample(
         block["votes"] = functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1)
         block["landmarks"] = camera.landmarks(moving, person, view, size)
         block["pose"] = torch.stack([view["yaw"], view["pitch"], view["roll"]], -1)
-        if masks:
-            block["masks"] = regions
+        block |= {"masks": regions} if masks else {}
         # drawn whole, so that no shape differs
         return {name: part[: num_faces - start] for name, part in block.items()}
 
@@ -118,7 +117,7 @@ def sample(
 def _described(
     seed: int, subject: Tensor, index: Tensor, shares: Tensor, fixed: dict[str, float]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Return the action units ``[N, 17]`` of faces, how far each side moves, and the numbers of both tables."""
+    """Return the action units ``[N, 17]`` of faces, how far each side moves, person and view."""
     sides = people.draw_action_units(seed, index, shares)
     units, person = sides.mean(-1), people.identities(seed, subject)
     moving = _moving(sides, person)
