@@ -224,10 +224,9 @@ def _draw_faces(found: Predictions, names: Any, images: Any) -> None:
         right = np.flatnonzero(found.predictions == found.labels)
         some = np.unique(np.linspace(0, max(0, len(right) - 1), SHOWN // 2).astype(int))[: len(right)]
         chosen = np.concatenate([right[some], wrong[: SHOWN // 2]]).astype(int)
-        hot, words = heat(found, chosen), (names[found.labels[chosen]], names[found.predictions[chosen]])
-        _write(
-            found, "gradcam", _grid(len(chosen)), lambda ax: plotting.guesses(hot, *words, columns=6, ax=ax)
-        )
+        words = names[found.labels[chosen]], names[found.predictions[chosen]], found.confidence[chosen]
+        hot = heat(found, chosen)
+        _write(found, "gradcam", _grid(len(chosen)), lambda ax: plotting.mistakes(hot, *words, ax=ax))
 
 
 def heat(found: Predictions, chosen: Any) -> Any:

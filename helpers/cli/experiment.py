@@ -275,8 +275,8 @@ def figures(validation: datasets.FaceSet) -> dict[str, Callable]:
         return plotting.confusion(found, validation.classes, ax)
 
     def samples(outputs: Any, targets: Mapping[str, np.ndarray], ax: Any) -> Any:
-        predicted = names[of_labels(outputs)[: len(shown)].argmax(1)]
-        return plotting.guesses(shown, meant, predicted, ax=ax)
+        p = metrics.softmax(of_labels(outputs)[: len(shown)])
+        return plotting.mistakes(shown, meant, names[p.argmax(axis=1)], p.max(axis=1), columns=4, ax=ax)
 
     return {"confusion": confusion, "samples": samples}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
-from typing import Protocol
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,52 +22,23 @@ INK, MUTED, FAINT = "#222222", "#666666", "#d9d9d9"
 """Text and axes; secondary text; grid lines and frames."""
 ACCENT, SECOND, ARROW = "#0b6e8a", "#b35c00", "#d1501e"
 """What is not an expression: a curve, a score, a count; what stands against it; arrows and frames."""
-TILE = 0.95
-"""Side of a face in a figure, in inches; 2 are 160 pixels in a notebook."""
 DASHES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (2, 2)))
 MARKERS = dict(zip(emotions.COLORS, cycle("s^vo<DPXhpd*"), strict=False))
 """One marker an expression: colours are never the only difference."""
 
-Ax = Axes | None
-Classes = Sequence[str]
+Array, Ax, Classes, Places = np.ndarray, Axes | None, Sequence[str], Mapping[str, tuple[float, float]]
+Scored = Any
+"""A value with the two ends of its interval, ``low`` and ``high``, as ``metrics.Interval`` is one."""
 
-LOOK = {
-    "figure.dpi": 80,
-    "savefig.dpi": 80,
-    "figure.figsize": (8.0, 3.6),
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
-    "font.size": 11.5,
-    "axes.titlesize": 12.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8.0,
-    "axes.labelsize": 11.5,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=[ACCENT, "#d55e00", "#7a1f52", "#e6b800", "#56b4e9"]),
-    "grid.color": FAINT,
-    "grid.linewidth": 0.8,
-    "lines.linewidth": 2.0,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 11.0,
-    "image.cmap": "gray",
-}
-
-
-class Scored(Protocol):
-    """A value with the two ends of its interval; ``metrics.Interval`` is one."""
-
-    value: float
-    low: float
-    high: float
+LOOK: dict[str, object] = dict.fromkeys(("xtick.color", "ytick.color", "axes.edgecolor"), MUTED)
+LOOK |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK)
+LOOK |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+LOOK |= {"font.size": 11.5, "axes.labelsize": 11.5, "axes.titlesize": 12.5, "legend.fontsize": 11.0}
+LOOK |= {"axes.titlelocation": "left", "axes.titlepad": 8.0, "axes.axisbelow": True, "image.cmap": "gray"}
+LOOK |= {"figure.dpi": 80, "savefig.dpi": 80, "figure.figsize": (8.0, 3.6), "figure.facecolor": "white"}
+LOOK |= {"figure.constrained_layout.use": True, "lines.linewidth": 2.0}
+LOOK |= {"grid.color": FAINT, "grid.linewidth": 0.8}
+LOOK["axes.prop_cycle"] = mpl.cycler(color=[ACCENT, "#d55e00", "#7a1f52", "#e6b800", "#56b4e9"])
 
 
 def style() -> None:
@@ -75,13 +47,8 @@ def style() -> None:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
         plt.switch_backend(mpl.get_backend())  # the notebook's backend sets its own PNG writer first
-        shell.display_formatter.formatters["image/png"].for_type(Figure, _as_png)
-
-
-def _as_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
-    return packed(buffer.getvalue())
+        formatter = shell.display_formatter.formatters["image/png"]
+        formatter.for_type(Figure, lambda figure: packed(_as_png(figure)))
 
 
 def packed(png: bytes) -> bytes:
@@ -101,11 +68,15 @@ def styled() -> Iterator[None]:
 
 def png(draw: Callable[[Axes], object], size: tuple[float, float] = (6.4, 4.0), dpi: int = 110) -> bytes:
     """Return as PNG what ``draw`` draws, in the workbook's look, on a new figure of that size in inches."""
-    buffer = io.BytesIO()
     with styled():
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
-        figure.savefig(buffer, format="png", bbox_inches="tight", dpi=dpi)
+        return _as_png(figure, dpi=dpi)
+
+
+def _as_png(figure: Figure, **options: float) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", **options)
     return buffer.getvalue()
 
 
@@ -114,19 +85,6 @@ def color(name: str) -> str:
     return emotions.COLORS.get(name, ACCENT)
 
 
-def axes_for(ax: Axes | None, width: float, height: float) -> Axes:
+def axes_for(ax: Ax, width: float, height: float) -> Axes:
     """Return the axes that were given, or those of a new figure of that size in inches."""
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
-
-
-def panels(ax: Axes, rows: int, columns: int, **options: object) -> list[Axes]:
-    """Return axes in a grid that fills the place of ``ax``, which becomes the first of them."""
-    grid = ax.get_subplotspec().subgridspec(rows, columns, **options)
-    ax.set_subplotspec(grid[0])
-    return [ax, *(ax.figure.add_subplot(grid[place]) for place in range(1, rows * columns))]
-
-
-def bare(ax: Axes) -> None:
-    """Take ticks and frame away: an image is shown, not a chart."""
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
