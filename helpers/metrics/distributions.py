@@ -7,36 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import scipy
 
+Array = np.ndarray
+Score = Callable[[Array, Array], Any]
 
-def entropy(distribution: np.ndarray) -> np.ndarray:
+
+def entropy(distribution: Array) -> Array:
     """Return the entropy of each distribution, in nats: 0 is certain, log K is uniform."""
     return scipy.special.entr(np.asarray(distribution, dtype=np.float64)).sum(axis=-1)
 
 
-def kl_divergence(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def kl_divergence(truth: Array, predicted: Array) -> Array:
     """Return the Kullback-Leibler divergence sum p log(p / q), in nats; infinite where only q is 0."""
     return scipy.special.rel_entr(*alike(truth, predicted)).sum(axis=-1)
 
 
-def emd(truth: np.ndarray, predicted: np.ndarray, distances: np.ndarray) -> np.ndarray:
+def emd(truth: Array, predicted: Array, distances: Array) -> Array:
     """Return the exact earth mover's distance (Wasserstein-1), the least cost of moving q to where p is.
 
     By Kantorovich and Rubinstein it is the largest sum f (p - q) over functions f of the classes that differ
-    by no more than ``distances`` ``[K, K]``, a metric such as ``emotions.distances``. The largest is at a
-    corner of their set: up to eight classes all corners are listed, for more a linear program is solved.
+    by no more than ``distances`` ``[K, K]``, a metric such as ``emotions.distances``. It is at a corner of
+    their set: up to eight classes all corners are listed, for more a linear program is solved.
     """
     p, q = alike(truth, predicted)
     cost, size = np.asarray(distances, dtype=np.float64), p.shape[-1]
-    if cost.shape != (size, size):
-        raise ValueError(f"distances must be {size} x {size}, not {cost.shape}")
-    detour = (cost[:, :, None] + cost[None]).min(axis=1)
-    is_metric = np.allclose(cost, cost.T) and (cost <= detour + 1e-8).all() and not cost.diagonal().any()
-    if not is_metric or (cost + np.eye(size) <= 0).any():
-        raise ValueError("distances must be symmetric, 0 on the diagonal only, and no detour shorter")
+    detour = (cost[:, :, None] + cost[None]).min(axis=1) if cost.shape == (size, size) else -1
+    positive = (cost + np.eye(len(cost)) > 0).all() and not cost.diagonal().any()
+    if not (cost <= detour + 1e-8).all() or not np.allclose(cost, cost.T) or not positive:
+        what = f"{size} x {size}, symmetric, 0 on the diagonal only, and no detour shorter"
+        raise ValueError(f"distances must be {what}")
     if size > 8:  # there are (2K - 2)! / (K - 1)!² corners: 3,432 for eight classes, 2.7 million for thirteen
         parts = [_cheapest_plans(p[i : i + 64], q[i : i + 64], cost) for i in range(0, len(p), 64)]
     else:
@@ -46,7 +49,7 @@ def emd(truth: np.ndarray, predicted: np.ndarray, distances: np.ndarray) -> np.n
 
 
 @cache
-def _corners(distances: bytes, size: int) -> np.ndarray:
+def _corners(distances: bytes, size: int) -> Array:
     """Return the corners ``[V, K]`` of the set of functions with f_i - f_j <= d_ij and f = 0 at the last."""
     cost = np.frombuffer(distances).reshape(size, size)
     if size < 3:  # too flat for Qhull
@@ -58,7 +61,7 @@ def _corners(distances: bytes, size: int) -> np.ndarray:
     return np.pad(corners, ((0, 0), (0, 1)))
 
 
-def _cheapest_plans(p: np.ndarray, q: np.ndarray, distances: np.ndarray) -> np.ndarray:
+def _cheapest_plans(p: Array, q: Array, distances: Array) -> Array:
     """Return the cost of the cheapest plan of each face: one linear program of as many blocks."""
     one, every = scipy.sparse.identity(len(distances)), np.ones((1, len(distances)))
     sums = scipy.sparse.vstack([scipy.sparse.kron(one, every), scipy.sparse.kron(every, one)])
@@ -70,21 +73,17 @@ def _cheapest_plans(p: np.ndarray, q: np.ndarray, distances: np.ndarray) -> np.n
     return (plan.x * cost).reshape(len(p), -1).sum(axis=1)
 
 
-HIGHER_IS_BETTER = ("cosine", "intersection")
-
-
-def distribution_scores(distances: np.ndarray) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+def distribution_scores(distances: Array) -> dict[str, Score]:
     """Return every score of a distribution by name: functions of truth and prediction ``[N, K]`` to ``[N]``.
 
     KL and JS are in nats, EMD in the unit of ``distances`` ``[K, K]``, MSE is the mean over classes, TV the
-    total variation. Clark and Canberra go by |p - q| / (p + q), which is 1 for a class without votes, however
-    small q is. Of cosine and intersection (1 - TV) more is better, of the others less.
+    total variation. Of cosine and intersection (1 - TV) more is better, of the others less.
     """
 
-    def relative(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        return np.divide(abs(p - q), p + q, out=np.zeros_like(p), where=p + q > 0)
+    def relative(p: Array, q: Array) -> Array:
+        return abs(p - q) / np.where(p + q > 0, p + q, 1)
 
-    formulas: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    formulas: dict[str, Score] = {
         "KL": kl_divergence,
         "JS": lambda p, q: (kl_divergence(p, (p + q) / 2) + kl_divergence(q, (p + q) / 2)) / 2,
         "EMD": partial(emd, distances=distances),
@@ -100,7 +99,7 @@ def distribution_scores(distances: np.ndarray) -> dict[str, Callable[[np.ndarray
     return {name: lambda p, q, each=each: each(*alike(p, q)) for name, each in formulas.items()}
 
 
-def fleiss_kappa(votes: np.ndarray) -> float:
+def fleiss_kappa(votes: Array) -> float:
     """Return Fleiss' kappa (1971), the raters' agreement above that of the class frequencies (0).
 
     The number of raters may differ from face to face; faces with fewer than two votes are left out.
@@ -112,25 +111,24 @@ def fleiss_kappa(votes: np.ndarray) -> float:
     return ratio(agreement - chance, 1 - chance)
 
 
-def krippendorff_alpha(votes: np.ndarray) -> float:
+def krippendorff_alpha(votes: Array) -> float:
     """Return Krippendorff's alpha for nominal data, 1 - observed / expected disagreement (2011).
 
-    Any number of raters; :func:`tally` makes votes of labels and predictions. Expected is that of two of the
-    n votes drawn *without* replacement: n - 1 stands where Fleiss' and Cohen's kappa have n, and alpha is a
-    little higher. NaN where only one class was ever chosen.
+    Expected is that of two of all votes drawn *without* replacement (n - 1, where kappa has n). NaN where
+    only one class was ever chosen; :func:`tally` makes votes of labels and predictions.
     """
     votes = _votes(votes)
     raters, total, of_class = votes.sum(axis=1), votes.sum(), votes.sum(axis=0)
-    alike = ((votes * (votes - 1)).sum(axis=1) / (raters - 1)).sum()
+    same = ((votes * (votes - 1)).sum(axis=1) / (raters - 1)).sum()
     expected = (of_class * (of_class - 1)).sum() / (total - 1)
-    return 1 - (total - alike) / (total - expected) if expected < total else float("nan")
+    return 1 - (total - same) / (total - expected) if expected < total else float("nan")
 
 
-def rater_accuracy(votes: np.ndarray, strict: bool = False) -> float:
+def rater_accuracy(votes: Array, strict: bool = False) -> float:
     """Return how often one rater names the class that most other raters of the face name: a human ceiling.
 
-    Every rater of every face is held out once; where several classes lead among the others, naming one counts
-    as one divided by their number. ``strict`` counts a rater only where more than half of the others agree.
+    Every rater of every face is held out once; of several leading classes each counts in part. ``strict``
+    counts a rater only where more than half of the others agree.
     """
     votes = _votes(votes)
     score = weight = 0.0
@@ -144,7 +142,7 @@ def rater_accuracy(votes: np.ndarray, strict: bool = False) -> float:
     return ratio(score, weight)
 
 
-def split_half(votes: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def split_half(votes: Array, seed: int = 0) -> tuple[Array, Array]:
     """Return the shares ``[N, K]`` of a random half of each face's raters, and of the other half of them."""
     votes = np.asarray(votes)
     if len(_votes(votes)) < len(votes):
@@ -157,13 +155,23 @@ def split_half(votes: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return tuple(halves / halves.sum(axis=2, keepdims=True))
 
 
-def smoothed(shares: np.ndarray, prior: np.ndarray, num_votes: float, weight: float = 1.0) -> np.ndarray:
+def smoothed(shares: Array, prior: Array, num_votes: float, weight: float = 1.0) -> Array:
     """Return shares ``[N, K]`` of a few votes mixed with a prior ``[K]`` that counts as ``weight`` votes."""
     mixed = num_votes * np.asarray(shares, dtype=np.float64) + weight * np.asarray(prior)
     return mixed / (num_votes + weight)
 
 
-def _votes(votes: np.ndarray) -> np.ndarray:
+def tally(*answers: Array, num_classes: int | None = None) -> Array:
+    """Return how many raters chose each class, int64 ``[N, K]``, of one ``[N]`` a rater; negative is none."""
+    every = np.stack(answers)
+    size = int(every.max()) + 1 if num_classes is None else num_classes
+    if every.ndim != 2 or not np.issubdtype(every.dtype, np.integer) or every.max() >= size:
+        given = f"{every.dtype} {every.shape}"
+        raise ValueError(f"answers must be rows of classes from 0 to {size - 1}, not {given}")
+    return (every[:, :, None] == np.arange(size)).sum(axis=0)
+
+
+def _votes(votes: Array) -> Array:
     """Return the counts of the faces with two votes or more."""
     votes = np.asarray(votes)
     if votes.ndim != 2 or (votes < 0).any() or (votes != np.round(votes)).any():
@@ -174,7 +182,7 @@ def _votes(votes: np.ndarray) -> np.ndarray:
     return votes
 
 
-def alike(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def alike(truth: Array, predicted: Array) -> tuple[Array, Array]:
     """Return both as float64; refuse shapes that differ."""
     truth, predicted = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     if truth.shape != predicted.shape:
