@@ -1,9 +1,7 @@
-"""Histograms of oriented gradients, and the support vector machine that reads them.
+"""Histograms of oriented gradients (Dalal and Triggs, CVPR 2005), and the SVM that reads them.
 
-A gradient of uint8 pixels is a pair of integers in -255..255, so its length and direction are looked up, not
-computed: one table row per gradient, and a cell's histogram is the mean of the rows of its pixels.
-Dalal and Triggs, "Histograms of oriented gradients for human detection", CVPR 2005; the conventions
-(borders, bins, incomplete cells) are those of ``skimage.feature.hog``.
+A gradient of uint8 pixels is a pair of integers in -255..255, so its length and direction are looked up in a
+table, and a cell's histogram is the mean of its pixels' rows; conventions as in ``skimage.feature.hog``.
 """
 
 from __future__ import annotations
@@ -11,13 +9,12 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import sklearn
 import torch
 from skimage.draw import line
 from sklearn.svm import SVC
@@ -25,14 +22,8 @@ from sklearn.svm import SVC
 from helpers import files, one_of, runtime
 
 BLOCK_NORMS = ("L1", "L1-sqrt", "L2", "L2-Hys")
-DEFAULTS = {
-    "orientations": 9,
-    "pixels_per_cell": (8, 8),
-    "cells_per_block": (2, 2),
-    "block_norm": "L2-Hys",
-}
+DEFAULTS = {"orientations": 9, "pixels_per_cell": (8, 8), "cells_per_block": (2, 2), "block_norm": "L2-Hys"}
 """The settings of Dalal and Triggs, with scikit-image's names: the arguments of :func:`hog`."""
-FORMAT = "reading-faces hog+svm 1"
 MOST_IN_A_PAIR = 40_000  # faces of two classes: their kernel fills 13 GB
 EPS = 1e-5  # scikit-image's guard against division by zero
 KERNEL_ROWS = 256  # of a kernel that are made at once
@@ -50,55 +41,41 @@ def hog(
 
     Args:
         images: uint8 ``[N, H, W]``, or ``[N, 3, H, W]`` whose strongest channel counts at each pixel.
-        orientations: number of bins that share 180 degrees, at least 1.
-        pixels_per_cell: height and width of a cell in pixels; a rest at the right or below is unused.
-        cells_per_block: height and width of a block in cells; blocks overlap, one starts at every cell.
+        orientations: number of bins that share 180 degrees.
+        pixels_per_cell: height and width of a cell; a rest at the right or below is unused.
+        cells_per_block: height and width of a block; blocks overlap, one starts at every cell.
         block_norm: "L1", "L1-sqrt", "L2" or "L2-Hys" (clipped at 0.2 and normalised again).
 
     Returns:
         float32 ``[N, D]``, D = block rows * block columns * cells per block * orientations, in that order.
 
     Raises:
-        ValueError: the images are no uint8 batch or smaller than a block, or a setting is out of range.
+        ValueError: the images are no uint8 batch or smaller than a block, or a setting is wrong.
     """
     one_of("block_norm", block_norm, BLOCK_NORMS)
-    _check(images, orientations, pixels_per_cell, cells_per_block)
-    parts = (_cells(part, orientations, pixels_per_cell) for part in _parts(images))
+    parts = _histograms(images, orientations, pixels_per_cell, cells_per_block)
     return torch.cat([_blocks(part, cells_per_block, block_norm).flatten(1) for part in parts]).numpy()
 
 
 def cells(images: np.ndarray, orientations: int = 9, pixels_per_cell: tuple[int, int] = (8, 8)) -> np.ndarray:
     """Return the histogram of each cell before its block is normalised: what :func:`picture` draws.
 
-    Args:
-        images: as for :func:`hog`.
-        orientations: as for :func:`hog`.
-        pixels_per_cell: as for :func:`hog`.
-
-    Returns:
-        float32 ``[N, rows, columns, orientations]``: gradient length (grey levels over two pixels) in each
-        bin, averaged over the pixels of the cell.
+    It takes the arguments of :func:`hog` and returns float32 ``[N, rows, columns, orientations]``: gradient
+    length (grey levels over two pixels) in each bin, averaged over the pixels of the cell.
     """
-    _check(images, orientations, pixels_per_cell, (1, 1))
-    return torch.cat([_cells(part, orientations, pixels_per_cell) for part in _parts(images)]).numpy()
+    return torch.cat(list(_histograms(images, orientations, pixels_per_cell))).numpy()
 
 
 def picture(histograms: np.ndarray, glyph: tuple[int, int] = (8, 8)) -> np.ndarray:
     """Draw each cell as a star of lines, one a bin: along the edge it saw, as bright as the bin is full.
 
-    With ``glyph`` equal to ``pixels_per_cell`` this is scikit-image's ``visualize`` picture.
-
-    Args:
-        histograms: ``[..., rows, columns, orientations]`` from :func:`cells`, or a mean of such.
-        glyph: height and width of a drawn cell in pixels.
-
-    Returns:
-        float32 ``[..., rows * glyph height, columns * glyph width]``.
+    With ``glyph``, a star's height and width in pixels, equal to ``pixels_per_cell`` this is scikit-image's
+    ``visualize`` image. Takes ``[..., rows, columns, orientations]`` from :func:`cells` or a mean of such;
+    returns float32 ``[..., rows * glyph height, columns * glyph width]``.
     """
     histograms = np.asarray(histograms, dtype=np.float32)
     if histograms.ndim < 3:
         raise ValueError(f"histograms are [..., rows, columns, orientations], not {list(histograms.shape)}")
-    _check_pair("glyph", glyph)
     *batch, rows, columns, orientations = histograms.shape
     (y, x), radius = (glyph[0] // 2, glyph[1] // 2), max(0, min(glyph) // 2 - 1)
     stars = np.zeros((orientations, *glyph), dtype=np.float32)
@@ -110,9 +87,10 @@ def picture(histograms: np.ndarray, glyph: tuple[int, int] = (8, 8)) -> np.ndarr
     return drawn.reshape(*batch, rows * glyph[0], columns * glyph[1])
 
 
-def _check(
-    images: np.ndarray, orientations: int, pixels_per_cell: tuple[int, int], cells_per_block: tuple[int, int]
-) -> None:
+def _histograms(
+    images: np.ndarray, orientations: int, cell: tuple[int, int], block: tuple[int, int] = (1, 1)
+) -> Iterator[torch.Tensor]:
+    """Yield the cells of some images after the other, float32 ``[n, rows, columns, orientations]``."""
     shape = list(getattr(images, "shape", ()))
     if len(shape) not in {3, 4} or (len(shape) == 4 and shape[1] != 3):
         raise ValueError(f"images are [N, H, W] or [N, 3, H, W], not {shape}; one image is image[None]")
@@ -120,25 +98,21 @@ def _check(
         raise ValueError(f"images are uint8 from 0 to 255, not {images.dtype}; round and convert them first")
     if not isinstance(orientations, int | np.integer) or orientations < 1:
         raise ValueError(f"orientations is an integer from 1 up, not {orientations!r}")
-    _check_pair("pixels_per_cell", pixels_per_cell)
-    _check_pair("cells_per_block", cells_per_block)
-    need = [cell * block for cell, block in zip(pixels_per_cell, cells_per_block, strict=True)]
-    if need[0] > shape[-2] or need[1] > shape[-1]:
-        raise ValueError(
-            f"images of {shape[-2]} x {shape[-1]} pixels are smaller than one block of {need[0]} x {need[1]};"
-            " use larger images or smaller cells or blocks"
-        )
-
-
-def _check_pair(name: str, pair: tuple[int, int]) -> None:
-    sides = pair if isinstance(pair, tuple | list) and len(pair) == 2 else (0, 0)
-    if any(not isinstance(side, int | np.integer) or side < 1 for side in sides):
-        raise ValueError(f"{name} is (height, width), two integers from 1 up, not {pair}")
-
-
-def _parts(images: np.ndarray) -> list[np.ndarray]:
-    step = max(1, PIXELS_AT_ONCE // int(np.prod(images.shape[1:])))
-    return [images[start : start + step] for start in range(0, max(1, len(images)), step)]
+    for name, pair in {"pixels_per_cell": cell, "cells_per_block": block}.items():
+        sides = pair if isinstance(pair, tuple | list) and len(pair) == 2 else (0, 0)
+        if not all(isinstance(side, int | np.integer) and side > 0 for side in sides):
+            raise ValueError(f"{name} is (height, width), two integers from 1 up, not {pair!r}")
+    (height, width), (y, x) = cell, shape[-2:]
+    if height * block[0] > y or width * block[1] > x:
+        what = f"{y} x {x} pixels are smaller than one block of {height * block[0]} x {width * block[1]}"
+        raise ValueError(f"images of {what}; use larger images or smaller cells or blocks")
+    rows, columns, step = y // height, x // width, max(1, PIXELS_AT_ONCE // int(np.prod(shape[1:])))
+    for start in range(0, max(1, len(images)), step):
+        code = _gradients(images[start : start + step])[:, : rows * height, : columns * width]
+        bags = code.reshape(len(code), rows, height, columns, width)
+        bags = bags.transpose(2, 3).reshape(-1, height * width)
+        means = torch.nn.functional.embedding_bag(bags, _table(orientations), mode="mean")
+        yield means.view(len(code), rows, columns, orientations)
 
 
 def _gradients(images: np.ndarray) -> torch.Tensor:
@@ -149,14 +123,9 @@ def _gradients(images: np.ndarray) -> torch.Tensor:
     code[..., 1:-1].add_(grey[..., 2:]).sub_(grey[..., :-2])
     if images.ndim == 3:
         return code
-    strongest = _lengths().ravel()[code.numpy()].argmax(axis=1)  # the first of equals, as in scikit-image
-    return code.gather(1, torch.from_numpy(strongest)[:, None])[:, 0]
-
-
-@functools.cache
-def _lengths() -> np.ndarray:
-    gradient = np.arange(-255.0, 256.0)
-    return np.hypot(gradient[None], gradient[:, None])
+    # _table(1) holds the lengths; of equal ones the first counts, as in scikit-image
+    strongest = _table(1)[code.flatten(), 0].view(code.shape).argmax(1, keepdim=True)
+    return code.gather(1, strongest)[:, 0]
 
 
 @functools.lru_cache(maxsize=4)
@@ -166,17 +135,9 @@ def _table(orientations: int) -> torch.Tensor:
     degrees = np.arctan2(gradient[:, None], gradient[None]) * (180 / np.pi) % 180
     edges = 180.0 / orientations * np.arange(1, orientations)
     table = np.zeros((511 * 511, orientations), dtype=np.float32)
-    table[np.arange(511 * 511), np.searchsorted(edges, degrees.ravel(), side="right")] = _lengths().ravel()
+    lengths, bins = np.hypot(gradient[None], gradient[:, None]), np.searchsorted(edges, degrees, side="right")
+    table[np.arange(511 * 511), bins.ravel()] = lengths.ravel()
     return torch.from_numpy(table)
-
-
-def _cells(images: np.ndarray, orientations: int, pixels_per_cell: tuple[int, int]) -> torch.Tensor:
-    height, width = pixels_per_cell
-    num, rows, columns = len(images), images.shape[-2] // height, images.shape[-1] // width
-    code = _gradients(images)[:, : rows * height, : columns * width]
-    bags = code.reshape(num, rows, height, columns, width).transpose(2, 3).reshape(-1, height * width)
-    means = torch.nn.functional.embedding_bag(bags, _table(orientations), mode="mean")
-    return means.view(num, rows, columns, orientations)
 
 
 def _blocks(histograms: torch.Tensor, cells_per_block: tuple[int, int], block_norm: str) -> torch.Tensor:
@@ -186,10 +147,11 @@ def _blocks(histograms: torch.Tensor, cells_per_block: tuple[int, int], block_no
     if block_norm.startswith("L1"):
         blocks = blocks / (blocks.sum(-1, keepdim=True) + EPS)
         return blocks.sqrt() if block_norm == "L1-sqrt" else blocks
-    blocks = blocks / (blocks.square().sum(-1, keepdim=True) + EPS**2).sqrt()
-    if block_norm == "L2":
-        return blocks
-    blocks = blocks.clamp(max=0.2)
+    blocks = _unit(blocks)
+    return blocks if block_norm == "L2" else _unit(blocks.clamp(max=0.2))
+
+
+def _unit(blocks: torch.Tensor) -> torch.Tensor:
     return blocks / (blocks.square().sum(-1, keepdim=True) + EPS**2).sqrt()
 
 
@@ -197,22 +159,15 @@ def _blocks(histograms: torch.Tensor, cells_per_block: tuple[int, int], block_no
 class SVM:
     """A fitted support vector machine with a Gaussian kernel, one against one (as LIBSVM): plain arrays.
 
-    S support vectors of D features, K classes, P = K (K - 1) / 2 pairs (0, 1), (0, 2), ..., (K - 2, K - 1).
-
-    Args:
-        classes: K names, in label order.
-        gamma: width of the kernel exp(-gamma |a - b|^2), per squared unit of the features.
-        support_vectors: float32 ``[S, D]``.
-        coefficients: float64 ``[S, P]``; 0 where a vector supports nothing in a pair.
-        intercepts: float64 ``[P]``; NaN for a pair of which a class had no face.
-        settings: arguments of :func:`hog` that made the features.
+    S support vectors of D features, K classes, P = K (K - 1) / 2 pairs (0, 1), (0, 2), ..., (K - 2, K - 1);
+    the kernel is exp(-gamma |a - b|^2). ``settings`` are the arguments of :func:`hog` for the features.
     """
 
     classes: tuple[str, ...]
     gamma: float
-    support_vectors: np.ndarray
-    coefficients: np.ndarray
-    intercepts: np.ndarray
+    support_vectors: np.ndarray  # float32 [S, D]
+    coefficients: np.ndarray  # float64 [S, P], 0 where a vector supports nothing in a pair
+    intercepts: np.ndarray  # float64 [P], NaN for a pair of which a class had no face
     settings: dict
 
     @classmethod
@@ -227,114 +182,76 @@ class SVM:
     ) -> SVM:
         """Return the machine that scikit-learn's ``SVC(C=C, gamma=gamma)`` would be, several times sooner.
 
-        LIBSVM evaluates its kernel one row at a time, and once for each pair of classes that a face is in.
-        Here it gets the kernel ready made by matrix products, those within a class once for all pairs, and
-        each core another pair. A pair takes 8 bytes for every two of its faces, at most 1.2 GB on FER2013;
-        no more are taken at once than half the free memory holds.
-
         Args:
             features: float ``[N, D]``, for instance from :func:`hog`.
             labels: integers ``[N]``, an index into ``classes``.
             classes: K names.
             C: cost of a face on the wrong side, above 0; larger fits the training faces more closely.
-            gamma: as above; "scale" is 1 / (D * variance of the features), as in scikit-learn.
+            gamma: width of the kernel; "scale" is :func:`gamma_scale` of the features.
             settings: arguments of :func:`hog` that made the features, where they are not ``DEFAULTS``.
-
-        Raises:
-            ValueError: the arrays do not fit each other, a parameter is not positive, or all is one class.
         """
         features, labels = np.ascontiguousarray(features, dtype=np.float32), np.asarray(labels)
-        _check_training(features, labels, classes)
+        names, settings = tuple(classes), DEFAULTS | (settings or {})
+        if features.ndim != 2 or labels.shape != (len(features),):
+            raise ValueError(f"features are [N, D] and labels [N], not {features.shape} and {labels.shape}")
+        if not np.isfinite(features).all():
+            raise ValueError("features hold NaN or infinity; leave those faces out")
+        if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() >= len(names):
+            raise ValueError(f"labels are integers from 0 to {len(names) - 1}, one a class of {names}")
+        if labels.min() == labels.max():
+            raise ValueError(f"every face is {names[labels[0]]!r}; an SVM needs faces of two classes")
+        if (largest := int(np.sort(np.bincount(labels))[-2:].sum())) > MOST_IN_A_PAIR:
+            what = f"have {largest:,} faces, more than the {MOST_IN_A_PAIR:,} whose kernel fits in memory"
+            raise ValueError(f"the two largest classes {what}; fit to fewer, drawn at random")
         gamma = gamma_scale(features) if gamma == "scale" else gamma
         for name, value in {"C": C, "gamma": gamma}.items():
             if not isinstance(value, float | int | np.number) or not 0 < value < np.inf:
                 raise ValueError(f"{name} is a number above 0, not {value!r}")
-        coefficients, intercepts = _fit_pairs(features, labels, len(classes), C, gamma)
+        coefficients, intercepts = _fit_pairs(features, labels, len(names), C, gamma)
         kept = np.flatnonzero(coefficients.any(axis=1))
-        settings = DEFAULTS | (settings or {})
-        return cls(tuple(classes), float(gamma), features[kept], coefficients[kept], intercepts, settings)
+        return cls(names, float(gamma), features[kept], coefficients[kept], intercepts, settings)
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Return the features of images as the machine was trained on: :func:`hog` with its settings.
-
-        Args:
-            images: as for :func:`hog`.
-        """
+        """Return the features of images as the machine was trained on: :func:`hog` with its settings."""
         return hog(images, **self.settings)
 
     def decision(self, features: np.ndarray) -> np.ndarray:
         """Return float64 ``[N, P]`` of features ``[N, D]``: above 0 for the first class of a pair."""
         features = np.asarray(features, dtype=np.float32)
         if features.ndim != 2 or features.shape[1] != self.support_vectors.shape[1]:
-            raise ValueError(
-                f"features are [N, {self.support_vectors.shape[1]}], not {list(features.shape)}; "
-                f"make them with SVM.features (settings {self.settings})"
-            )
-        sides = self._sides(features, torch.float32)
-        near = (np.abs(sides) < 1e-3).any(
-            axis=1
-        )  # float32 rounds by less than 1e-4: these could change sides
-        sides[near] = self._sides(features[near], torch.float64)
-        return sides
-
-    def _sides(self, features: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-        vectors = torch.from_numpy(self.support_vectors).to(dtype)
-        coefficients = torch.from_numpy(self.coefficients).to(dtype)
-        parts = torch.tensor(features, dtype=dtype).split(512)
+            what = f"features are [N, {self.support_vectors.shape[1]}], not {list(features.shape)}"
+            raise ValueError(f"{what}; make them with SVM.features (settings {self.settings})")
+        vectors, coefficients = map(torch.from_numpy, (self.support_vectors, self.coefficients))
+        parts, vectors = torch.tensor(features).double().split(KERNEL_ROWS), vectors.double()
         sides = [_kernel(part, vectors, self.gamma) @ coefficients for part in parts]
-        return torch.cat(sides).numpy().astype(np.float64) + self.intercepts
+        return torch.cat(sides).numpy() + self.intercepts
 
     def votes(self, features: np.ndarray) -> np.ndarray:
-        """Return how many of its pairs each class wins, int64 ``[N, K]``.
-
-        Args:
-            features: float ``[N, D]``.
-        """
-        sides = self.decision(features)
-        votes = np.zeros((len(sides), len(self.classes)), dtype=np.int64)
-        for pair, (first, second) in enumerate(itertools.combinations(range(len(self.classes)), 2)):
-            votes[:, first] += sides[:, pair] > 0
-            votes[:, second] += sides[:, pair] <= 0  # NaN is neither
-        return votes
+        """Return how many of its pairs each class wins, int64 ``[N, K]``, for features ``[N, D]``."""
+        sides, wins = self.decision(features), np.eye(len(self.classes), dtype=np.int64)
+        first, second = np.triu_indices(len(self.classes), 1)
+        return (sides > 0) @ wins[first] + (sides <= 0) @ wins[second]  # NaN is neither
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Return the class with most votes, int64 ``[N]``; the first in label order among equals, as LIBSVM.
-
-        Args:
-            features: float ``[N, D]``.
-        """
+        """Return the class with most votes, int64 ``[N]``; the first of equals, as LIBSVM."""
         return self.votes(features).argmax(axis=1)
 
     def save(self, path: str | Path) -> None:
-        """Write the machine as plain arrays: no pickle, so that loading it runs no code.
-
-        Args:
-            path: an ``.npz`` file; one that stands there is replaced, in one step.
-        """
+        """Write an ``.npz`` file of plain arrays in one step: no pickle, so that loading it runs no code."""
         words = json.dumps({"classes": self.classes, "gamma": self.gamma, "settings": self.settings})
         arrays = {name: getattr(self, name) for name in ("support_vectors", "coefficients", "intercepts")}
         with files.replacing(path) as file:
-            np.savez(file, format=FORMAT, words=words, **arrays)
+            np.savez(file, words=words, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> SVM:
-        """Read a machine that :meth:`save` wrote.
-
-        Args:
-            path: the ``.npz`` file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is damaged or something else; a pickle in it is refused, not run.
-        """
+        """Read a machine that :meth:`save` wrote; ValueError where the file is damaged or something else."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no SVM at {path}; SVM.fit(...).save({str(path)!r}) writes one")
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
-            if str(found.get("format")) != FORMAT:
-                raise ValueError(f"its format is {found.get('format')}, not {FORMAT!r}")
             words = json.loads(str(found["words"]))
             arrays = [found[name] for name in ("support_vectors", "coefficients", "intercepts")]
             shapes, num = [array.shape for array in arrays], len(words["classes"])
@@ -344,35 +261,13 @@ class SVM:
             return cls(tuple(words["classes"]), words["gamma"], *arrays, settings)
         except Exception as error:  # damaged bytes lead to errors of any kind
             reason = "it holds a pickle" if "pickle" in str(error) else str(error).partition("\n")[0]
-            advice = "fit and save it again"
-            raise ValueError(f"{path} is not a whole SVM of this workbook ({reason}); {advice}") from None
+            raise ValueError(f"{path} is not a whole SVM ({reason}); fit and save it again") from None
 
 
 def gamma_scale(features: np.ndarray) -> float:
-    """Return scikit-learn's ``gamma="scale"``: 1 / (D * variance of all features), a sensible first width.
-
-    Args:
-        features: float ``[N, D]``.
-    """
+    """Return scikit-learn's ``gamma="scale"``: 1 / (D * variance of all features ``[N, D]``)."""
     variance = float(np.var(features, dtype=np.float64))
     return 1.0 / (features.shape[1] * variance) if variance else 1.0
-
-
-def _check_training(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
-    if features.ndim != 2 or labels.shape != (len(features),):
-        raise ValueError(f"features [N, D] and labels [N] are of shape {features.shape} and {labels.shape}")
-    if not np.isfinite(features).all():
-        raise ValueError("features hold NaN or infinity; leave those faces out")
-    if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
-        raise ValueError(f"labels are integers from 0 to {len(classes) - 1}, one a class of {tuple(classes)}")
-    if labels.min() == labels.max():
-        raise ValueError(f"every face is {classes[labels[0]]!r}; an SVM needs faces of two classes")
-    largest = int(np.sort(np.bincount(labels))[-2:].sum())
-    if largest > MOST_IN_A_PAIR:
-        raise ValueError(
-            f"the two largest classes have {largest:,} faces, more than the {MOST_IN_A_PAIR:,} whose kernel "
-            "fits in memory; fit to fewer, drawn at random"
-        )
 
 
 def _kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -381,57 +276,43 @@ def _kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:
     return squared.clamp_(min=0).mul_(-gamma).exp_()
 
 
+def _large_kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return the kernel in float32, as LIBSVM keeps it, made some rows at a time."""
+    kernel = torch.empty(len(a), len(b))
+    for rows, part in zip(kernel.split(KERNEL_ROWS), a.split(KERNEL_ROWS), strict=True):
+        rows.copy_(_kernel(part, b, gamma))
+    return kernel
+
+
 def _fit_pairs(
     features: np.ndarray, labels: np.ndarray, num_classes: int, C: float, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients ``[N, P]`` and intercepts ``[P]``."""
+    """Return coefficients ``[N, P]`` and intercepts ``[P]``; each core fits another pair."""
     rows = [np.flatnonzero(labels == label) for label in range(num_classes)]
-    pairs = list(itertools.combinations(range(num_classes), 2))
     part = [torch.from_numpy(features[these]).double() for these in rows]
-    largest = sum(sorted(map(len, rows))[-2:])
-    room = runtime.free_memory(torch.device("cpu")) // (2 * 8 * largest**2)
-    at_once = max(1, min(torch.get_num_threads(), room))
-    memory = [torch.empty(largest**2, dtype=torch.float64) for _ in range(at_once)]
-    coefficients = np.zeros((len(features), len(pairs)))
-    intercepts = np.full(len(pairs), np.nan)
-
-    def within(one: torch.Tensor) -> torch.Tensor:
-        kernel = torch.empty(len(one), len(one))  # float32, as LIBSVM keeps it
-        for start in range(0, len(one), KERNEL_ROWS):
-            end = start + KERNEL_ROWS
-            kernel[start:end, start:] = _kernel(one[start:end], one[start:], gamma)
-            kernel[end:, start:end] = kernel[start:end, end:].T
-        return kernel
+    pairs = list(itertools.combinations(range(num_classes), 2))
+    coefficients, intercepts = np.zeros((len(features), len(pairs))), np.full(len(pairs), np.nan)
 
     def fit(pair: int) -> None:
-        (i, j), mine = pairs[pair], memory.pop()
-        first, num = len(rows[i]), len(rows[i]) + len(rows[j])
-        kernel = mine[: num**2].view(num, num)
-        kernel[:first, :first], kernel[first:, first:] = same[i], same[j]
-        for start in range(0, first, KERNEL_ROWS):
-            end = min(first, start + KERNEL_ROWS)
-            across = _kernel(part[i][start:end], part[j], gamma).float()
-            kernel[start:end, first:], kernel[first:, start:end] = across, across.T
+        (i, j), (first, second) = pairs[pair], (len(rows[label]) for label in pairs[pair])
+        if not first or not second:
+            return
+        kernel, across = np.empty((first + second, first + second)), _large_kernel(part[i], part[j], gamma)
+        kernel[:first, :first], kernel[first:, first:] = within[i], within[j]
+        kernel[:first, first:], kernel[first:, :first] = across, across.T
         # the faces in LIBSVM's own order, so that it takes the same steps
-        with sklearn.config_context(assume_finite=True):
-            machine = SVC(C=C, kernel="precomputed", cache_size=500)
-            machine.fit(kernel.numpy(), np.arange(num) >= first)
-        memory.append(mine)
+        machine = SVC(C=C, kernel="precomputed", cache_size=500).fit(kernel, np.arange(len(kernel)) >= first)
         coefficients[np.concatenate([rows[i], rows[j]])[machine.support_], pair] = -machine.dual_coef_[0]
         intercepts[pair] = -machine.intercept_[0]
 
-    same = _spread(within, part, at_once)
-    work = {pair: len(rows[i]) * len(rows[j]) for pair, (i, j) in enumerate(pairs)}
-    _spread(fit, sorted(filter(work.get, work), key=work.get, reverse=True), at_once)
-    return coefficients, intercepts
-
-
-def _spread(work: Callable, items: Iterable, at_once: int) -> list:
-    """Return ``work(item)`` of each, that many at a time, one thread of PyTorch each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    # a pair's kernel takes up to 1.2 GB on FER2013: no more at once than half the free memory holds
+    sizes, threads = [sum(len(rows[label]) for label in pair) for pair in pairs], torch.get_num_threads()
+    at_once = max(1, min(threads, runtime.free_memory(torch.device("cpu")) // (16 * max(sizes) ** 2)))
     try:
         with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, items))
+            # LIBSVM makes a kernel row by row, for each pair anew; here matrix products, once within a class
+            within = list(pool.map(lambda own: _large_kernel(own, own, gamma), part))
+            list(pool.map(fit, np.argsort(sizes)[::-1].tolist()))
     finally:
         torch.set_num_threads(threads)
+    return coefficients, intercepts

@@ -1,12 +1,10 @@
-"""The networks: the workbook's own CNN, torchvision's and timm's, with any stem, heads and weights.
-
-``create(name, num_classes)`` makes one; ``split``, ``freeze`` and ``stages`` fine-tune it; ``flops`` and
-``step_memory`` say what it costs.
-"""
+"""The networks: the workbook's own CNN, torchvision's and timm's, with any stem, heads and weights."""
 
 from __future__ import annotations
 
 import copy
+import functools
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,29 +22,24 @@ from helpers.weights import load, pretrained
 # How the workbook's batches are normalised: the same as batches.MEAN and batches.STD.
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 # Mean and standard deviation of red, green and blue in [0, 1] that pretrained networks expect.
-PIXELS = {
-    "workbook": ((PIXEL_MEAN,) * 3, (PIXEL_STD,) * 3),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "inception": ((0.5,) * 3, (0.5,) * 3),
-}
-# Each pretrained network's first convolution, its head, the normalisation of its weights, and its dropout.
+PIXELS = {"workbook": ((PIXEL_MEAN,) * 3, (PIXEL_STD,) * 3), "inception": ((0.5,) * 3, (0.5,) * 3)}
+PIXELS |= {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+# Each pretrained network's first convolution, the normalisation of its weights, and its dropout.
 BACKBONES = {
-    "resnet18": ("conv1", "fc", "imagenet", 0.0),
-    "resnet34": ("conv1", "fc", "imagenet", 0.0),
-    "resnet50": ("conv1", "fc", "imagenet", 0.0),
-    "efficientnet_b0": ("features.0.0", "classifier", "imagenet", 0.2),
-    "efficientnet_lite0": ("conv_stem", "classifier", "inception", 0.2),
-    "vit_b_16": ("conv_proj", "heads", "imagenet", 0.0),
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50"), ("conv1", "imagenet", 0.0)),
+    "efficientnet_b0": ("features.0.0", "imagenet", 0.2),
+    "efficientnet_lite0": ("conv_stem", "inception", 0.2),
+    "vit_b_16": ("conv_proj", "imagenet", 0.0),
 }
 # By class of network: its head, and how the parameters of each stage are called, from the image to the head
 # (the rest is the last stage); a number in a name counts stages.
-VIT = (r"class_token|conv_proj|encoder\.pos", r"encoder\.layers\.encoder_layer_(\d+)")
 PARTS = {
     "FaceCNN": (("dense", "head"), (r"stem", r"blocks\.(\d+)")),
     "ResNet": (("fc",), (r"conv1|bn1", r"layer(\d+)")),
     "EfficientNet": (("classifier",), (r"conv_stem|bn1", r"(?:features|blocks)\.(\d+)", r"conv_head|bn2")),
-    "VisionTransformer": (("heads",), VIT),
 }
+VIT = r"class_token|conv_proj|encoder\.pos", r"encoder\.layers\.encoder_layer_(\d+)"
+PARTS["VisionTransformer"] = ("heads",), VIT
 NAMES = ("face-cnn", "face-cnn-fast", *BACKBONES)
 """What :func:`create` knows."""
 
@@ -82,10 +75,6 @@ def create(
         num_classes: number of outputs, or head name to outputs (the network then returns a dict).
         in_channels: 1 for grey images, 3 for RGB.
         options: see above.
-
-    Raises:
-        ValueError: a name, option or weights that do not exist, or weights of another network.
-        NoWeights: the weights cannot be had.
     """
     if one_of("network", name, NAMES) in BACKBONES:
         net = _backbone(name, num_classes, in_channels, **options)
@@ -122,25 +111,21 @@ class FaceCNN(nn.Module):
         super().__init__()
         unshuffle = one_of("stem", stem, ("conv", "unshuffle")) == "unshuffle"
         self.readout = one_of("readout", readout, ("mean", "mean+max", "grid"))
-        if not widths or min(widths) < 1 or convs < 1 or not 0 <= dropout < 1:
-            wrong = f"widths={widths}, convs={convs}, dropout={dropout}"
-            raise ValueError(f"widths and convs must be 1 or more, dropout must be in [0, 1), not {wrong}")
-        self.stem = nn.Sequential(
-            LocalContrast(contrast) if contrast else nn.Identity(),
-            nn.InstanceNorm2d(in_channels) if standardise else nn.Identity(),
-            nn.PixelUnshuffle(2) if unshuffle else nn.Identity(),
-        )
-        self.blocks = nn.Sequential()
-        channels = in_channels * 4 if unshuffle else in_channels
+        if not widths or min(*widths, convs) < 1 or not 0 <= dropout < 1:
+            raise ValueError("widths and convs must be 1 or more, dropout must be in [0, 1)")
+        standard = nn.InstanceNorm2d(in_channels) if standardise else nn.Identity()
+        fold = nn.PixelUnshuffle(2) if unshuffle else nn.Identity()
+        self.stem = nn.Sequential(LocalContrast(contrast) if contrast else nn.Identity(), standard, fold)
+        self.blocks, channels = nn.Sequential(), in_channels * 4 if unshuffle else in_channels
         for number, width in enumerate(widths, start=1):
             layers: list[nn.Module] = []
-            for _ in range(convs):  # no bias: batch norm subtracts it again
-                conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            for inputs in [channels, *[width] * (convs - 1)]:  # no bias: batch norm subtracts it again
+                conv = nn.Conv2d(inputs, width, 3, padding=1, bias=False)
                 layers += [conv, nn.BatchNorm2d(width), nn.ReLU()]
-                channels = width
             if number < len(widths) or not unshuffle:
                 layers.insert(1 if pool_first else len(layers), nn.MaxPool2d(2))
             self.blocks.append(nn.Sequential(*layers))
+            channels = width
         features = channels * {"mean": 1, "mean+max": 2, "grid": GRID**2}[readout]
         layers = [nn.Dropout(dropout), nn.Linear(features, head_width), nn.ReLU(), nn.Dropout(dropout)]
         self.dense = nn.Sequential(*layers)
@@ -192,9 +177,6 @@ class LocalContrast(nn.Module):
 class Heads(nn.ModuleDict):
     """One linear layer a name on the same features."""
 
-    def __init__(self, in_features: int, num_outputs: Mapping[str, int]) -> None:
-        super().__init__({name: nn.Linear(in_features, size) for name, size in num_outputs.items()})
-
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return ``[B, outputs]`` by head name of features ``[B, in_features]``."""
         return {name: layer(features) for name, layer in self.items()}
@@ -202,10 +184,9 @@ class Heads(nn.ModuleDict):
 
 def head(in_features: int, num_classes: int | Mapping[str, int]) -> nn.Module:
     """Return the last layer on so many features: logits, or a dict of them by head name of a mapping."""
-    several = isinstance(num_classes, Mapping)
-    if not num_classes or min(num_classes.values() if several else [num_classes]) < 1:
-        raise ValueError(f"num_classes must be 1 or more for each head, not {num_classes!r}")
-    return Heads(in_features, num_classes) if several else nn.Linear(in_features, num_classes)
+    if not isinstance(num_classes, Mapping):
+        return nn.Linear(in_features, num_classes)
+    return Heads({name: nn.Linear(in_features, size) for name, size in num_classes.items()})
 
 
 class Preprocess(nn.Module):
@@ -213,8 +194,6 @@ class Preprocess(nn.Module):
 
     def __init__(self, size: int | None, pixels: str, in_channels: int) -> None:
         super().__init__()
-        if size is not None and size < 1:
-            raise ValueError(f"resize must be 1 pixel or more, not {size}")
         self.size, self.pixels = size, pixels
         mean, std = torch.tensor(PIXELS[pixels])[:, :, None, None]
         if in_channels == 1:
@@ -248,27 +227,33 @@ def _backbone(
     pixels: str | None = None,
 ) -> nn.Module:
     """Return a network of torchvision or timm with its first and last layer made for faces."""
-    stem_path, head_path, normalisation, own_dropout = BACKBONES[name]
+    stem_path, normalisation, own_dropout = BACKBONES[name]
     one_of("stem", stem, ("standard", "stride1", "small"))
     pixels = one_of("pixels", pixels or ("workbook" if weights is None else normalisation), tuple(PIXELS))
-    if name == "vit_b_16" and stem == "stride1":
-        raise ValueError("vit_b_16 has no stem of stride 1: it cuts patches; take 'standard' or 'small'")
-    if name == "vit_b_16" and stem == "small" and weights is not None:
-        raise ValueError(
-            "vit_b_16 has weights for patches of 16 pixels only: take stem='standard' and resize"
-        )
+    if name == "vit_b_16" and (stem == "stride1" or (stem == "small" and weights is not None)):
+        what = "no stem of stride 1, and weights for patches of 16 pixels only"
+        raise ValueError(f"vit_b_16 has {what}: take stem='standard' and resize")
     net = _published(name, resize or image_size, 8 if stem == "small" else 16)
-    net.origin = "randomly initialised"
+    head_path, net.origin = PARTS[type(net).__name__][0][0], "randomly initialised"
     if weights is not None:
         tensors, net.origin = pretrained(name, weights)
         load(net, name, tensors, head_path, str(weights))
 
-    net.set_submodule(stem_path, _stem(net.get_submodule(stem_path), name, in_channels, stem))
+    old = net.get_submodule(stem_path)
+    size, stride, padding = old.kernel_size, old.stride, old.padding
+    if name != "vit_b_16" and stem != "standard":
+        size, stride, padding = ((3, 3), (1, 1), (1, 1)) if stem == "small" else (size, (1, 1), padding)
+    conv = type(old)(in_channels, old.out_channels, size, stride, padding, bias=old.bias is not None)
+    if name == "vit_b_16" or stem != "small":
+        # a grey image is an RGB image of equal channels: the sum over the kernel sees it the same
+        summed = {"weight": old.weight.sum(1, keepdim=True)} if in_channels == 1 else {}
+        conv.load_state_dict(old.state_dict() | summed)
+    net.set_submodule(stem_path, conv)
     if stem == "small" and hasattr(net, "maxpool"):
         net.maxpool = nn.Identity()
 
-    layers = list(net.get_submodule(head_path).modules())
-    in_features = next(layer.in_features for layer in reversed(layers) if isinstance(layer, nn.Linear))
+    layers = net.get_submodule(head_path).modules()
+    in_features = [layer.in_features for layer in layers if isinstance(layer, nn.Linear)][-1]
     share, new = own_dropout if dropout is None else dropout, head(in_features, num_classes)
     net.set_submodule(head_path, nn.Sequential(nn.Dropout(share), new) if share else new)
     if resize is not None or pixels != "workbook":
@@ -277,30 +262,14 @@ def _backbone(
     return net
 
 
-def _stem(old: nn.Conv2d, name: str, in_channels: int, stem: str) -> nn.Conv2d:
-    size, stride, padding = old.kernel_size, old.stride, old.padding
-    if name != "vit_b_16" and stem != "standard":
-        size, padding = ((3, 3), (1, 1)) if stem == "small" else (size, padding)
-        stride = (1, 1)
-    conv = type(old)(in_channels, old.out_channels, size, stride, padding, bias=old.bias is not None)
-    if name == "vit_b_16" or stem != "small":
-        # a grey image is an RGB image of equal channels: the sum over the kernel sees it the same
-        summed = {"weight": old.weight.sum(1, keepdim=True)} if in_channels == 1 else {}
-        conv.load_state_dict(old.state_dict() | summed)
-    return conv
-
-
 def _published(name: str, image_size: int, patch_size: int) -> nn.Module:
     """Return a randomly initialised network of 1,000 classes; its library takes seconds to import."""
     if name == "efficientnet_lite0":
-        import timm
-
-        return timm.create_model("tf_efficientnet_lite0")
-    from torchvision.models import VisionTransformer, get_model
-
+        return importlib.import_module("timm").create_model("tf_efficientnet_lite0")
+    library = importlib.import_module("torchvision.models")
     if name == "vit_b_16":
-        return VisionTransformer(image_size, patch_size, 12, 12, 768, 3072)
-    return get_model(name, weights=None)
+        return library.VisionTransformer(image_size, patch_size, 12, 12, 768, 3072)
+    return library.get_model(name, weights=None)
 
 
 def _parts(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -312,22 +281,14 @@ def _parts(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def split(model: nn.Module, head: str | None = None) -> tuple[nn.Module, nn.Module]:
     """Return a network's body, from images to features, and its head, from features to outputs.
 
-    Both share their layers with the network, and ``head(body(images))`` is ``model(images)``.
-
-    Args:
-        model: the network.
-        head: the name of the head in ``model.named_modules()``; None where the workbook knows the network.
-
-    Raises:
-        ValueError: the head is not known.
+    Both share their layers with the network, and ``head(body(images))`` is ``model(images)``. ``head`` is a
+    name in ``model.named_modules()``, None where the workbook knows the network.
     """
     names = _parts(model)[0] if head is None else (head,)
     if not names:
         inside = ", ".join(name for name, child in model.named_children() if list(child.parameters()))
         raise ValueError(f"say which part of this {type(model).__name__} is the head: one of {inside}")
-    body = model
-    for name in names:
-        body = _without(body, name)
+    body = functools.reduce(_without, names, model)
     parts = [model.get_submodule(name) for name in names]
     return body, parts[0] if len(parts) == 1 else nn.Sequential(*parts)
 
@@ -342,16 +303,9 @@ def _without(module: nn.Module, path: str) -> nn.Module:
 
 
 def freeze(model: nn.Module, head: str | None = None) -> nn.Module:
-    """Return the same network with its body frozen: only the head learns.
+    """Return the same network with its body frozen: only the head (as for :func:`split`) learns.
 
     A frozen part stays in evaluation mode in training, too: its batch norm would move its running means.
-
-    Args:
-        model: the network, changed in place.
-        head: as for :func:`split`.
-
-    Raises:
-        ValueError: the head is not known.
     """
     split(model, head)[0].requires_grad_(False)
     if _keep_frozen_in_eval not in model._forward_pre_hooks.values():
@@ -384,24 +338,14 @@ def stages(model: nn.Module) -> list[list[str]]:
 
 
 def num_parameters(model: nn.Module, trainable_only: bool = False) -> int:
-    """Return how many parameters a network has.
-
-    Args:
-        model: any network.
-        trainable_only: count only what an optimiser would change (``requires_grad``).
-    """
+    """Return how many parameters a network has, or how many of them an optimiser would change."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
 
 
 def flops(model: nn.Module, image_size: int = 48, in_channels: int = 1) -> int:
-    """Return the floating-point operations of one forward pass: a multiplication and an addition are two.
+    """Return the floating-point operations of a forward pass: a multiplication and an addition are two.
 
-    Counted are convolutions, matrix products and attention.
-
-    Args:
-        model: any network.
-        image_size: height and width in pixels.
-        in_channels: of the image.
+    Counted are convolutions, matrix products and attention, of one image of so many pixels a side.
     """
     # gradients and MATH keep attention out of its fused kernels, which the counter does not see
     twin, counter = copy.deepcopy(model).eval().requires_grad_(True), FlopCounterMode(display=False)
@@ -416,12 +360,6 @@ def step_memory(model: nn.Module, batch_size: int, image_size: int = 48, in_chan
 
     Counted, not measured: the weights, a gradient and AdamW's two means for each that learns, and what the
     forward pass keeps for the backward pass; without what a library takes for itself.
-
-    Args:
-        model: any network.
-        batch_size: images a step.
-        image_size: height and width in pixels.
-        in_channels: of the images.
     """
     twin, kept = copy.deepcopy(model).train(), {}
     own = {weights.untyped_storage().data_ptr() for weights in twin.parameters()}

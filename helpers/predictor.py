@@ -9,17 +9,16 @@ at anybody. Arrays are RGB; say ``color="bgr"`` for OpenCV's.
 from __future__ import annotations
 
 import copy
-import functools
 import glob
 import importlib
 import io
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,34 +26,28 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor, nn
 
-from helpers import batches, emotions, files, gradcam, images, plotting, runtime, training, video
-from helpers.detector import Box, Detector
+from helpers import batches, emotions, files, gradcam, images, plotting, runtime, training
+from helpers.detector import Box, Detector, Tracker, camera_frames, video_frames
 
 Source = str | Path | bytes | np.ndarray | Image.Image
 """An image: a path, the content of a file, uint8 ``[H, W]``, ``[3, H, W]`` or ``[H, W, 3]``, or Pillow's."""
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-NO_FACE = (
-    "no face found: it must be upright and look at the camera; of a close-up take the whole image (--whole)"
-)
+NO_FACE = "no face found: it must be upright and look at the camera; of a close-up take all of it (--whole)"
 WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
 AGREEMENT = 1e-4  # how far an exported network's outputs may be from the original's
 
 
 @dataclass(frozen=True)
 class Face:
-    """One face and what the network predicts: ``distribution`` float32 ``[K]`` over ``classes``, and more.
-
-    ``valence`` and ``arousal`` in [-1, 1], None where the network does not give them; ``heat_map`` float32
-    ``[size, size]`` over the box, where asked for; ``number``: which face of a video this is.
-    """
+    """One face and what the network predicts: ``distribution`` float32 ``[K]`` over ``classes``, and more."""
 
     box: Box
     classes: tuple[str, ...]
     distribution: np.ndarray
-    valence: float | None = None
+    valence: float | None = None  # in [-1, 1], where the network gives it, as arousal
     arousal: float | None = None
-    heat_map: np.ndarray | None = None
-    number: int | None = None
+    heat_map: np.ndarray | None = None  # float32 [size, size] over the box, where asked for
+    number: int | None = None  # which face of a video this is
 
     @property
     def label(self) -> str:
@@ -68,21 +61,18 @@ class Face:
 
     def record(self) -> dict[str, Any]:
         """Return the face as plain types, for JSON."""
-        numbers = {} if self.number is None else {"number": self.number}
-        places = {"valence": self.valence, "arousal": self.arousal}
-        shares = zip(self.classes, self.distribution, strict=True)
-        return numbers | {
-            "box": {name: int(value) for name, value in self.box._asdict().items()},
-            "label": self.label,
-            "distribution": {name: round(float(share), 4) for name, share in shares},
-            **{name: round(value, 3) for name, value in places.items() if value is not None},
-        }
+        shares = zip(self.classes, self.distribution.tolist(), strict=True)
+        found = {"number": self.number, "box": self.box._asdict(), "label": self.label}
+        found["distribution"] = {name: round(share, 4) for name, share in shares}
+        found |= {name: each and round(each, 3) for name, each in self._place().items()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def __str__(self) -> str:
-        place = (
-            f", valence {self.valence:+.2f}, arousal {self.arousal:+.2f}" if self.valence is not None else ""
-        )
+        place = "".join(f", {name} {each:+.2f}" for name, each in self._place().items() if each is not None)
         return f"{self.label} {self.probability:.2f}{place}"
+
+    def _place(self) -> dict[str, float | None]:
+        return {"valence": self.valence, "arousal": self.arousal}
 
 
 @dataclass(frozen=True)
@@ -132,32 +122,27 @@ class Stream:
     ``read`` gives the faces of an image ``[3, H, W]`` and its boxes.
     """
 
-    def __init__(
-        self,
-        read: Callable[[np.ndarray, list[Box]], list[Face]],
-        memory: float = 0.3,
-        tracker: video.Tracker | None = None,
-    ) -> None:
-        self.read, self.memory, self.tracker = read, memory, tracker or video.Tracker()
+    def __init__(self, read: Callable[[np.ndarray, list[Box]], Sequence[Face]], memory: float = 0.3) -> None:
+        self.read, self.memory, self.tracker = read, memory, Tracker()
         self._before: dict[int, tuple[float, np.ndarray]] = {}
 
     def next(self, picture: np.ndarray, seconds: float) -> Reading:
         """Return the reading of the next frame, uint8 ``[3, H, W]``, and when it was taken."""
         boxes = self.tracker.update(images.grey(picture))
-        found = self.read(picture, list(boxes.values())) if boxes else []
+        found = self.read(picture, list(boxes.values()))
         faces = [self._smoothed(number, face, seconds) for number, face in zip(boxes, found, strict=True)]
         self._before = {number: self._before[number] for number in boxes}
         return Reading(picture, tuple(sorted(faces, key=lambda face: -face.box.side)), seconds)
 
     def _smoothed(self, number: int, face: Face, seconds: float) -> Face:
-        placed = face.valence is not None
-        now = np.append(face.distribution, [face.valence, face.arousal] if placed else [])
+        place = [] if face.valence is None else [face.valence, face.arousal]
+        now = np.append(face.distribution, place)
         if number in self._before and self.memory > 0:
             then, before = self._before[number]
             kept = math.exp(-max(0.0, seconds - then) / self.memory)
             now = kept * before + (1 - kept) * now
         self._before[number], num = (seconds, now), len(face.distribution)
-        valence, arousal = map(float, now[num:]) if placed else (None, None)
+        valence, arousal = now[num:].tolist() if place else (None, None)
         smooth = now[:num].astype(np.float32)
         return replace(face, distribution=smooth, valence=valence, arousal=arousal, number=number)
 
@@ -191,22 +176,14 @@ class Predictor:
         self.detector = detector or Detector()
 
     @classmethod
-    def load(
-        cls,
-        run: str | Path | None = None,
-        model: nn.Module | None = None,
-        *,
-        detector: Detector | None = None,
-        device: str = "auto",
-    ) -> Predictor:
+    def load(cls, run: str | Path | None = None, model: nn.Module | None = None, **options: Any) -> Predictor:
         """Return the predictor of a training that was kept.
 
         Args:
             run: the folder that ``training.fit(..., run=...)`` left, or its file of weights; None: the
                 weights that come with the workbook.
             model: a network of the same shape, where it was not made by ``models.create``.
-            detector: what finds the faces.
-            device: where to compute.
+            options: ``detector`` and ``device``.
 
         Raises:
             FileNotFoundError: there is no trained network.
@@ -218,10 +195,9 @@ class Predictor:
         kept = training.Run.open(run)
         faces = kept.record.get("faces", {})
         if not faces.get("classes") or not faces.get("image_size") or faces.get("channels") not in (1, 3):
-            raise ValueError(f"{run or kept.best} does not say what it was trained on; train it again")
+            raise ValueError(f"{run} does not say what it was trained on; train it again")
         model = kept.model if model is None else kept.load(model)
-        color = faces["channels"] == 3
-        return cls(model, faces["classes"], faces["image_size"], color, detector=detector, device=device)
+        return cls(model, faces["classes"], faces["image_size"], faces["channels"] == 3, **options)
 
     def image(
         self,
@@ -246,7 +222,7 @@ class Predictor:
         """
         picture = pixels(source, color)
         boxes = self._boxes(picture, whole) if box is None else [_squared(picture, box)]
-        return Reading(picture, tuple(self._read(picture, boxes, heat)))
+        return Reading(picture, self._faces([picture], [boxes], heat))
 
     def images(
         self, sources: Sequence[Source] | str | Path, *, whole: bool = False, heat: bool = False
@@ -255,70 +231,49 @@ class Predictor:
 
         Args:
             sources: the images; or a folder of them, or a pattern such as "photos/*.jpg".
-            whole: as for :meth:`image`.
-            heat: as for :meth:`image`.
-
-        Raises:
-            images.PictureError: one of them is no image that can be used.
+            whole: as for :meth:`image`, like ``heat``.
+            heat: add where the network looked.
         """
         sources = image_files(sources) if isinstance(sources, str | Path) else sources
         pictures = [pixels(source) for source in sources]
         boxes = [self._boxes(picture, whole) for picture in pictures]
-        squares = [self._square(p, box) for p, its in zip(pictures, boxes, strict=True) for box in its]
-        found = iter(self._predicted(squares, [box for its in boxes for box in its], heat))
-        return [Reading(p, tuple(next(found) for _ in its)) for p, its in zip(pictures, boxes, strict=True)]
+        found = iter(self._faces(pictures, boxes, heat))
+        parts = [tuple(itertools.islice(found, len(its))) for its in boxes]
+        return list(map(Reading, pictures, parts))
 
     def squares(self, source: Source) -> np.ndarray:
         """Return an image's faces as the network sees them, uint8 ``[F, size, size]``, or RGB."""
         picture = pixels(source)
-        found = [self._square(picture, box) for box in self.detector.find(images.grey(picture))]
-        shape = (
-            (0, 3, self.image_size, self.image_size) if self.color else (0, self.image_size, self.image_size)
-        )
-        return np.stack(found) if found else np.empty(shape, dtype=np.uint8)
+        found = [self._square(picture, box) for box in self._boxes(picture, whole=False)]
+        return np.stack(found) if found else np.empty((0, self.image_size, self.image_size), dtype=np.uint8)
 
     def stream(self, memory: float = 0.3, *, heat: bool = False) -> Stream:
         """Return what reads frame after frame; see :class:`Stream`."""
-        return Stream(functools.partial(self._read, heat=heat), memory)
+        return Stream(lambda picture, boxes: self._faces([picture], [boxes], heat), memory)
 
     def video(self, path: str | Path, memory: float = 0.3, *, heat: bool = False) -> Iterator[Reading]:
-        """Yield the reading of each frame of a video file.
-
-        Args:
-            path: the file.
-            memory: seconds after which an impression has faded to a third.
-            heat: as for :meth:`image`.
-
-        Raises:
-            ImportError: OpenCV is not installed.
-            VideoError: it is no video that can be read.
-        """
+        """Yield the reading of each frame of a video file; ImportError without OpenCV, else VideoError."""
         stream = self.stream(memory, heat=heat)
-        return (stream.next(*frame) for frame in video.video_frames(path))
+        return (stream.next(*frame) for frame in video_frames(path))
 
     def camera(self, index: int = 0, memory: float = 0.3, *, heat: bool = False) -> Iterator[Reading]:
         """Yield the reading of frame after frame of a camera until nobody asks for more; as :meth:`video`."""
         stream = self.stream(memory, heat=heat)
-        return (stream.next(*frame) for frame in video.camera_frames(index))
-
-    def outputs(self, squares: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs for uint8 squares, float32 ``[N, ...]`` by head; a single head is "labels"."""
-        with torch.inference_mode():
-            named = _named(self.model(self._normalised(squares)))
-        return {name: values.float().cpu().numpy() for name, values in named.items()}
+        return (stream.next(*frame) for frame in camera_frames(index))
 
     def export_onnx(self, path: str | Path) -> float:
         """Write the network for ONNX, and return how far its outputs there are from those here, at most.
 
-        Args:
-            path: the file. Its input "images" is normalised float32 ``[N, C, size, size]``, as
-                ``batches.normalise`` makes it; its outputs have the names of the heads.
-
-        Raises:
-            ImportError: onnx, onnxscript or onnxruntime is not installed.
-            ValueError: the outputs differ by more than 1e-4; nothing is written.
+        The input "images" is normalised float32 ``[N, C, size, size]``, as ``batches.normalise`` makes it;
+        the outputs have the names of the heads. ValueError where they differ by more than 1e-4: nothing is
+        written.
         """
-        onnxruntime = [_onnx(name) for name in ("onnx", "onnxscript", "onnxruntime")][-1]
+        try:
+            onnxruntime = [importlib.import_module(name) for name in ("onnx", "onnxscript", "onnxruntime")][
+                -1
+            ]
+        except ImportError as error:
+            raise ImportError(f"{error.name} is missing: pip install onnx onnxscript onnxruntime") from None
         model, buffer = copy.deepcopy(self.model).cpu(), io.BytesIO()
         shape = (8, 3 if self.color else 1, self.image_size, self.image_size)
         inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -331,8 +286,7 @@ class Predictor:
             torch.onnx.export(model, (inputs,), dynamo=True, dynamic_shapes=free, **names).save(buffer)
         session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
         there = session.run(list(here), {"images": inputs.numpy()})
-        gaps = [np.abs(a - b.numpy()).max() for a, b in zip(there, here.values(), strict=True)]
-        furthest = float(max(gaps))
+        furthest = float(max(np.abs(a - b.numpy()).max() for a, b in zip(there, here.values(), strict=True)))
         if not furthest <= AGREEMENT:
             raise ValueError(f"the exported network differs by {furthest:.1g}, more than {AGREEMENT:g}")
         with files.replacing(path) as file:
@@ -348,29 +302,25 @@ class Predictor:
     def _square(self, picture: np.ndarray, box: Box) -> np.ndarray:
         return images.cut(picture, *box, self.image_size, self.color)
 
-    def _read(self, picture: np.ndarray, boxes: list[Box], heat: bool = False) -> list[Face]:
-        return self._predicted([self._square(picture, box) for box in boxes], boxes, heat)
-
-    def _normalised(self, squares: np.ndarray) -> Tensor:
-        inputs = batches.normalise(torch.from_numpy(squares).to(self.where))
-        return inputs if inputs.ndim == 4 else inputs[:, None]
-
-    def _predicted(self, squares: list[np.ndarray], boxes: list[Box], heat: bool) -> list[Face]:
-        if not squares:
-            return []
-        out, maps = self.outputs(np.stack(squares)), [None] * len(squares)
+    def _faces(self, pictures: list[np.ndarray], boxes: list[list[Box]], heat: bool) -> tuple[Face, ...]:
+        """Return the faces in the boxes of each image, one image after the other."""
+        pairs = [(picture, box) for picture, its in zip(pictures, boxes, strict=True) for box in its]
+        if not pairs:
+            return ()
+        squares = torch.from_numpy(np.stack([self._square(*pair) for pair in pairs])).to(self.where)
+        inputs = batches.normalise(squares if self.color else squares[:, None])
+        with torch.inference_mode():
+            out = {name: values.float().cpu() for name, values in _named(self.model(inputs)).items()}
+        maps, places = [None] * len(pairs), [(None, None)] * len(pairs)
         if heat:
-            layer, head = gradcam.last_map(self.model), "labels" if len(out) > 1 else None
-            maps = gradcam.grad_cam(self.model, layer, self._normalised(np.stack(squares)), head=head)
-            maps = maps.cpu().numpy()
-        places = [(None, None)] * len(squares)
+            head = "labels" if len(out) > 1 else None
+            maps = gradcam.grad_cam(self.model, gradcam.last_map(self.model), inputs, head=head).cpu().numpy()
         if "valence" in out and "arousal" in out:
-            out["valence_arousal"] = np.concatenate([out["valence"], out["arousal"]], axis=1)
+            out["valence_arousal"] = torch.cat([out["valence"], out["arousal"]], 1)
         if "valence_arousal" in out:
-            places = out["valence_arousal"].clip(-1, 1).tolist()
-        shares = torch.from_numpy(out["labels"]).softmax(1).numpy()
-        rows = zip(boxes, shares, places, maps, strict=True)
-        return [Face(box, self.classes, share, *place, each) for box, share, place, each in rows]
+            places = out["valence_arousal"].clamp(-1, 1).tolist()
+        rows = zip(pairs, out["labels"].softmax(1).numpy(), places, maps, strict=True)
+        return tuple(Face(box, self.classes, share, *place, each) for (_, box), share, place, each in rows)
 
 
 def _named(out: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
@@ -379,12 +329,10 @@ def _named(out: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _squared(picture: np.ndarray, box: tuple[int, int, int, int]) -> Box:
     x, y, width, height = box
-    if min(width, height) < 1 or not (
-        0 <= x + width / 2 < picture.shape[2] and 0 <= y + height / 2 < picture.shape[1]
-    ):
+    middle, side, (tall, wide) = (x + width / 2, y + height / 2), max(width, height), picture.shape[1:]
+    if min(width, height) < 1 or not (0 <= middle[0] < wide and 0 <= middle[1] < tall):
         raise ValueError(f"box is (x, y, width, height) in pixels of the image, not {tuple(box)}")
-    side = max(width, height)
-    return Box(round(x + width / 2 - side / 2), round(y + height / 2 - side / 2), round(side))
+    return Box(round(middle[0] - side / 2), round(middle[1] - side / 2), round(side))
 
 
 def pixels(source: Source, color: str = "rgb") -> np.ndarray:
@@ -396,20 +344,17 @@ def pixels(source: Source, color: str = "rgb") -> np.ndarray:
         ImageOps.exif_transpose(source).save(content, "TIFF")  # keeps every depth and mode
         source = content.getvalue()
     if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
-            what = "is a folder" if path.is_dir() else "is a pattern"
-            raise images.PictureError(
-                str(path), f"{what}, not an image", "give it to Predictor.images or predict"
-            )
-        return images.read(path, color=True)
-    if isinstance(source, bytes):
+        source = Path(source).expanduser()
+        if source.is_dir() or (glob.has_magic(str(source)) and not source.exists()):
+            what = "is a folder" if source.is_dir() else "is a pattern"
+            advice = "give it to Predictor.images or predict"
+            raise images.PictureError(str(source), f"{what}, not an image", advice)
+    if isinstance(source, Path | bytes):
         return images.read(source, color=True)
-    shape = list(getattr(source, "shape", ()))
-    known = len(shape) == 2 or (len(shape) == 3 and 3 in (shape[0], shape[2]))
-    if getattr(source, "dtype", None) != np.uint8 or not known:
-        what = f"{getattr(source, 'dtype', type(source).__name__)} {shape} is no image"
-        raise images.PictureError("array", what, "give uint8 [H, W], [3, H, W] or [H, W, 3]")
+    kind, shape = getattr(source, "dtype", type(source).__name__), getattr(source, "shape", ())
+    if kind != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and 3 in (shape[0], shape[2]))):
+        advice = "give uint8 [H, W], [3, H, W] or [H, W, 3]"
+        raise images.PictureError("array", f"{kind} {list(shape)} is no image", advice)
     array = np.repeat(source[None], 3, axis=0) if len(shape) == 2 else source
     array = array.transpose(2, 0, 1) if shape[-1] == 3 and len(shape) == 3 else array
     if min(array.shape[1:]) < images.MIN_SIDE:
@@ -436,10 +381,3 @@ def runs(root: str | Path = "runs") -> list[Path]:
     """Return the folders of the trainings that were kept, the latest first."""
     found = [path for path in Path(root).glob("*/best.safetensors") if path.with_name("config.json").exists()]
     return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
-
-
-def _onnx(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ImportError(f"{name} is missing: pip install onnx onnxscript onnxruntime") from None

