@@ -1,9 +1,6 @@
 """Faces from outside: an image, a video or a camera in; expressions, places and heat maps out.
 
-``Predictor.load("runs/03_custom_cnn_synthetic").image("me.jpg")`` finds the faces with a detector that comes
-with scikit-image, cuts them out as the training images were cut (:mod:`helpers.images`), and returns a
-:class:`Reading`. What is predicted is about an image, not about a person: see the README before you point it
-at anybody. Arrays are RGB; say ``color="bgr"`` for OpenCV's.
+What is predicted is about an image, not about a person: see the README before you point it at anybody.
 """
 
 from __future__ import annotations
@@ -117,14 +114,11 @@ class Reading:
 
 
 class Stream:
-    """Reads frame after frame of one scene; an impression fades to a third in ``memory`` seconds.
-
-    ``read`` gives the faces of an image ``[3, H, W]`` and its boxes.
-    """
+    """Reads frame after frame of one scene; an impression fades to a third in ``memory`` seconds."""
 
     def __init__(self, read: Callable[[np.ndarray, list[Box]], Sequence[Face]], memory: float = 0.3) -> None:
         self.read, self.memory, self.tracker = read, memory, Tracker()
-        self._before: dict[int, tuple[float, np.ndarray]] = {}
+        self._before: dict[int, tuple[float, np.ndarray]] = {}  # when, and the numbers of each face
 
     def next(self, picture: np.ndarray, seconds: float) -> Reading:
         """Return the reading of the next frame, uint8 ``[3, H, W]``, and when it was taken."""
@@ -150,14 +144,9 @@ class Stream:
 class Predictor:
     """Reads faces with a trained network.
 
-    Args:
-        model: the network; its output is logits ``[B, K]``, or a dict with "labels" and, where it gives
-            them, "valence_arousal" ``[B, 2]`` or "valence" and "arousal" ``[B, 1]``.
-        classes: names of the K expressions.
-        image_size: side length of the images that it was trained on, in pixels.
-        color: it was trained on RGB, not on grey.
-        detector: what finds the faces.
-        device: where to compute: "auto", "cpu", "cuda" or "mps".
+    Its output is logits ``[B, K]`` of K classes, or a dict with "labels" and, where it gives them,
+    "valence_arousal" ``[B, 2]`` or "valence" and "arousal" ``[B, 1]``. It was trained on images of
+    ``image_size`` pixels a side, RGB where ``color``.
     """
 
     def __init__(
@@ -184,10 +173,6 @@ class Predictor:
                 weights that come with the workbook.
             model: a network of the same shape, where it was not made by ``models.create``.
             options: ``detector`` and ``device``.
-
-        Raises:
-            FileNotFoundError: there is no trained network.
-            ValueError: the record does not say enough, or the weights are damaged or another network's.
         """
         if run is None and not (run := next(WEIGHTS.glob("*.safetensors"), None)):
             advice = "train a network (notebook 03) and name its folder in runs/"
@@ -216,9 +201,6 @@ class Predictor:
             heat: add to each face where the network found what speaks for its label (Grad-CAM).
             box: (x, y, width, height) in pixels of the one face, found by a detector of yours; look for none.
             color: the order of an array's channels, "rgb", or "bgr" as OpenCV reads them.
-
-        Raises:
-            images.PictureError: it is no image that can be used.
         """
         picture = pixels(source, color)
         boxes = self._boxes(picture, whole) if box is None else [_squared(picture, box)]
@@ -227,13 +209,7 @@ class Predictor:
     def images(
         self, sources: Sequence[Source] | str | Path, *, whole: bool = False, heat: bool = False
     ) -> list[Reading]:
-        """Return the readings of several images; the network sees all their faces at once.
-
-        Args:
-            sources: the images; or a folder of them, or a pattern such as "photos/*.jpg".
-            whole: as for :meth:`image`, like ``heat``.
-            heat: add where the network looked.
-        """
+        """Return the readings of images, of those in a folder, or of a pattern such as "photos/*.jpg"."""
         sources = image_files(sources) if isinstance(sources, str | Path) else sources
         pictures = [pixels(source) for source in sources]
         boxes = [self._boxes(picture, whole) for picture in pictures]
@@ -264,9 +240,7 @@ class Predictor:
     def export_onnx(self, path: str | Path) -> float:
         """Write the network for ONNX, and return how far its outputs there are from those here, at most.
 
-        The input "images" is normalised float32 ``[N, C, size, size]``, as ``batches.normalise`` makes it;
-        the outputs have the names of the heads. ValueError where they differ by more than 1e-4: nothing is
-        written.
+        Input is "images", normalised float32 ``[N, C, size, size]``; the outputs are named as the heads.
         """
         try:
             onnxruntime = [importlib.import_module(name) for name in ("onnx", "onnxscript", "onnxruntime")][

@@ -44,9 +44,8 @@ def predict(
         table: one line a face (this is what you get anyway)
         json: all numbers, as JSON
     """
-    for name in files:
-        if Path(name).suffix.lower() in VIDEOS:
-            raise ValueError(f"{name} is a video: python3 -m helpers webcam --video {name}")
+    if films := [name for name in files if Path(name).suffix.lower() in VIDEOS]:
+        raise ValueError(f"{films[0]} is a video: python3 -m helpers webcam --video {films[0]}")
     if table and json:
         raise ValueError("--table or --json, not both")
     if heat and not annotate:
@@ -87,9 +86,9 @@ def loaded(run: Path | None) -> Predictor:
             reader = Predictor.load(folder)
         except (OSError, ValueError) as error:  # a network that was built by hand, or an old record
             problems.append(error)
-        else:
-            print(f"network: {short(folder) if folder else 'data/weights'}", file=sys.stderr)
-            return reader
+            continue
+        print(f"network: {short(folder) if folder else 'data/weights'}", file=sys.stderr)
+        return reader
     raise problems[0]
 
 
