@@ -1,4 +1,4 @@
-"""The machine under the notebooks: device, precision, memory, threads, seeds."""
+"""The machine under the notebooks: device, precision, memory, seeds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import platform
 import random
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import psutil
@@ -27,25 +25,20 @@ def device(name: str = "auto") -> torch.device:
         ValueError: the device is not on this machine, or this PyTorch has no code for it.
     """
     found = "mps" if torch.backends.mps.is_available() else "cpu"
-    if torch.cuda.is_available() and (name == "auto" or name.startswith("cuda")):
+    if torch.cuda.is_available() and name.startswith(("auto", "cuda")):
         local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-        number = local if name in ("auto", "cuda") else torch.device(name).index
-        if reason := _too_old(number):
-            if name != "auto":
-                raise ValueError(f"{reason}; use device='cpu'")
-            warnings.warn(f"{reason}; computing on the CPU", stacklevel=2)
-            return torch.device(found)
-        return (
-            torch.device("cuda", local)
-            if name == "auto" and local
-            else torch.device(name.replace("auto", "cuda"))
-        )
-    if name == "auto":
-        return torch.device(found)
-    if torch.device(name).type not in {"cpu", found}:
+        wanted = torch.device(name.replace("auto", "cuda"))
+        if wanted.index is None and local:
+            wanted = torch.device("cuda", local)
+        if not (reason := _too_old(wanted.index or 0)):
+            return wanted
+        if name != "auto":
+            raise ValueError(f"{reason}; use device='cpu'")
+        warnings.warn(f"{reason}; computing on the CPU", stacklevel=2)
+    if name != "auto" and torch.device(name).type not in {"cpu", found}:
         here = "cuda" if torch.cuda.is_available() else found
         raise ValueError(f"device {name!r} is not on this machine; use 'auto' (here: {here})")
-    return torch.device(name)
+    return torch.device(found if name == "auto" else name)
 
 
 def _too_old(number: int) -> str:
@@ -54,9 +47,7 @@ def _too_old(number: int) -> str:
         own = torch.cuda.get_device_capability(number)
     except Exception:  # a driver that does not tell: whether the GPU can be used shows at the first step
         return ""
-    known = [
-        divmod(int(digits), 10) for digits in re.findall(r"_(\d+)", " ".join(torch.cuda.get_arch_list()))
-    ]
+    known = [divmod(int(n), 10) for n in re.findall(r"_(\d+)", " ".join(torch.cuda.get_arch_list()))]
     if not known or own >= min(known):
         return ""
     has, needs = (".".join(map(str, each)) for each in (own, min(known)))
@@ -101,17 +92,6 @@ def seed_device(seed: int, where: torch.device) -> None:
         torch.cuda.manual_seed(seed)
     elif where.type == "mps":
         torch.mps.manual_seed(seed)
-
-
-@contextmanager
-def threads(num: int) -> Iterator[None]:
-    """Let PyTorch compute on so many threads meanwhile: a single face is read faster on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def machine() -> dict[str, str | int]:

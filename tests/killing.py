@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -29,24 +30,22 @@ from test_robust_training import LOSSES, Heads, fit  # noqa: E402
 
 from helpers import files, training  # noqa: E402
 
+WIDE = {"weights": torch.arange(2_000_000.0)}
 
-def forked(work: Callable[[], None]) -> int:
-    """Run work in a fork of this process; return its process id."""
+
+def ran(work: Callable[[], None], seconds: float | None = None) -> int:
+    """Run work in a fork, killed after some seconds; return its exit status, negative for a signal."""
     child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def waited(child: int) -> int:
-    """Return a finished child's exit status, negative for the signal that ended it."""
+    if not child:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -65,9 +64,9 @@ class Slowed(training.Stop):
 def train(name: str, folder: Path, seconds: float = 0.0) -> None:
     """Train to the end, each step taking a while, and write what came out."""
     torch.set_num_threads(1)
-    loss, model = LOSSES[name](), Heads()
-    if (folder / "run" / "state.safetensors").exists():
-        model = Heads(seed=int(time.monotonic_ns() % 1000))  # resumed weights replace these
+    loss = LOSSES[name]()
+    resumed = (folder / "run" / "state.safetensors").exists()  # its weights replace these
+    model = Heads(seed=int(time.monotonic_ns() % 1000) if resumed else 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it must go on, not start anew
         history = fit(model, loss, run=folder / "run", ema=0.9, batch_size=24, stop=Slowed(seconds))
@@ -80,97 +79,63 @@ def train(name: str, folder: Path, seconds: float = 0.0) -> None:
         stream.write(json.dumps([digest, lines]).encode())
 
 
-def verified(folder: Path) -> None:
+def save(folder: Path) -> None:
+    """Do nothing but save, over and over."""
+    model, run = Heads(), training.Run(folder / "run")
+    while True:
+        run.save_state(WIDE, {"epoch": 1})
+        training.save_weights(model, run.best)
+
+
+def verify(folder: Path) -> None:
     """Raise if anything in a killed training's folder is torn; sweep what the kill left."""
     run = training.Run(folder / "run")
     with run.alone():
-        assert not list((folder / "run").glob(".unfinished-*"))
-        run.load_state()
+        assert not list(run.folder.glob(".unfinished-*"))
+        tensors, about = run.load_state()
+        assert about.get("epoch") != 1 or torch.equal(tensors["weights"], WIDE["weights"])
         if run.best.exists():
             training.load_weights(Heads(), run.best)
-        for name in ("config.json", "finished.json"):
-            if (folder / "run" / name).exists():
-                json.loads((folder / "run" / name).read_bytes())
-        if (folder / "run" / "predictions.npz").exists():
-            with np.load(folder / "run" / "predictions.npz", allow_pickle=False) as arrays:
-                assert {name: arrays[name].shape for name in arrays.files}
+        for path in run.folder.glob("*.json"):
+            json.loads(path.read_bytes())
+        for path in run.folder.glob("*.npz"):
+            with np.load(path, allow_pickle=False) as arrays:
+                assert [arrays[name] for name in arrays.files]
 
 
 def family(name: str, folder: Path, kills: int, random: np.random.Generator) -> dict:
-    """Kill trainings with one loss until there are enough kills; return the counts."""
-    names = ("kills", "trainings", "resumed", "torn", "left", "other_end", "failed")
-    counts = {"family": name, **dict.fromkeys(names, 0)}
-    plain = folder / "plain"
-    plain.mkdir(parents=True)
-    started = time.monotonic()
-    assert waited(forked(lambda: train(name, plain))) == 0
-    takes = time.monotonic() - started
-    expected = (plain / "end.json").read_bytes()
+    """Kill trainings with one loss, or processes that save, often enough; return the counts."""
+    counts = {"family": name, **dict.fromkeys(("kills", "resumed", "torn", "left", "other_end", "failed"), 0)}
+    plain, here, takes, expected = folder / "plain", folder / "killed", 0.1, b""
+    if name != "saving":
+        plain.mkdir(parents=True)
+        started = time.monotonic()
+        assert ran(partial(train, name, plain)) == 0
+        takes, expected = time.monotonic() - started, (plain / "end.json").read_bytes()
     while counts["kills"] < kills:
-        here = folder / "killed"
         shutil.rmtree(here, ignore_errors=True)
-        here.mkdir()
-        counts["trainings"] += 1
+        here.mkdir(parents=True)
         # killed some times, then left to end
-        for last in [False] * int(random.integers(1, min(kills, 5) + 1)) + [True]:
+        for last in [False] * int(random.integers(1, min(kills, 5) + 1)) + [True] * (name != "saving"):
             counts["resumed"] += (here / "run" / "state.safetensors").exists()
-            child = forked(partial(train, name, here, 0.0 if last else 0.004))
-            if not last:
-                time.sleep(random.uniform(0.0, takes))
-                os.kill(child, signal.SIGKILL)
-            status = waited(child)
+            work = partial(save, here) if name == "saving" else partial(train, name, here, 0.004 * (not last))
+            status = ran(work, None if last else random.uniform(0.0, takes))
             counts["kills"] += status == -signal.SIGKILL
             counts["failed"] += status > 0
             counts["left"] += len(list((here / "run").glob(".unfinished-*")))
             try:
-                verified(here)
+                verify(here)
             except Exception as error:
                 counts["torn"] += 1
                 counts["error"] = repr(error)
             if (here / "end.json").exists():
                 break
-        counts["other_end"] += (here / "end.json").read_bytes() != expected
+        counts["other_end"] += name != "saving" and (here / "end.json").read_bytes() != expected
     return counts
-
-
-def saving(folder: Path, kills: int, random: np.random.Generator) -> dict:
-    """Kill a process that does nothing but save, over and over."""
-    counts = {"family": "saving alone", "kills": 0, "torn": 0, "left": 0, "failed": 0}
-    folder.mkdir(parents=True)
-    wide = {"weights": torch.arange(2_000_000.0)}
-
-    def save() -> None:
-        model, run = Heads(), training.Run(folder / "run")
-        while True:
-            run.save_state(wide, {"epoch": 1})
-            training.save_weights(model, run.best)
-
-    while counts["kills"] < kills:
-        child = forked(save)
-        time.sleep(random.uniform(0.0, 0.1))
-        os.kill(child, signal.SIGKILL)
-        counts["kills"] += waited(child) == -signal.SIGKILL
-        counts["left"] += len(list((folder / "run").glob(".unfinished-*")))
-        try:
-            state, about = training.Run(folder / "run").load_state()
-            assert not about or torch.equal(state["weights"], wide["weights"])
-            verified(folder)
-        except Exception as error:
-            counts["torn"] += 1
-            counts["error"] = repr(error)
-    return counts
-
-
-def main(folder: str, kills: str, seed: str, *families: str) -> None:
-    """Print the counts of each family, one line of JSON each."""
-    for number, name in enumerate(families or (*LOSSES, "saving")):
-        random = np.random.default_rng([int(seed), number])
-        below = Path(folder) / str(number)
-        counts = (
-            saving(below, int(kills), random) if name == "saving" else family(name, below, int(kills), random)
-        )
-        print(json.dumps(counts), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for number, name in enumerate(sys.argv[4:] or (*LOSSES, "saving")):
+        random = np.random.default_rng([int(sys.argv[3]), number])
+        counts = family(name, Path(sys.argv[1]) / str(number), int(sys.argv[2]), random)
+        print(json.dumps(counts), flush=True)

@@ -4,12 +4,11 @@ import copy
 import math
 
 import pytest
-import scipy.linalg
 import torch
 from torch import nn
 
 from helpers import training
-from helpers.training.config import Muon, is_matrix, make_optimizer, orthogonal
+from helpers.training.config import Muon, make_optimizer, orthogonal
 
 SHAPES = [(16, 16), (24, 200), (200, 24), (64, 64)]
 
@@ -24,41 +23,13 @@ def spread(shape, seed=0, least=1e-3):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_singular_values_come_near_one_and_their_vectors_stay(shape):
     matrix = spread(shape)
-    made = orthogonal(matrix)
     u, values, v = torch.linalg.svd(matrix, full_matrices=False)
-    inside = u.T @ made @ v.T
+    inside = u.T @ orthogonal(matrix) @ v.T
     found = inside.diagonal()
-    strong = values > 0.02 * values.norm()  # five rounds bring these up
-    assert found[strong].min() > 0.65
-    assert found.max() < 1.25
-    assert (found > 0).all()
+    assert found[values > 0.02 * values.norm()].min() > 0.65  # five rounds bring these up
+    assert 0 < found.min() < found.max() < 1.25
     torch.testing.assert_close(inside, found.diag(), rtol=0, atol=2e-3)
-
-
-def test_a_matrix_that_is_nearly_orthogonal_goes_to_its_polar_factor():
-    rotation = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(1))).Q
-    matrix = 5 * rotation + 0.01 * spread((32, 32))
-    made = orthogonal(matrix)
-    polar = torch.from_numpy(scipy.linalg.polar(matrix.numpy())[0])
-    torch.testing.assert_close(made / made.norm(), polar / polar.norm(), rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_on_the_smaller_product_it_is_the_same_iteration(shape):
-    matrix = spread(shape)
-    plain = matrix / matrix.norm()
-    if shape[0] > shape[1]:
-        plain = plain.T
-    for _ in range(5):
-        gram = plain @ plain.T
-        plain = 3.4445 * plain + (-4.775 * gram + 2.0315 * gram @ gram) @ plain
-    if shape[0] > shape[1]:
-        plain = plain.T
-    torch.testing.assert_close(orthogonal(matrix), plain, rtol=0, atol=1e-3)
-
-
-def test_no_gradient_gives_no_step():
-    assert torch.equal(orthogonal(torch.zeros(16, 20)), torch.zeros(16, 20))
+    assert torch.equal(orthogonal(torch.zeros(shape)), torch.zeros(shape))
 
 
 def weight(*shape):
@@ -70,12 +41,11 @@ def weight(*shape):
 def test_its_steps_are_those_of_pytorchs(shape):
     ours, theirs, start = weight(*shape), weight(*shape), weight(*shape)
     common = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.9}
-    mine = Muon([ours], **common)
-    other = torch.optim.Muon([theirs], **common, adjust_lr_fn="match_rms_adamw")
+    optimizers = Muon([ours], **common), torch.optim.Muon([theirs], **common, adjust_lr_fn="match_rms_adamw")
     for seed in range(6):
         ours.grad, theirs.grad = (spread(shape, seed, least=0.1) for _ in range(2))
-        mine.step()
-        other.step()
+        for each in optimizers:
+            each.step()
     moved = (theirs - start).norm()
     assert moved > 0.01
     assert (ours - theirs).norm() < 0.02 * moved  # PyTorch's iterates in bfloat16, too coarse for 0.001
@@ -94,56 +64,38 @@ def test_a_kernel_is_a_matrix_whose_rows_are_its_outputs(shape):
 @pytest.mark.parametrize("shape", [(40,), (7, 64), (64, 7), (32, 1, 3, 3), (1, 197, 768)])
 def test_vectors_heads_and_first_layers_go_by_adamw(shape):
     ours, theirs = weight(*shape), weight(*shape)
-    assert not is_matrix(ours)
-    mine, other = Muon([ours], 0.01, 0.1), torch.optim.AdamW([theirs], 0.01, weight_decay=0.1)
+    common = {"lr": 0.01, "weight_decay": 0.1}
+    optimizers = Muon([ours], **common), torch.optim.AdamW([theirs], **common)
     for seed in range(3):
         ours.grad, theirs.grad = (spread((shape[0], theirs[0].numel()), seed).view(shape) for _ in range(2))
-        mine.step()
-        other.step()
+        for each in optimizers:
+            each.step()
     assert torch.equal(ours, theirs)
 
 
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
-
-
-def steps(net, optimizer, seeds):
-    for seed in seeds:
-        random = torch.Generator().manual_seed(seed)
-        images, labels = torch.randn(32, 1, 8, 8, generator=random), torch.arange(32) % 2
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(images + labels[:, None, None, None]), labels).backward()
-        optimizer.step()
-
-
 def test_a_state_that_was_kept_goes_on_to_the_same_bit():
-    config = training.Config(optimizer="muon")
-    whole, half = network(), network()
+    def steps(net, optimizer, seeds):
+        for seed in seeds:
+            net.weight.grad = spread(net.weight.shape, seed)
+            net.bias.grad = spread((1, 32), seed)[0]
+            optimizer.step()
+
+    config = training.Config(optimizer="muon", lr=0.02, momentum=0.8)
+    whole = nn.Linear(64, 32)
+    half = copy.deepcopy(whole)
     steps(whole, make_optimizer(whole, config), range(6))
-    first = make_optimizer(half, config)
+    first, second = make_optimizer(half, config), make_optimizer(half, config)
     steps(half, first, range(3))
-    kept = copy.deepcopy(first.state_dict())
-    second = make_optimizer(half, config)
-    second.load_state_dict(kept)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
     steps(half, second, range(3, 6))
     assert all(map(torch.equal, whole.parameters(), half.parameters()))
-
-
-def test_a_training_takes_it_with_its_numbers():
-    optimizer = make_optimizer(network(), training.Config(optimizer="muon", lr=0.02, momentum=0.8))
-    assert isinstance(optimizer, Muon)
-    assert {(group["lr"], group["momentum"]) for group in optimizer.param_groups} == {(0.02, 0.8)}
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
-
-
-def test_it_returns_what_the_closure_gave():
-    assert Muon([weight(16, 16)]).step(lambda: 3.0) == 3.0
+    assert {(group["lr"], group["momentum"]) for group in second.param_groups} == {(0.02, 0.8)}
+    assert {group["weight_decay"] for group in second.param_groups} == {0.01, 0.0}
 
 
 def test_a_step_whose_float16_gradients_overflow_is_left_out_on_the_device():
     kernel = weight(24, 200)
-    muon, before = Muon([kernel], 0.01, 0.1, fused=True), kernel.detach().clone()
+    muon, before = Muon([kernel], 0.01, fused=True), kernel.detach().clone()
     for overflow in (1.0, 0.0):
         kernel.grad = spread((24, 200)) if overflow == 0 else torch.full((24, 200), math.inf)
         muon.found_inf = torch.tensor(overflow)
@@ -152,5 +104,5 @@ def test_a_step_whose_float16_gradients_overflow_is_left_out_on_the_device():
         assert torch.equal(kernel, before) == bool(overflow)
     twin = nn.Parameter(before.clone())
     twin.grad = spread((24, 200))
-    Muon([twin], 0.01, 0.1).step()
+    Muon([twin], 0.01).step()
     torch.testing.assert_close(kernel, twin)

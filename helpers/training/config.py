@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from helpers import did_you_mean, models
+from helpers import models, one_of
 from helpers.batches import Augment
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "muon")
@@ -19,30 +19,13 @@ SCHEDULES = ("one-cycle", "cosine", "step", "plateau", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 _NAMES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
-_TYPES = {
-    "monitor": str,
-    "plateau_monitor": str,
-    "minimise": bool,
-    "compile": bool,
-    "augment": Augment | None,
-}
-_RANGES = {
-    "epochs": (int, "1 or more", lambda value: value >= 1),
-    "batch_size": (int, "2 or more (batch norm needs two)", lambda value: value >= 2),
-    "lr": (float, "above 0", lambda value: 0 < value < math.inf),
-    "lr_decay": (float, "above 0 and at most 1", lambda value: 0 < value <= 1),
-    "weight_decay": (float, "0 or more", lambda value: 0 <= value < math.inf),
-    "momentum": (float, "from 0 to below 1", lambda value: 0 <= value < 1),
-    "warmup": (float, "0 or more", lambda value: 0 <= value < math.inf),
-    "step_size": (int, "0 or more", lambda value: value >= 0),
-    "gamma": (float, "above 0 and at most 1", lambda value: 0 < value <= 1),
-    "plateau_patience": (int, "1 or more", lambda value: value >= 1),
-    "plateau_factor": (float, "above 0 and below 1", lambda value: 0 < value < 1),
-    "ema": (float, "from 0 to below 1", lambda value: 0 <= value < 1),
-    "patience": (int, "0 or more", lambda value: value >= 0),
-    "grad_clip": (float, "0 or more (0: no limit)", lambda value: 0 <= value < math.inf),
-    "seed": (int, f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32),
-}
+_KINDS = {"int": numbers.Integral, "float": numbers.Real, "float | None": numbers.Real | None}
+_KINDS |= {"str": str, "bool": bool, "Augment | None": Augment | None}
+_SPANS = dict.fromkeys(("epochs", "plateau_patience"), "[1, inf)")
+_SPANS |= dict.fromkeys(("weight_decay", "warmup", "step_size", "patience", "grad_clip"), "[0, inf)")
+_SPANS |= dict.fromkeys(("lr_decay", "gamma"), "(0, 1]") | dict.fromkeys(("momentum", "ema"), "[0, 1)")
+_SPANS |= {"lr": "(0, inf)", "plateau_factor": "(0, 1)", "seed": f"[0, {2**32})"}
+_SPANS |= {"batch_size": "[2, inf)"}  # batch norm needs two
 
 
 @dataclass(frozen=True)
@@ -76,7 +59,7 @@ class Config:
         augment: how to change the training images, or None.
         precision: "auto" takes the half precision that the chip has; or "float32", "bfloat16", "float16".
         compile: let ``torch.compile`` make the network faster, where it can; the first steps take minutes.
-        seed: of order, augmentation and dropout, from 0 to 2**32 - 1.
+        seed: of order, augmentation and dropout, below 2**32.
 
     Raises:
         ValueError: a value of another type or outside its range, or an unknown name.
@@ -107,24 +90,19 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in _NAMES.items():
-            value = getattr(self, name)
-            if value not in known:
-                near = did_you_mean(value, known) if isinstance(value, str) else ""
-                raise ValueError(f"unknown {name} {value!r}{near}; known: {', '.join(known)}")
-        for name, kind in _TYPES.items():
-            if not isinstance(getattr(self, name), kind):
-                wanted = getattr(kind, "__name__", "Augment or None").replace("str", "a name")
-                raise ValueError(f"Config({name}={getattr(self, name)!r}): must be {wanted}")
-        for name, (kind, wanted, fits) in _RANGES.items():
-            value = getattr(self, name)
-            if name == "warmup" and value is None:
-                continue
-            is_number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
-            if not is_number or isinstance(value, bool) or not fits(value):  # NaN fits nowhere
-                whole = "a whole number, " if kind is int else ""
-                raise ValueError(f"Config({name}={value!r}): must be {whole}{wanted}")
-            object.__setattr__(self, name, kind(value))  # NumPy's numbers do not go into JSON
+        for name, kind in ((each.name, each.type) for each in fields(self)):
+            value, span = getattr(self, name), _SPANS.get(name, "")
+            if name in _NAMES:
+                one_of(name, value, _NAMES[name])
+            fits = isinstance(value, _KINDS[kind]) and isinstance(value, bool) == (kind == "bool")
+            if fits and span and value is not None:
+                low, high = map(float, span[1:-1].split(","))  # NaN lies in no span
+                fits = low < value < high or (value == low and span[0] == "[")
+                fits = fits or (value == high and span[-1] == "]")
+                if fits:  # NumPy's numbers do not go into JSON
+                    object.__setattr__(self, name, int(value) if kind == "int" else float(value))
+            if not fits:
+                raise ValueError(f"Config({name}={value!r}): must be {kind}{span and f' in {span}'}")
 
     @property
     def lower_is_better(self) -> bool:
@@ -154,19 +132,12 @@ def lr_factor(
     if progress < warmup:
         return progress / warmup
     left = (1 - progress) / (1 - warmup)
-    if schedule == "one-cycle":
-        return left
-    if schedule == "cosine":
-        return 0.5 * (1 - math.cos(math.pi * left))
     if schedule == "step":
         return gamma ** (progress // step if step else (progress >= 0.5) + (progress >= 0.75))
-    return 1.0
+    return {"one-cycle": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}.get(schedule, 1.0)
 
 
-FEWEST = 16
-"""Rows and columns from which a weight is worth it: below are heads and the first layer on grey images."""
-COEFFICIENTS = (3.4445, -4.775, 2.0315)
-ROUNDS = 5
+FEWEST = 16  # rows and columns from which it is worth it: below are heads and the first layer on grey images
 
 
 class Muon(torch.optim.AdamW):
@@ -180,52 +151,32 @@ class Muon(torch.optim.AdamW):
 
     _step_supports_amp_scaling = True  # or a gradient scaler would wait for the device at every step
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        momentum: float = 0.95,
-        fused: bool = False,
-    ) -> None:
-        super().__init__(params, lr, weight_decay=weight_decay, fused=fused)
+    def __init__(self, params: Any, lr: float, momentum: float = 0.95, **adamw: Any) -> None:
+        super().__init__(params, lr, **adamw)
         for group in self.param_groups:
             group.setdefault("momentum", momentum)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Do a step, and return what ``closure`` gave. Gradients of matrices are used up."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None and is_matrix(weight):
-                    self._turn(weight, group)
-                    weight.grad = None  # or AdamW would take a step too
-        super().step()
-        return loss
-
     @torch.no_grad()
-    def _turn(self, weight: Tensor, group: dict[str, Any]) -> None:
-        state, keep, overflow = self.state[weight], group["momentum"], getattr(self, "found_inf", None)
-        if not state:
-            state["step"] = torch.tensor(0.0)  # AdamW wants one when it loads a state
-            state["momentum_buffer"] = torch.zeros_like(weight)
-        mean, gradient = state["momentum_buffer"], weight.grad
-        if overflow is not None:  # of float16: this step is left out, decided on the device
-            gradient = torch.where(overflow > 0, mean, gradient)
-        mean.lerp_(gradient, 1 - keep)
-        ahead = gradient.lerp(mean, keep)  # Nesterov's
-        rows = ahead.flatten(1)
-        step = orthogonal(rows).view_as(ahead) * (0.2 * max(rows.shape) ** 0.5)
-        step.add_(weight, alpha=group["weight_decay"])
-        weight.add_(step if overflow is None else step * (1 - overflow), alpha=-group["lr"])
-
-
-def is_matrix(weight: Tensor) -> bool:
-    """Return whether a weight is one whose momentum is made orthogonal."""
-    return weight.ndim > 1 and min(len(weight), weight[0].numel()) >= FEWEST
+    def step(self) -> None:
+        """Do a step. Gradients of matrices are used up."""
+        overflow = getattr(self, "found_inf", None)  # of float16: the step is left out, decided on the device
+        for weight, group in ((weight, each) for each in self.param_groups for weight in each["params"]):
+            if weight.grad is None or weight.ndim < 2 or min(len(weight), weight[0].numel()) < FEWEST:
+                continue
+            state, keep, gradient = self.state[weight], group["momentum"], weight.grad
+            if not state:
+                state["step"] = torch.tensor(0.0)  # AdamW wants one when it loads a state
+                state["momentum_buffer"] = torch.zeros_like(weight)
+            mean = state["momentum_buffer"]
+            if overflow is not None:
+                gradient = torch.where(overflow > 0, mean, gradient)
+            mean.lerp_(gradient, 1 - keep)
+            rows = gradient.lerp(mean, keep).flatten(1)  # Nesterov's
+            step = orthogonal(rows).view_as(weight) * (0.2 * max(rows.shape) ** 0.5)
+            step.add_(weight, alpha=group["weight_decay"])
+            weight.add_(step if overflow is None else step * (1 - overflow), alpha=-group["lr"])
+            weight.grad = None  # or AdamW would take a step too
+        super().step()
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -236,57 +187,52 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
-    a, b, c = COEFFICIENTS
     gram = matrix @ matrix.T
     square = gram.trace().clamp(min=torch.finfo(gram.dtype).tiny)
     gram, whole = gram / square, torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    for _ in range(ROUNDS):
-        factor = b * gram + c * gram @ gram
-        factor.diagonal().add_(a)
+    for _ in range(5):
+        factor = -4.775 * gram + 2.0315 * gram @ gram
+        factor.diagonal().add_(3.4445)
         gram, whole = factor @ gram @ factor, factor @ whole
     return whole @ matrix / square.sqrt()
 
 
 def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Return the optimiser, weight decay on weights only; a group's "share" of the learning rate is its own.
+    """Return the optimiser of a network, and of what else is learned; a group's "share" of the learning rate.
 
-    Args:
-        model: the network; parameters that ask for no gradient are left out.
-        config: which optimiser, and its numbers.
-        also: what else is learned, at the head's learning rate.
-
-    Raises:
-        ValueError: nothing is left to learn.
+    Weight decay is on weights only; parameters that ask for no gradient are left out.
     """
-    groups: list[dict[str, Any]] = []
-    for share, parameters in _by_depth(model, config.lr_decay, also):
-        common = {"share": share, "lr": config.lr * share}
-        trained = [p for p in parameters if p.requires_grad]
-        weights, others = ([p for p in trained if (p.ndim > 1) == high] for high in (True, False))
-        groups.append({"params": weights, "weight_decay": config.weight_decay, **common})
-        groups.append({"params": others, "weight_decay": 0.0, **common})
-    groups = [group for group in groups if group["params"]]
+    named, groups = dict(model.named_parameters()), []
+    stages = [list(named)] if config.lr_decay == 1 else reversed(models.stages(model))
+    for depth, names in enumerate(stages):  # the head first
+        parameters = [named[name] for name in names] + (list(also.parameters()) if also and not depth else [])
+        share = config.lr_decay**depth
+        for is_weight, decay in ((True, config.weight_decay), (False, 0.0)):
+            chosen = [p for p in parameters if p.requires_grad and (p.ndim > 1) == is_weight]
+            if chosen:
+                groups.append(
+                    {"params": chosen, "share": share, "lr": config.lr * share, "weight_decay": decay}
+                )
     if not groups:
         raise ValueError("every part of the network is frozen: nothing is left to learn")
-    fused = all(p.device.type in {"cpu", "cuda"} for group in groups for p in group["params"])
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon, "sgd": torch.optim.SGD}
+    how: dict[str, Any] = {"fused": all(p.device.type in {"cpu", "cuda"} for p in named.values())}
+    if config.optimizer in ("sgd", "muon"):
+        how["momentum"] = config.momentum
     if config.optimizer == "sgd":
-        nesterov = config.momentum > 0
-        return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=nesterov, fused=fused)
-    if config.optimizer == "muon":
-        return Muon(groups, config.lr, momentum=config.momentum, fused=fused)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(groups, config.lr, fused=fused)
+        how["nesterov"] = config.momentum > 0
+    return kinds[config.optimizer](groups, config.lr, **how)
 
 
-def _by_depth(model: nn.Module, decay: float, also: nn.Module | None) -> Iterator[tuple[float, list]]:
-    """Yield parameters with their share of the learning rate, those of the head first."""
-    extra = [] if also is None else list(also.parameters())
-    if decay == 1:
-        yield 1.0, [*model.parameters(), *extra]
-        return
-    named = dict(model.named_parameters())
-    for depth, names in enumerate(reversed(models.stages(model))):
-        yield decay**depth, [named[name] for name in names] + (extra if depth == 0 else [])
+def average_weights(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the running mean of the weights towards those of now; counts are taken as they are."""
+    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    with torch.no_grad():
+        get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
 
 
 _GENTLE = {"schedule": "cosine", "warmup": 0.1, "grad_clip": 1.0, "patience": 5}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import joblib
@@ -32,9 +33,8 @@ class Share(NamedTuple):
 
 def share() -> Share:
     """Return this process's share; all of it where nothing was started."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return Share()
-    return Share(dist.get_rank(), dist.get_world_size())
+    started = dist.is_available() and dist.is_initialized()
+    return Share(dist.get_rank(), dist.get_world_size()) if started else Share()
 
 
 def start() -> torch.device:
@@ -50,52 +50,32 @@ def start() -> torch.device:
     return device
 
 
-def parallel(model: nn.Module) -> nn.Module:
-    """Return the network such that its gradients are averaged over all processes; alone, itself."""
-    if share().world == 1:
-        return model
-    where = next(model.parameters()).device
-    return nn.parallel.DistributedDataParallel(model, [where] if where.type == "cuda" else None)
-
-
 def average(tensors: list[Tensor]) -> None:
     """Replace tensors by their mean over all processes."""
-    world = share().world
-    for tensor in tensors if world > 1 else ():
+    for tensor in tensors:
         dist.all_reduce(tensor)
-        tensor /= world
+        tensor /= share().world
 
 
 def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors of all processes, one after the other along their first axis."""
-    world = share().world
-    if world == 1:
-        return tensors
-    parts: list = [None] * world
+    parts: list = [None] * share().world
     dist.all_gather_object(parts, {name: values.cpu() for name, values in tensors.items()})
     return {name: torch.cat([part[name] for part in parts]).to(t.device) for name, t in tensors.items()}
 
 
 def anyone(says: bool, where: torch.device) -> bool:
     """Return whether any process says so; they speak through the device."""
-    if share().world == 1:
-        return says
     said = torch.tensor(float(says), device=where)
     dist.all_reduce(said)
     return bool(said > 0)
-
-
-def wait() -> None:
-    """Go on when every process has come here; alone, at once."""
-    if share().world > 1:
-        dist.barrier()
 
 
 @contextmanager
 def shared_statistics(model: nn.Module) -> Iterator[None]:
     """Let batch normalisation take mean and variance over the batches of all processes while it lasts."""
     # nn.SyncBatchNorm does this on GPUs only, and leaves other modules behind
-    own = [part for part in model.modules() if type(part) is nn.BatchNorm2d and share().world > 1]
+    own = [part for part in model.modules() if type(part) is nn.BatchNorm2d]
     for part in own:
         part.__class__ = _SharedBatchNorm2d
     try:
@@ -125,9 +105,6 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
         return (values * scale[:, None, None] + shift[:, None, None]).to(images.dtype)
 
 
-# ---------------------------------------------------------------- several trainings at once
-
-
 def side_by_side(
     work: Callable[[Key, nn.Module], Any], nets: Mapping[Key, nn.Module], progress: bool = True
 ) -> dict[Key, Any]:
@@ -149,34 +126,33 @@ def side_by_side(
         Exception: what ``work`` raised first; trainings that are under way are ended.
         RuntimeError: a process was killed, perhaps for want of memory.
     """
-    alone = runtime.device().type != "cpu"
-    at_once = 1 if alone else min(len(nets), joblib.cpu_count())
+    on_cpu, threads, found = runtime.device().type == "cpu", torch.get_num_threads(), {}
+    at_once = min(len(nets), joblib.cpu_count()) if on_cpu else 1
     jobs = (joblib.delayed(_trained)(work, key, net, os.getpid()) for key, net in nets.items())
-    found = {}
-    with nullcontext() if alone else runtime.threads(1):
+    try:
+        torch.set_num_threads(1 if on_cpu else threads)
         results = joblib.Parallel(at_once, return_as="generator")(jobs)
         for key, (answer, weights) in zip(nets, results, strict=True):
             nets[key].load_state_dict(weights)
             found[key] = answer
             if progress:
                 print(f"{len(found)} of {len(nets)} trained", flush=True)
+    finally:
+        torch.set_num_threads(threads)
     return found
 
 
 def _trained(work: Callable, key: Hashable, net: nn.Module, parent: int) -> tuple[Any, dict[str, Tensor]]:
-    """Train one network, perhaps in a process of its own; return what work returned, and the weights."""
+    def end_with_parent() -> None:  # which may be killed
+        while psutil.pid_exists(parent) and os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
     if os.getpid() != parent:
         torch.set_num_threads(1)
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         return work(key, net), net.state_dict()
     except Exception as error:
         error.add_note(f"while {key} was trained")
         raise
-
-
-def _end_with(parent: int) -> None:
-    """End this process with the one that started it, which may have been killed."""
-    while psutil.pid_exists(parent) and os.getppid() == parent:
-        threading.Event().wait(1)
-    os._exit(1)

@@ -1,4 +1,4 @@
-"""What a network predicts for a set of faces, and how good that is, with an interval."""
+"""What a network makes of faces: predictions, scores with intervals; short of memory, or not finite."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gc
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import did_you_mean, models, runtime
-from helpers.batches import Batches, Faces
+from helpers import models, one_of, runtime
+from helpers.batches import Batch, Batches, Faces
 from helpers.metrics import Interval, bootstrap
 
 Arrays = np.ndarray | dict[str, np.ndarray]
@@ -34,13 +33,7 @@ TTA = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a network did on a set of faces.
-
-    Args:
-        scores: each metric with its bootstrap interval.
-        outputs: of the network, one row a face.
-        targets: what was true, one row a face, by name.
-    """
+    """How a network did on a set of faces: scores by name, and its outputs and targets, one row a face."""
 
     scores: dict[str, Interval]
     outputs: Arrays
@@ -74,40 +67,33 @@ def predict(
         ValueError: the set is empty, ``tta`` is unknown, or something but "none" for features.
         TypeError: the network returns neither a tensor nor a dict of tensors.
     """
-    if tta not in TTA:
-        raise ValueError(f"unknown tta {tta!r}{did_you_mean(tta, TTA)}; known: {', '.join(TTA)}")
+    one_of("tta", tta, TTA)
     if not isinstance(faces, Batches):
         faces = Batches(faces, batch_size, device=runtime.device(device))
     if tta != "none" and len(faces.shape) == 2:
         raise ValueError(f"tta {tta!r} needs images, and these are features; ask where they are made")
-    was_training, parts = model.training, None
+    was_training, dtype = model.training, half_precision(faces.device, precision)
     model.to(faces.device).eval()
-    while parts is None:
+    while True:
+        parts: list[dict[str, Tensor]] = []
         try:
-            with torch.inference_mode(), autocast(faces.device, precision):
-                parts = [_averaged(model, batch.images, tta) for batch in faces.epoch()]
+            with torch.inference_mode(), torch.autocast(faces.device.type, dtype, dtype is not None):
+                for batch in faces.epoch():
+                    seen = [by_name(model(view)) for view in views(batch.images, tta)]
+                    parts.append({k: torch.stack([e[k].float() for e in seen]).mean(0) for k in seen[0]})
+            break
         except (MemoryError, RuntimeError) as error:
             if faces.batch_size == 1 or not is_out_of_memory(error):
                 raise
-        if parts is None:  # here, where the error and what it holds are gone
-            release(faces.device)
-            faces.batch_size = -(-faces.batch_size // 2)
-            warnings.warn(f"out of memory: predicting {faces.batch_size} images at a time", stacklevel=2)
+        release(faces.device)  # here, where the error and what it holds are gone
+        faces.batch_size = -(-faces.batch_size // 2)
+        warnings.warn(f"out of memory: predicting {faces.batch_size} images at a time", stacklevel=2)
     model.train(was_training)
     whole = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
     return whole.get("", whole)
 
 
-def features(
-    model: nn.Module,
-    faces: Faces | Batches,
-    *,
-    head: str | None = None,
-    tta: str = "none",
-    batch_size: int = 512,
-    device: str = "auto",
-    precision: str = "auto",
-) -> np.ndarray:
+def features(model: nn.Module, faces: Faces | Batches, *, head: str | None = None, **how: Any) -> np.ndarray:
     """Return the features that a network's body makes of each face, float32 ``[N, D]``, in the set's order.
 
     A frozen body gives the same in every epoch, so it is run once, and the head learns from what is kept:
@@ -117,18 +103,14 @@ def features(
         model: the network.
         faces: the set, or batches already on the device.
         head: the name of the head; None where the workbook knows the network.
-        tta: as in :func:`predict`, for the mean of the features.
-        batch_size: images at a time.
-        device: where to compute.
-        precision: as in ``Config``.
+        **how: as in :func:`predict`.
 
     Raises:
         ValueError: the set is empty, or the head is not known.
     """
-    was_training = {module: module.training for module in model.modules()}
-    body = models.split(model, head)[0]
-    found = predict(body, faces, tta=tta, batch_size=batch_size, device=device, precision=precision)
-    for module, mode in was_training.items():
+    modes = {module: module.training for module in model.modules()}
+    found = predict(models.split(model, head)[0], faces, **how)
+    for module, mode in modes.items():
         module.training = mode
     return found.reshape(len(found), -1)
 
@@ -155,17 +137,15 @@ def evaluate(
         device: where to compute.
     """
     batches = Batches(faces, 512, device=runtime.device(device))
-    outputs, targets = predict(model, batches, tta=tta), targets_of(batches)
+    outputs = predict(model, batches, tta=tta)
+    targets = {name: values.cpu().numpy() for name, values in batches.targets.items()}
 
-    def score(chosen: np.ndarray, metric: Metric) -> float:
-        rows = {name: values[chosen] for name, values in by_name(outputs).items()}
-        return metric(rows.get("", rows), {name: values[chosen] for name, values in targets.items()})
+    def score(rows: np.ndarray, metric: Metric) -> float:
+        chosen = {name: values[rows] for name, values in by_name(outputs).items()}
+        return metric(chosen.get("", chosen), {name: values[rows] for name, values in targets.items()})
 
     every, how = np.arange(batches.num_samples), {"resamples": resamples, "seed": seed}
-    scores = {
-        name: bootstrap(lambda rows, metric=metric: score(rows, metric), every, **how)
-        for name, metric in metrics.items()
-    }
+    scores = {name: bootstrap(lambda rows, m=m: score(rows, m), every, **how) for name, m in metrics.items()}
     return Evaluation(scores, outputs, targets)
 
 
@@ -173,12 +153,6 @@ def half_precision(where: torch.device, precision: str) -> torch.dtype | None:
     """Return the half precision to compute in, or None for float32."""
     dtype = runtime.autocast_dtype(where) if precision == "auto" else getattr(torch, precision)
     return None if dtype == torch.float32 else dtype
-
-
-def autocast(where: torch.device, precision: str) -> AbstractContextManager:
-    """Return the context in which a network computes at the named precision."""
-    dtype = half_precision(where, precision)
-    return torch.autocast(where.type, dtype) if dtype else nullcontext()
 
 
 def views(images: Tensor, tta: str) -> Iterator[Tensor]:
@@ -194,11 +168,6 @@ def views(images: Tensor, tta: str) -> Iterator[Tensor]:
             yield view
 
 
-def _averaged(model: nn.Module, images: Tensor, tta: str) -> dict[str, Tensor]:
-    seen = [by_name(model(view)) for view in views(images, tta)]
-    return {name: torch.stack([each[name].float() for each in seen]).mean(0) for name in seen[0]}
-
-
 def by_name(outputs: Any) -> dict[str, Any]:
     """Return a network's outputs by name; those of a single head are called ""."""
     if isinstance(outputs, Tensor | np.ndarray):
@@ -209,17 +178,10 @@ def by_name(outputs: Any) -> dict[str, Any]:
     return dict(outputs)
 
 
-def targets_of(batches: Batches) -> dict[str, np.ndarray]:
-    """Return the targets of a set as arrays."""
-    return {name: values.cpu().numpy() for name, values in batches.targets.items()}
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that a device or the machine has no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
     says = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")  # MPS, CPU, cuBLAS
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in says)
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in says)
 
 
 def release(where: torch.device) -> None:
@@ -229,3 +191,69 @@ def release(where: torch.device) -> None:
         torch.cuda.empty_cache()
     if where.type == "mps":
         torch.mps.empty_cache()
+
+
+def in_parts(
+    forward: Callable, loss: Callable, batch: Batch, parts: int, model: nn.Module, scaler: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add up the gradient of a whole batch with the memory of a part of it; return the loss and the outputs.
+
+    The loss may tie samples together, as 1 - CCC does, so it is taken of all outputs at once: they are
+    computed without a graph first, then part by part with one, which carries the loss's gradient on (Gao et
+    al. 2021, arXiv 2101.06983). It costs a second forward pass. The gradient is that of the whole batch up to
+    rounding, except that batch norm takes its statistics over a part, and dropout draws for each part anew.
+    """
+    pieces = batch.images.chunk(parts)
+    before = [buffer.clone() for buffer in model.buffers()]
+    with torch.no_grad():
+        first = [forward(piece, part) for part, piece in enumerate(pieces)]
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)  # running means are to move once, not twice
+    whole = {name: torch.cat([each[name] for each in first]).requires_grad_() for name in first[0]}
+    value = loss(whole.get("", whole), batch.targets)
+    scaler.scale(value).backward()
+    slopes = {name: t.grad.split([len(p) for p in pieces]) for name, t in whole.items() if t.grad is not None}
+    for part, piece in enumerate(pieces):
+        outputs = forward(piece, part)
+        torch.autograd.backward(
+            [outputs[name] for name in slopes], [slope[part] for slope in slopes.values()]
+        )
+    return value.detach(), whole
+
+
+def bad_samples(model: nn.Module, loss: Callable, batch: Batch) -> list[int]:
+    """Return which samples make a loss that is not finite; all of them where none stands out.
+
+    Those with pixels that are not finite or targets that are infinite, and those for which the loss of zeros
+    is not finite or is refused.
+    """
+    model.eval()
+    bad = ~torch.isfinite(batch.images).flatten(1).all(dim=1)
+    for values in batch.targets.values():
+        bad |= torch.isinf(values).reshape(len(values), -1).any(dim=1)
+    with torch.no_grad():
+        zeros = {k: torch.zeros_like(v[:1]).float() for k, v in by_name(model(batch.images[:2])).items()}
+        for row in range(len(batch.index)):
+            targets = {name: values[row : row + 1] for name, values in batch.targets.items()}
+            try:
+                bad[row] |= ~torch.isfinite(loss(zeros.get("", zeros), targets))
+            except ValueError:
+                bad[row] = True
+    return (batch.index[bad] if bad.any() else batch.index).tolist()
+
+
+def training_scores(
+    metrics: Mapping[str, Metric], outputs: dict[str, Tensor], targets: dict[str, Tensor]
+) -> dict[str, float]:
+    """Return each metric of the outputs of an epoch's steps, NaN where it cannot be taken of them."""
+    index = outputs.pop("index")
+    found = {name[1:]: values.cpu().numpy() for name, values in outputs.items()}
+    truth = {name: values[index].cpu().numpy() for name, values in targets.items()}
+    scores = {}
+    for name, metric in metrics.items():
+        try:
+            scores[f"train_{name}"] = float(metric(found.get("", found), truth))
+        except Exception as error:  # it may have been written for the validation set alone
+            warnings.warn(f"{name} cannot be taken of the training steps ({error})", stacklevel=2)
+            scores[f"train_{name}"] = np.nan
+    return scores

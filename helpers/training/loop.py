@@ -22,12 +22,27 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from helpers import runtime
 from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_number
-from helpers.training import distributed, evaluation, parts
-from helpers.training.config import Config, lr_factor, make_optimizer
-from helpers.training.evaluation import Metric, autocast, by_name, half_precision, predict, targets_of
-from helpers.training.identity import digest, network_identity
-from helpers.training.parts import Loss, Stop, Watch
-from helpers.training.run import History, Run, load_weights
+from helpers.training import distributed
+from helpers.training.config import Config, average_weights, lr_factor, make_optimizer
+from helpers.training.evaluation import (
+    Metric,
+    bad_samples,
+    by_name,
+    half_precision,
+    in_parts,
+    is_out_of_memory,
+    predict,
+    release,
+    training_scores,
+)
+from helpers.training.run import Run, digest, load_weights, network_parts
+from helpers.training.tracking import Display, History, Stop, Watch
+
+Loss = Callable[[Any, dict[str, Tensor]], Tensor]
+"""A loss of (outputs, targets): those of the network, and the batch's targets by name.
+
+One that is a module learns along: its parameters are trained and kept with the network's.
+"""
 
 Figure = Callable[[Any, dict[str, np.ndarray], Any], Any]
 """Draws (outputs, targets) of the validation set on a Matplotlib ``Axes``."""
@@ -111,8 +126,12 @@ def fit(
         how = {"seed": config.seed, "augment": config.augment, "shuffle": True, "device": where}
         data = Batches(train, config.batch_size, **how, share=(rank, world))
         held_out = Batches(validation, 512, device=where)
-        _check_labels(train, validation)
-        truth = targets_of(held_out)
+        truth = {name: values.cpu().numpy() for name, values in held_out.targets.items()}
+        for faces in (train, validation):  # on a GPU a label that is no class would end the process
+            num, labels = len(getattr(faces, "classes", ())), np.asarray(faces.labels)
+            if num and labels.dtype.kind in "iu" and not 0 <= labels.min() <= labels.max() < num:
+                found = f"labels go from {labels.min()} to {labels.max()}, and there are {num} classes"
+                raise ValueError(f"{found}: a label must be from 0 to {num - 1}, an index into the classes")
         begun = Run.open(start) if isinstance(start, str | Path) else start
         rest = load_weights(model, begun.best, matching=True) if begun else []
         if rest:
@@ -121,12 +140,16 @@ def fit(
         averaged = copy.deepcopy(model) if config.ema else model
         learned = loss.to(where) if isinstance(loss, nn.Module) else nn.Module()
         modules = {"model": model, "learned": learned} | ({"averaged": averaged} if config.ema else {})
-        network = distributed.parallel(model)  # the first process's weights go to all
         optimizer = make_optimizer(model, config, learned)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scaled = where.type == "cuda" and half_precision(where, config.precision) is torch.float16
+        half = half_precision(where, config.precision)
+        scaled = where.type == "cuda" and half is torch.float16
         scaler = torch.amp.GradScaler(where.type, enabled=scaled)
-        plain = network
+        plain = model
+        if world > 1:  # averages gradients; the first process's weights go to all
+            plain = nn.parallel.DistributedDataParallel(model, [where] if where.type == "cuda" else None)
+            during.enter_context(distributed.shared_statistics(model))
+        network = plain
         if config.compile:
             network = torch.compile(plain, mode="reduce-overhead" if where.type == "cuda" else None)
         history = History(config.monitor, config.lower_is_better)
@@ -146,31 +169,29 @@ def fit(
                 during.enter_context(kept.alone())
             record = _record(model, train, validation, data.shape, loss, config)
             tensors, about, finished = kept.state_for(record)
-            distributed.wait()  # no process may write while another still reads
+            if world > 1:
+                torch.distributed.barrier()  # no process may write while another still reads
             if about:
                 for name, module in modules.items():
-                    module.load_state_dict(parts.part_of(tensors, name))
-                parts.load_optimizer(optimizer, parts.part_of(tensors, "optimizer"))
+                    module.load_state_dict(_part_of(tensors, name))
+                _load_optimizer(optimizer, _part_of(tensors, "optimizer"))
                 if scaled and about["scaler"]:  # empty where it was begun in another precision
                     scaler.load_state_dict(about["scaler"])
                 vars(at).update(about["at"])
                 at.threads = min(at.threads, os.cpu_count() or 1)
                 history.epochs, history.ended = about["epochs"], about["ended"]
                 loss_sum.copy_(tensors["loss_sum"])
-                so_far += (
-                    [{k: v.to(where) for k, v in parts.part_of(tensors, "so_far").items()}] if at.step else []
-                )
+                if at.step:
+                    so_far.append({k: v.to(where) for k, v in _part_of(tensors, "so_far").items()})
                 if kept.best.is_file():
-                    best = copy.deepcopy(averaged)
-                    load_weights(best, kept.best)
-                    best_weights = best.state_dict()
+                    best_weights = kept.load(copy.deepcopy(averaged)).state_dict()
                 if history.ended and not finished:
                     at.since = at.epoch
                 record["identity"]["start"] = about["identity"]["start"]
             if rank == 0 and not finished:
                 kept.begin(record, anew=not about)
         if begun and start_state and not rest and not at.epoch + at.step and begun.state.is_file():
-            parts.load_optimizer(optimizer, parts.part_of(begun.load_state()[0], "optimizer"))
+            _load_optimizer(optimizer, _part_of(begun.load_state()[0], "optimizer"))
 
         # ---------------------------------------------------------------- a step, in parts
         def forward(images: Tensor, part: int = 0) -> dict[str, Tensor]:
@@ -178,7 +199,7 @@ def fit(
             runtime.seed_device(random_number(config.seed, at.epoch, at.step, _DROPOUT + part), where)
             if images.ndim == 4:  # features have no channels
                 images = images.contiguous(memory_format=torch.channels_last)
-            with autocast(where, config.precision):
+            with torch.autocast(where.type, half, half is not None):
                 outputs = by_name(network(images))
             # the loss in float32: half precision loses what a confident prediction is worth
             return {name: values.float() for name, values in outputs.items()}
@@ -190,19 +211,18 @@ def fit(
                 optimizer.zero_grad()
                 try:
                     if at.parts > 1:
-                        return parts.in_parts(forward, loss, batch, at.parts, model, scaler)
+                        return in_parts(forward, loss, batch, at.parts, model, scaler)
                     outputs = forward(batch.images)
                     value = loss(outputs.get("", outputs), batch.targets)
                     scaler.scale(value).backward()
                     return value.detach(), outputs
                 except ValueError as error:  # a loss may refuse targets itself, but knows no names
-                    samples = parts.bad_samples(model, loss, batch)
-                    if len(samples) == len(batch.index):
+                    if len(samples := bad_samples(model, loss, batch)) == len(batch.index):
                         raise
                     reason = str(error).split("\n", 1)[0]
                     fail(f"{reason} at epoch {at.epoch + 1}, step {at.step + 1}", samples)
                 except (MemoryError, RuntimeError) as error:
-                    short = evaluation.is_out_of_memory(error)
+                    short = is_out_of_memory(error)
                     if short and (4 * at.parts > len(batch.index) or world > 1):
                         raise
                     if not short and network is plain:
@@ -211,70 +231,62 @@ def fit(
                 # here, where the error and what it holds are gone
                 if short:
                     optimizer.zero_grad()
-                    evaluation.release(where)
+                    release(where)
                     at.parts *= 2
-                    warnings.warn(
-                        f"out of memory: batches of {len(batch.index)} go through the network in parts of"
-                        f" {-(-len(batch.index) // at.parts)} from here on (the same gradient, but batch norm"
-                        " sees one part); a smaller batch_size would be faster",
-                        stacklevel=2,
-                    )
+                    size, part = len(batch.index), -(-len(batch.index) // at.parts)
+                    line = f"out of memory: batches of {size} go through the network in parts of {part} from"
+                    line += " here on (the same gradient, but batch norm sees one part); a smaller batch_size"
+                    warnings.warn(f"{line} would be faster", stacklevel=2)
                 else:
                     network = plain
                     warnings.warn(f"not compiled: torch.compile says {reason}", stacklevel=2)
 
         def look() -> None:
             """Raise if a step since the last look was not finite."""
-            flags, steps = torch.stack([flag for _, flag in finite]).tolist(), [step for step, _ in finite]
+            steps, flags = zip(*finite, strict=True)
             finite.clear()
-            if not all(flags):
+            if False in (flags := torch.stack(flags).tolist()):
                 step = steps[flags.index(False)]
-                batch = next(data.epoch(at.epoch, start=step))
+                samples = bad_samples(model, loss, next(data.epoch(at.epoch, start=step)))
                 moment = f"epoch {at.epoch + 1}, step {step + 1}, lr {lr:.2g}"
-                fail(
-                    f"the loss or a gradient is not finite at {moment}", parts.bad_samples(model, loss, batch)
-                )
+                fail(f"the loss or a gradient is not finite at {moment}", samples)
 
         def fail(what: str, samples: list[int]) -> None:
             if best_weights is not None:
                 model.load_state_dict(best_weights)
             some = f"{samples[:8]}{'…' if len(samples) > 8 else ''}"
-            raise FloatingPointError(
-                f"{what} (samples {some}): look at these samples, then try a lower lr or grad_clip=1"
-            )
+            advice = "look at these samples, then try a lower lr or grad_clip=1"
+            raise FloatingPointError(f"{what} (samples {some}): {advice}")
 
         def shown_values() -> dict[str, float | str]:
-            speed = (at.step - first) * config.batch_size / (time.perf_counter() - started)
             values: dict[str, float | str] = {"epoch": f"{at.epoch + 1}/{config.epochs}"}
             if where.type == "cpu":  # elsewhere to read it would wait for it
                 values["loss"] = float(loss_sum) / at.step
             if best := history.best:
                 values[f"best {config.monitor}"] = best[config.monitor]
+            speed = (at.step - first) * config.batch_size / (time.perf_counter() - started)
             return values | {"images/s": f"{speed:,.0f}"}
 
         def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
             """Return all that is needed to go on from here, as tensors and as plain types."""
-            tensors = {
-                f"{name}/{k}": v for name, part in modules.items() for k, v in part.state_dict().items()
-            }
+            tensors = {f"{name}/{k}": v for name, m in modules.items() for k, v in m.state_dict().items()}
             for index, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer/{index}/{k}": v for k, v in values.items() if isinstance(v, Tensor)}
-            tensors |= {f"so_far/{name}": values for name, values in parts.joined(so_far).items()}
+            if so_far:
+                tensors |= {f"so_far/{name}": torch.cat([e[name] for e in so_far]) for name in so_far[0]}
             about = {"at": vars(at), "epochs": history.epochs, "ended": history.ended}
             about |= {name: record[name] for name in ("config", "identity", "machine")}
             return tensors | {"loss_sum": loss_sum}, about | {"scaler": scaler.state_dict()}
 
         # ---------------------------------------------------------------- epochs
         steps = len(data)
-        shown = parts.Display(
-            progress if rank == 0 else False, config.epochs * steps, at.epoch * steps + at.step
-        )
+        shown = Display(progress if rank == 0 else False, config.epochs * steps, at.epoch * steps + at.step)
         if at.epoch + at.step and not finished:
             shown.say(f"goes on: epoch {at.epoch + 1} of {config.epochs}, step {at.step + 1}")
-        # the caller's random numbers stay as they were
+        # the caller's random numbers, and threads, stay as they were
         during.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
-        during.enter_context(runtime.threads(at.threads))
-        during.enter_context(distributed.shared_statistics(model))
+        during.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(at.threads)
         while not finished:
             # asked first: one that was killed after its last epoch has none left to train
             tired = 0 < config.patience <= len(history.epochs) - max(history.best_epoch, at.since)
@@ -310,12 +322,11 @@ def fit(
                 scaler.update()
                 at.step += 1
                 loss_sum += value
-                so_far.append(
-                    {"index": batch.index, **{f"/{k}": v.detach().clone() for k, v in outputs.items()}}
-                )
+                named = {f"/{name}": values.detach().clone() for name, values in outputs.items()}
+                so_far.append({"index": batch.index, **named})
                 if config.ema:
                     done = at.epoch * steps + at.step
-                    parts.average_weights(averaged, model, min(config.ema, (1 + done) / (10 + done)))
+                    average_weights(averaged, model, min(config.ema, (1 + done) / (10 + done)))
                 shown.step(shown_values)
             if finite:
                 look()
@@ -328,17 +339,20 @@ def fit(
             rows = [np.isfinite(v).reshape(len(v), -1).all(1) for v in by_name(outputs).values()]
             if bad := np.flatnonzero(~np.logical_and.reduce(rows)).tolist():
                 fail(f"outputs on the validation set are not finite after epoch {at.epoch + 1}", bad)
-            distributed.average([loss_sum])
             on_device = {name: torch.as_tensor(a, device=where) for name, a in by_name(outputs).items()}
             with torch.no_grad():
                 validation_loss = float(loss(on_device.get("", on_device), held_out.targets))
+            seen = {name: torch.cat([each[name] for each in so_far]) for name in so_far[0]}
+            if world > 1:
+                distributed.average([loss_sum])
+                seen = distributed.gathered(seen)
             epoch = {
                 "epoch": at.epoch + 1,
                 "lr": max(group["lr"] for group in optimizer.param_groups),
                 "train_loss": float(loss_sum) / at.step,
                 "loss": validation_loss,
                 **{name: float(metric(outputs, truth)) for name, metric in metrics.items()},
-                **parts.training_scores(metrics, parts.joined(so_far), data),
+                **training_scores(metrics, seen, data.targets),
                 "seconds": seconds,
                 "images_per_second": (at.step - first) * config.batch_size / seconds,
             }
@@ -353,13 +367,11 @@ def fit(
             at.epoch, at.step = at.epoch + 1, 0
             loss_sum.zero_()
             so_far.clear()
-            name = config.monitor
-            score = (
-                "" if name == "loss" else f" · {name} {epoch[name]:.4f} (train {epoch[f'train_{name}']:.4f})"
-            )
-            losses = f"train loss {epoch['train_loss']:.4f} · loss {validation_loss:.4f}{score}"
-            speed = f"{epoch['images_per_second']:,.0f} images/s{' · best' if is_best else ''}"
-            shown.say(f"epoch {at.epoch}/{config.epochs} · lr {epoch['lr']:.2g} · {losses} · {speed}")
+            line = f"epoch {at.epoch}/{config.epochs} · lr {epoch['lr']:.2g}"
+            line += f" · train loss {epoch['train_loss']:.4f} · loss {validation_loss:.4f}"
+            if (name := config.monitor) != "loss":
+                line += f" · {name} {epoch[name]:.4f} (train {epoch[f'train_{name}']:.4f})"
+            shown.say(f"{line} · {epoch['images_per_second']:,.0f} images/s{' · best' if is_best else ''}")
 
             # ------------------------------------------------------------ keep
             if kept and rank == 0:
@@ -379,12 +391,12 @@ def fit(
             kept.pause() if history.stopped else kept.finish(history)
         if best_weights is not None:
             model.load_state_dict(best_weights)
-        how = {"early stopping": "early stopping: ", "stopped": "stopped: "}.get(history.ended, "")
-        again = " · the same call goes on from here" if history.stopped else ""
+        how = f"{history.ended}: " if history.ended in ("early stopping", "stopped") else ""
+        how = "finished already: " if finished else how
         best = history.best or {"epoch": 0, config.monitor: math.nan}
         reached = f"best {config.monitor} {best[config.monitor]:.4f} in epoch {best['epoch']}"
-        how = f"{'finished already: ' if finished else how}{at.epoch} epochs"
-        shown.say(f"{how} · {reached}{again}", last=True)
+        again = " · the same call goes on from here" if history.stopped else ""
+        shown.say(f"{how}{at.epoch} epochs · {reached}{again}", last=True)
     return history
 
 
@@ -392,32 +404,32 @@ def _record(
     model: nn.Module, train: Faces, validation: Faces, shape: tuple[int, ...], loss: Loss, config: Config
 ) -> dict[str, Any]:
     """Return what the folder says of a training, in plain types, with digests of all it is made from."""
+    faces = {"train": len(train.images), "validation": len(validation.images)}
+    faces["classes"] = list(getattr(train, "classes", ()))
+    faces["image_size"], faces["channels"] = (shape[-1], shape[1]) if len(shape) == 4 else (0, 0)
+    made = {"train": train, "validation": validation, "network": network_parts(model), "loss": loss}
     return {
         "model": {"class": type(model).__name__, **getattr(model, "spec", {})},
         "config": asdict(config),
-        "faces": {
-            "train": len(train.images),
-            "validation": len(validation.images),
-            "classes": list(getattr(train, "classes", ())),
-            "image_size": shape[-1] if len(shape) == 4 else 0,
-            "channels": shape[1] if len(shape) == 4 else 0,
-            "normalisation": {"mean": MEAN, "std": STD},
-        },
-        "identity": {
-            "train": digest(train),
-            "validation": digest(validation),
-            "network": network_identity(model),
-            "loss": digest(loss),
-            "start": digest(model.state_dict()),
-        },
+        "faces": faces | {"normalisation": {"mean": MEAN, "std": STD}},
+        "identity": {name: digest(part) for name, part in (made | {"start": model.state_dict()}).items()},
         "machine": runtime.machine(),
     }
 
 
-def _check_labels(*sets: Faces) -> None:
-    """Refuse labels that are no class: on a GPU they would end the process, not this call."""
-    for faces in sets:
-        num, labels = len(getattr(faces, "classes", ())), np.asarray(faces.labels)
-        if num and np.issubdtype(labels.dtype, np.integer) and not 0 <= labels.min() <= labels.max() < num:
-            found = f"labels go from {labels.min()} to {labels.max()}, and there are {num} classes"
-            raise ValueError(f"{found}: a label must be from 0 to {num - 1}, an index into the classes")
+def _part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a name and a slash, by the rest of theirs."""
+    return {key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser its state back: tensors by "<number of the parameter>/<name>"."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split("/")
+        p = parameters[int(index)]
+        if value.shape == p.shape:  # in the order of the weights in memory, by which fused optimisers go
+            value = torch.empty_like(p, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import os
 import shutil
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -21,65 +20,20 @@ import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from helpers import did_you_mean, files, models, plotting
-from helpers.training.identity import differences, digest, plain
-from helpers.training.tracking import TensorBoard, Tracker
+from helpers import did_you_mean, files, models
+from helpers.batches import TARGETS
+from helpers.training.tracking import History, TensorBoard, Tracker
+
+if TYPE_CHECKING:  # a training that draws nothing need not load it
+    from matplotlib.axes import Axes
 
 MAY_CHANGE = ("epochs", "patience", "precision", "compile")
 """Settings with which a training goes on although they differ from those it was begun with."""
 
 LEFT = ("finished.json", "state.safetensors", "best.safetensors", "history.csv", "predictions.npz")
 """What a training leaves to go on from, or to be taken for finished, beside ``config.json``."""
-
-
-@dataclass
-class History:
-    """The epochs of one training.
-
-    Args:
-        monitor: the metric that picks the best epoch.
-        lower_is_better: whether less of it is better.
-        epochs: one record an epoch: "epoch" (from 1), "lr", "train_loss", "loss" and the metrics (on the
-            validation set), the metrics on the training steps ("train_accuracy"), "seconds",
-            "images_per_second".
-        stopped: whether it was stopped before its end.
-        ended: why it ended: "all epochs", "early stopping" or "stopped"; "" as long as it has not.
-    """
-
-    monitor: str
-    lower_is_better: bool = False
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    stopped: bool = False
-    ended: str = ""
-
-    @property
-    def best(self) -> dict[str, float] | None:
-        """The record of the best epoch, the earliest where several are equal; None before the first."""
-        return self.best_by(self.monitor, self.lower_is_better)
-
-    @property
-    def best_epoch(self) -> int:
-        """The number of the best epoch, from 1; 0 before the first."""
-        return int(self.best["epoch"]) if self.best else 0
-
-    @property
-    def epochs_since_best(self) -> int:
-        """How many epochs have passed since the best one."""
-        return len(self.epochs) - self.best_epoch
-
-    def best_by(self, name: str, lower_is_better: bool) -> dict[str, float] | None:
-        """Return the first record with the best of a score; NaN is worse than any other."""
-        sign = 1 if lower_is_better else -1
-        rank = lambda record: (math.isnan(record[name]), sign * record[name])  # noqa: E731
-        return min(self.epochs, key=rank, default=None)
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row an epoch."""
-        return pd.DataFrame(self.epochs)
 
 
 class Run:
@@ -99,7 +53,7 @@ class Run:
         self.best, self.state = self.folder / "best.safetensors", self.folder / "state.safetensors"
         self.trackers = [TensorBoard(self.folder / "tensorboard"), *trackers]
         self.record: dict[str, Any] = {}
-        self._drawn: dict[str, Figure] = {}
+        self._drawn: dict[str, Any] = {}
 
     # ------------------------------------------------------------ to read
 
@@ -121,22 +75,19 @@ class Run:
             here = sorted(each.parent.name for each in path.parent.glob("*/best.safetensors"))
             there = f"trained ones there: {', '.join(here)}" if here else "training.fit(run=...) leaves one"
             raise FileNotFoundError(f"no trained network in {path}{did_you_mean(path.name, here)}; {there}")
-        file = run.folder / "config.json"
+        file = run.folder / "config.json" if path.is_dir() else path
+        metadata = {} if path.is_dir() else _read(path, "restore a copy")[1]
         try:
-            text = file.read_bytes() if path.is_dir() else _read(path, "restore a copy")[1]["record"]
-            run.record = json.loads(text)
-            classes, size, channels = (run.record["faces"][k] for k in ("classes", "image_size", "channels"))
-            fits = (
-                isinstance(run.record["model"], dict) and isinstance(classes, list) and channels in (0, 1, 3)
-            )
-            fits = fits and all(isinstance(name, str) and name.isprintable() for name in classes)
-            fits = fits and isinstance(size, int) and 0 <= size <= 4096
-        except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            run.record = json.loads(file.read_bytes() if path.is_dir() else metadata["record"])
+            faces = run.record["faces"]
+            fits = isinstance(run.record["model"], dict) and faces["channels"] in (0, 1, 3)
+            fits = fits and isinstance(faces["image_size"], int) and 0 <= faces["image_size"] <= 4096
+            fits = fits and isinstance(faces["classes"], list)
+            fits = fits and all(isinstance(name, str) and name.isprintable() for name in faces["classes"])
+        except (OSError, KeyError, TypeError, ValueError, RecursionError):
             fits = False
         if not fits:
-            raise ValueError(
-                f"{file if path.is_dir() else path} does not say what was learned; train it again"
-            )
+            raise ValueError(f"{file} does not say what was learned; train it again")
         return run
 
     def load(self, model: nn.Module) -> nn.Module:
@@ -149,10 +100,8 @@ class Run:
         """The network with the best weights, made again from the record."""
         spec = {k: v for k, v in self.record["model"].items() if k not in ("class", "weights")}
         if "name" not in spec:
-            kind = self.record["model"].get("class", "network")
-            raise ValueError(
-                f"{self.folder} holds a {kind} that models.create did not make; use run.load(model)"
-            )
+            kind = f"a {self.record['model'].get('class', 'network')} that models.create did not make"
+            raise ValueError(f"{self.folder} holds {kind}; use run.load(model)")
         return self.load(models.create(**spec))
 
     @property
@@ -193,9 +142,8 @@ class Run:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise RuntimeError(
-                f"another training is under way in {self.folder}; give another folder"
-            ) from None
+            line = f"another training is under way in {self.folder}; give another folder"
+            raise RuntimeError(line) from None
         except (OSError, NotImplementedError) as error:
             warnings.warn(f"{self.folder} cannot be locked ({_line(error)}); train once there", stacklevel=2)
         try:
@@ -228,20 +176,14 @@ class Run:
             return {}, {}, False
         if changed:
             warnings.warn(f"{self.folder} goes on with other settings: {'; '.join(changed)}", stacklevel=3)
-        here = [
-            each for each in differences(about["machine"], now["machine"]) if not each.startswith("threads ")
-        ]
-        if here and not finished:
-            where = f"{self.folder} was begun on another machine ({'; '.join(here)})"
+        elsewhere = differences(about["machine"] | {"threads": 0}, now["machine"] | {"threads": 0})
+        if elsewhere and not finished:
+            where = f"{self.folder} was begun on another machine ({'; '.join(elsewhere)})"
             warnings.warn(f"{where}; the last digits may differ from a run on one", stacklevel=3)
         return tensors, about, finished
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the plain types that ``save_state`` wrote, both empty where there are none.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """Return the tensors and the plain types that were kept to go on from, both empty without any."""
         if not self.state.is_file():
             return {}, {}
         tensors, metadata = _read(self.state, "delete it to train anew")
@@ -252,10 +194,10 @@ class Run:
 
         What another training left is moved to ``replaced/``; what lay there before is gone.
         """
-        for path in (self.folder / name for name in (*LEFT, "config.json") if anew):
-            if path.exists():
+        for name in (*LEFT, "config.json") if anew else ():
+            if (self.folder / name).exists():
                 (self.folder / "replaced").mkdir(exist_ok=True)
-                os.replace(path, self.folder / "replaced" / path.name)
+                os.replace(self.folder / name, self.folder / "replaced" / name)
         (self.folder / "finished.json").unlink(missing_ok=True)
         self.save_config(record)
         self._tell("begin", plain(self.record))
@@ -279,9 +221,13 @@ class Run:
         save_weights(model, self.best, {"record": json.dumps(about)})
         self._write("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
 
-    def save_figure(self, name: str, draw: Callable[[Axes], object]) -> None:
+    def save_figure(self, name: str, draw: Callable[[Axes], object], size: tuple[int, int] = (6, 5)) -> None:
         """Write ``<name>.png``, drawn on an axes, and show it to the trackers at the next epoch."""
-        figure = Figure(figsize=(6, 5), dpi=80, layout="constrained")
+        from matplotlib.figure import Figure
+
+        from helpers import plotting
+
+        figure = Figure(figsize=size, dpi=80, layout="constrained")
 
         def write(file: Any) -> None:
             with plotting.styled():
@@ -304,19 +250,12 @@ class Run:
 
     def finish(self, history: History) -> None:
         """Draw the curves, tell the trackers what was reached, and write the mark of the end, last of all."""
-        frame, best, monitor = history.frame(), history.best_epoch, history.monitor
+        from helpers import plotting
 
-        def write(file: Any) -> None:
-            with plotting.styled():
-                figure = Figure(figsize=(11, 4), dpi=80, layout="constrained")
-                for ax, name in zip(figure.subplots(1, 2), ("loss", monitor), strict=True):
-                    names = [each for each in (f"train_{name}", name) if each in frame]
-                    plotting.curves(frame, names, best=best, ax=ax).set_ylabel(name)
-                figure.savefig(file, format="png")
-
-        self._write("curves.png", write)
+        frame, best = history.frame(), history.best_epoch
+        self.save_figure("curves", lambda ax: plotting.curves(frame, best=best, ax=ax), (11, 4))
         self._tell("end", plain(self.record), history.best, (self.best, self.folder / "config.json"))
-        done = {"epochs": len(history.epochs), "best_epoch": best, "monitor": monitor, "ended": history.ended}
+        done = {"epochs": len(frame), "best_epoch": best, "monitor": history.monitor, "ended": history.ended}
         self.mark_finished({**done, "scores": history.best})
 
     def mark_finished(self, content: dict[str, Any]) -> None:
@@ -351,30 +290,14 @@ class Run:
 
 
 def save_weights(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
-    """Write a network's weights as safetensors, whole or not at all, with a SHA-256 in the file's metadata.
-
-    Args:
-        model: the network.
-        path: the file.
-        about: what else the metadata are to say.
-    """
+    """Write a network's weights as safetensors, whole or not at all, with a SHA-256 in the metadata."""
     _save(model.state_dict(), Path(path), dict(about or {}))
 
 
 def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> list[str]:
-    """Load weights that ``save_weights`` wrote.
+    """Load weights that ``save_weights`` wrote; a network that they do not fit stays as it is.
 
-    Args:
-        model: a network of the same shape; it stays as it is when anything is wrong.
-        path: the file.
-        matching: take what agrees in name and shape, and leave the rest of the network as it is.
-
-    Returns:
-        The names of the network's weights that stayed as they were.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or belongs to another network.
+    With ``matching`` those that agree in name and shape are enough; the names of the others are returned.
     """
     tensors, _ = _read(Path(path), "train again or restore a copy")
     wanted = {name: (t.shape, t.dtype) for name, t in model.state_dict().items()}
@@ -387,20 +310,14 @@ def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> 
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    whole, places = {}, set()
-    for name, tensor in tensors.items():
-        whole[name] = tensor.detach().cpu().contiguous()
-        place = whole[name].untyped_storage().data_ptr()
-        if place in places:  # safetensors refuses what two names share
-            whole[name] = whole[name].clone()
-        places.add(place)
-    checksum = _checksum(whole, metadata)
+    # cloned: safetensors refuses what two names share
+    whole = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
+    content = safetensors.torch.save(whole, {**metadata, "sha256": _checksum(whole, metadata)})
     with files.replacing(path) as file:
-        file.write(safetensors.torch.save(whole, metadata={**metadata, "sha256": checksum}))
+        file.write(content)
 
 
 def _read(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a file that ``_save`` wrote."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -422,3 +339,92 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def _line(error: Exception) -> str:
     return str(error).split("\n", 1)[0] or type(error).__name__
+
+
+# ---------------------------------------------------------------- what a training is made of
+
+
+def digest(*things: Any) -> str:
+    """Return the SHA-256 of all that things are made of, by which it is told whether they have changed.
+
+    Of face sets (of many images evenly spread rows, 256 MB), arrays, tensors, networks (as
+    :func:`network_parts`, with what is not learned), functions with what they use, containers, plain values.
+    """
+    found, left, seen = hashlib.sha256(), list(things), {}
+    while left:
+        thing = left.pop()
+        inside: Sequence[Any] = []
+        if isinstance(thing, Tensor):
+            thing = (thing.detach().float() if thing.is_floating_point() else thing).cpu().numpy()
+        if thing is None or isinstance(thing, bool | int | float | complex | str | bytes | Path | np.generic):
+            found.update(repr(thing).encode())
+        elif isinstance(thing, np.ndarray | files.Rows):
+            found.update(f"{thing.dtype} {thing.shape}".encode())
+            rows, step = thing if thing.ndim else thing.reshape(1), max(1, thing.nbytes >> 28)
+            for start in range(0, len(rows), 128 * step):
+                block = np.asarray(rows[start : start + 128 * step : step])
+                found.update(block.tobytes() if block.dtype != object else repr(block.tolist()).encode())
+        elif id(thing) not in seen:  # what refers to itself would never end
+            seen[id(thing)] = thing  # kept alive, or another thing could come to its address
+            inside = _parts(thing)
+        kind = "" if isinstance(thing, Mapping | list | tuple) else type(thing).__qualname__
+        found.update(f" {kind} {len(inside)};".encode())
+        left += inside
+    return found.hexdigest()
+
+
+def _parts(thing: Any) -> Sequence[Any]:
+    if hasattr(thing, "images") and hasattr(thing, "labels"):
+        return [getattr(thing, name, None) for name in (*TARGETS, "images", "classes")]
+    if isinstance(thing, nn.Module):
+        own = {name: value for name, value in vars(thing).items() if name[0] != "_" and name != "training"}
+        frozen = [weights for weights in thing.parameters() if not weights.requires_grad]
+        return [network_parts(thing), own, frozen, list(thing.buffers())]
+    if isinstance(thing, Mapping):
+        return [each for item in sorted(thing.items(), key=lambda item: repr(item[0])) for each in item]
+    if isinstance(thing, list | tuple | set | frozenset):
+        return sorted(thing, key=repr) if isinstance(thing, set | frozenset) else thing
+    if isinstance(thing, types.CodeType):  # no lines: a comment changes nothing
+        return [thing.co_code, thing.co_names, thing.co_consts]
+    if isinstance(thing, functools.partial | types.MethodType):
+        return [getattr(thing, name, None) for name in ("func", "args", "keywords", "__func__", "__self__")]
+    if not isinstance(thing, types.FunctionType):
+        known = hasattr(thing, "__dict__") and not isinstance(thing, type | types.ModuleType)
+        return [vars(thing)] if known else []
+    code, around = thing.__code__, thing.__globals__
+    closed = [cell.cell_contents for cell in thing.__closure__ or ()]
+    parts = [thing.__qualname__, closed, thing.__defaults__, thing.__kwdefaults__, code]
+    for name in sorted(set(code.co_names) & around.keys()):  # functions and values beside it
+        near = isinstance(around[name], types.FunctionType) and around[name].__module__ == thing.__module__
+        if near or isinstance(around[name], bool | int | float | str | Tensor | np.ndarray):
+            parts += [name, around[name]]
+    return parts
+
+
+def network_parts(model: nn.Module) -> list[Any]:
+    """Return how a network computes: layers, code, shapes, what is frozen; not weights."""
+    kinds = {type(part) for part in model.modules() if not type(part).__module__.startswith("torch.")}
+    shapes = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    return [repr(model), [kind.forward for kind in sorted(kinds, key=repr)], shapes]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two records: names, with both values where these can be read."""
+    was, here, found = plain(before), plain(now), []
+    for name in sorted(was.keys() | here.keys()):
+        old, new = was.get(name), here.get(name)
+        if old != new:
+            is_digest = any(isinstance(value, str) and len(value) == 64 for value in (old, new))
+            found.append(name if is_digest else f"{name} {old}, now {new}")
+    return found
+
+
+def plain(record: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Return a nested record as one level: ``{"augment": {"flip": True}}`` becomes "augment.flip"."""
+    found = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found |= plain(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value if isinstance(value, str | int | float | bool) else str(value)
+    return found

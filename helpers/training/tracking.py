@@ -1,18 +1,136 @@
-"""Who is told how a training goes: TensorBoard always, Weights & Biases when asked; by the same names."""
+"""How a training goes: its history, who may stop it, and who is told (notebook, TensorBoard, W&B)."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+import pandas as pd
+from tqdm import tqdm
+
+if TYPE_CHECKING:  # a training that draws nothing need not load it
+    from matplotlib.figure import Figure
 
 BEST = "best/"
 """What stands before the name of a score of the best epoch."""
+
+Watch = Callable[[float, dict[str, float | str]], None]
+"""Is told the share of the training that is done, from 0 to 1, and what there is to show beside it."""
+
+
+@dataclass
+class History:
+    """The epochs of one training.
+
+    Args:
+        monitor: the metric that picks the best epoch.
+        lower_is_better: whether less of it is better.
+        epochs: one record an epoch: "epoch" (from 1), "lr", "train_loss", "loss" and the metrics (on the
+            validation set), the metrics on the training steps ("train_accuracy"), "seconds",
+            "images_per_second".
+        stopped: whether it was stopped before its end.
+        ended: why it ended: "all epochs", "early stopping" or "stopped"; "" as long as it has not.
+    """
+
+    monitor: str
+    lower_is_better: bool = False
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    stopped: bool = False
+    ended: str = ""
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The record of the best epoch, the earliest where several are equal; None before the first."""
+        return self.best_by(self.monitor, self.lower_is_better)
+
+    @property
+    def best_epoch(self) -> int:
+        """The number of the best epoch, from 1; 0 before the first."""
+        return int(self.best["epoch"]) if self.best else 0
+
+    def best_by(self, name: str, lower_is_better: bool) -> dict[str, float] | None:
+        """Return the first record with the best of a score; NaN is worse than any other."""
+        sign = 1 if lower_is_better else -1
+        rank = lambda record: (math.isnan(record[name]), sign * record[name])  # noqa: E731
+        return min(self.epochs, key=rank, default=None)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row an epoch."""
+        return pd.DataFrame(self.epochs)
+
+
+class Stop:
+    """A request to end a training at the next batch; a Stop button calls :meth:`request`."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def request(self, *_: object) -> None:
+        """Ask the training to end after the batch it is at."""
+        self.requested = True
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Let Ctrl-C, or a notebook's interrupt button, ask for the stop instead of raising anywhere."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self.request)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class Display:
+    """Says how far a training is: a line an epoch, and a bar where somebody looks; all of it on stdout."""
+
+    def __init__(self, shown: bool | Watch, total: int, done: int) -> None:
+        self.watch, self.lines = shown if callable(shown) else None, shown is True
+        self.total, self.first, self.done, self.told = total, done, done, 0.0
+        self.started, self.cell = time.perf_counter(), None
+        shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+        if self.lines and hasattr(shell, "kernel"):  # one output that is written over, and saved as it ends
+            from IPython.display import display
+
+            self.cell = display({"text/plain": ""}, raw=True, display_id=True)
+        self.bar = bool(self.watch or self.cell or (self.lines and sys.stdout.isatty()))
+
+    def step(self, values: Callable[[], dict[str, float | str]]) -> None:
+        """Count a step; show what there is to show several times a second."""
+        self.done, now = self.done + 1, time.perf_counter()
+        if not self.bar or now - self.told < 0.2:
+            return
+        self.told, shown = now, values()
+        if self.watch:
+            self.watch(self.done / self.total, shown)
+            return
+        words = " · ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+        form = "{percentage:3.0f}% |{bar:20}| {remaining} left · {postfix}"
+        how = {"initial": self.first, "bar_format": form, "postfix": words, "ncols": 110}
+        bar = tqdm.format_meter(self.done, self.total, now - self.started, **how)
+        if self.cell:
+            self.cell.update({"text/plain": bar}, raw=True)
+        else:
+            print(f"\r\x1b[K{bar}", end="", flush=True)
+
+    def say(self, line: str, last: bool = False) -> None:
+        """Write a line that stays."""
+        if self.cell and last:
+            self.cell.update({"text/plain": line}, raw=True)
+        elif self.lines:
+            print(("\r\x1b[K" if sys.stdout.isatty() else "") + line, flush=True)
 
 
 class Tracker:
@@ -39,7 +157,9 @@ class TensorBoard(Tracker):
 
     def epoch(self, epoch: int, scores: Mapping[str, float], figures: Mapping[str, Figure]) -> None:
         """Note an epoch; a later one that a killed training had noted is taken back."""
-        with self._writer(purge_step=epoch) as writer:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second; only a kept training needs it
+
+        with SummaryWriter(self.folder, purge_step=epoch) as writer:
             for name, value in scores.items():
                 writer.add_scalar(name, value, epoch)
             for name, figure in figures.items():
@@ -47,20 +167,15 @@ class TensorBoard(Tracker):
 
     def end(self, settings: Mapping[str, Any], best: Mapping[str, float], kept: Sequence[Path]) -> None:
         """Write the line of the HPARAMS table: the settings beside the scores of the best epoch."""
+        from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
         scores = {BEST + name: value for name, value in best.items()}
-        with self._writer() as writer:
+        with SummaryWriter(self.folder) as writer:
             for name, value in scores.items():
                 writer.add_scalar(name, value, int(best["epoch"]))
             for part in hparams(dict(settings), scores):
                 writer.file_writer.add_summary(part)
-
-    def _writer(self, **options: Any) -> Any:
-        # imported here: it takes a second, and only a kept training needs it
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(self.folder, **options)
 
 
 class WandB(Tracker):
@@ -70,8 +185,7 @@ class WandB(Tracker):
         folder: the run's folder; W&B keeps its files in it, under ``wandb/``.
         project: the name of the project there.
         tags: words to find the run by.
-        online: send everything to the service now; otherwise it stays on this machine, and ``wandb sync``
-            sends it when you say so.
+        online: send everything to the service now; otherwise it stays here until ``wandb sync``.
 
     Raises:
         ImportError: wandb is not installed.
@@ -83,14 +197,9 @@ class WandB(Tracker):
         except ImportError:
             raise ImportError("wandb is missing: pip install wandb; TensorBoard works without it") from None
         self.folder, self.run = Path(folder), None
-        self.about = {
-            "dir": str(folder),
-            "project": allowed(project),
-            "name": self.folder.name,
-            "tags": [tag[:64] for tag in tags],  # wandb refuses longer ones
-            "mode": "online" if online else "offline",
-            "resume": "allow",
-        }
+        mode = "online" if online else "offline"
+        self.about = {"dir": str(folder), "project": _allowed(project), "mode": mode, "resume": "allow"}
+        self.about |= {"name": self.folder.name, "tags": [tag[:64] for tag in tags]}  # it refuses longer ones
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the run and send the settings."""
@@ -107,7 +216,7 @@ class WandB(Tracker):
     def end(self, settings: Mapping[str, Any], best: Mapping[str, float], kept: Sequence[Path]) -> None:
         """Note the scores of the best epoch, hand over the files, and end."""
         self.run.summary.update({BEST + name: value for name, value in best.items()})
-        artifact = self.wandb.Artifact(allowed(self.folder.name), type="model")
+        artifact = self.wandb.Artifact(_allowed(self.folder.name), type="model")
         for path in kept:
             artifact.add_file(str(path))
         self.run.log_artifact(artifact)
@@ -118,6 +227,6 @@ class WandB(Tracker):
         self.run.finish()
 
 
-def allowed(name: str) -> str:
+def _allowed(name: str) -> str:
     """Return a name that W&B takes: letters, digits, ``_ . -``, at most 128 of them."""
     return re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)[:128] or "run"
