@@ -36,9 +36,6 @@ def _copy(constant: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return constant.to(dtype=dtype).to(device=device)  # in two steps, since MPS has no float64
 
 
-# ---------------------------------------------------------------- one label a face
-
-
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -67,10 +64,7 @@ def cross_entropy(
 def class_weights(labels: np.ndarray, num_classes: int, power: float = 1.0) -> Tensor:
     """Return float32 ``[K]``: 1 / count ** power of each class, scaled to a mean of 1 per face (0 for none).
 
-    Args:
-        labels: integers ``[N]`` of the training faces.
-        num_classes: K.
-        power: 1 makes all classes count alike (scikit-learn's "balanced"), 0.5 goes half the way.
+    Power 1 makes all classes count alike (scikit-learn's "balanced"), 0.5 goes half the way.
     """
     labels = np.asarray(labels)
     if not len(labels) or labels.min() < 0 or labels.max() >= num_classes:
@@ -85,10 +79,9 @@ def on_labels(
 ) -> Loss:
     """Return ``loss(outputs, targets)``: the cross-entropy of the labels.
 
-    Args:
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1] (Szegedy et al. 2016).
-        weight: K numbers of 0 or more, see :func:`class_weights`; None: all classes count alike.
-        key: the target's name, and the head's where the network has several.
+    ``label_smoothing``, in [0, 1], is the share of the target that is spread evenly over all classes (Szegedy
+    et al. 2016); ``weight`` K numbers of 0 or more, see :func:`class_weights`; ``key`` the target's name, and
+    the head's where the network has several.
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be in [0, 1], not {label_smoothing}")
@@ -103,9 +96,6 @@ def on_labels(
         return cross_entropy(logits, targets[key], label_smoothing=label_smoothing, weight=weight)
 
     return loss
-
-
-# ---------------------------------------------------------------- a label distribution a face
 
 
 def _compared(logits: Tensor, distribution: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,9 +168,7 @@ def emd(
     return (p * (f - own[0]) + log_q.exp() * (g - own[1])).sum(dim=1).mean()
 
 
-def _potentials(
-    log_p: Tensor, log_q: Tensor, cost: Tensor, epsilon: float, steps: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _potentials(log_p: Tensor, log_q: Tensor, cost: Tensor, epsilon: float, steps: int) -> tuple[Tensor, ...]:
     """Return f and g between p and q, ``[B, K]``, and the potentials of each with itself, ``[2, B, K]``."""
 
     def least(log_weight: Tensor, potential: Tensor, width: Tensor) -> Tensor:
@@ -191,9 +179,11 @@ def _potentials(
     for step in range(steps):  # the first quarter with a larger epsilon that falls to the one asked for
         width = epsilon * (start / epsilon) ** max(0.0, 1 - step / max(steps // 4, 1))
         own = (own + least(both, own, width)) / 2
-        if step < steps // 2:  # averages settle what p and q have in common
+        # averages settle what p and q have in common, steps that go too far on purpose the rest (Thibault et
+        # al. 2017, arXiv 1711.01851); the first half takes both from before, the second half one by one
+        if step < steps // 2:
             f, g = (f + least(log_q, g, width)) / 2, (g + least(log_p, f, width)) / 2
-        else:  # steps that go too far on purpose settle the rest (Thibault et al. 2017, arXiv 1711.01851)
+        else:
             f = f + 1.6 * (least(log_q, g, width) - f)
             g = g + 1.6 * (least(log_p, f, width) - g)
     return f, g, own
@@ -204,9 +194,7 @@ def divergences(
 ) -> dict[str, Divergence]:
     """Return every loss against a distribution by name: functions of logits and distributions ``[B, K]``.
 
-    Args:
-        classes: K names, in label order.
-        places: name to (valence, arousal), between which the earth mover's distance moves probability.
+    Between the ``places`` (valence, arousal) of the classes the earth mover's distance moves probability.
     """
     distances = torch.from_numpy(emotions.distances(classes, places))
     return {
@@ -227,9 +215,6 @@ def on_distribution(divergence: Divergence = kl_divergence, *, head: str = "labe
     return lambda outputs, targets: divergence(_head(outputs, head), targets["distribution"])
 
 
-# ---------------------------------------------------------------- valence and arousal
-
-
 def mse(predicted: Tensor, truth: Tensor) -> Tensor:
     """Return the mean squared error of ``[B]`` or ``[B, D]`` where the truth is known (not NaN), else 0."""
     known, predicted = ~truth.isnan(), _float(predicted)
@@ -244,9 +229,9 @@ def ccc_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     0 is identity, 1 no relation, 2 the opposite. Rows whose truth is NaN (unknown) are left out;
     a column with fewer than two known rows, or where both sides are constant and equal, counts as 0.
     """
-    columns = truth.shape[1] if truth.ndim == 2 else 1
-    predicted, truth = _float(predicted).reshape(-1, columns), truth.reshape(-1, columns)
-    known = ~truth.isnan()
+    if truth.ndim == 1:
+        predicted, truth = predicted[:, None], truth[:, None]
+    predicted, known = _float(predicted), ~truth.isnan()
     num = known.sum(dim=0)
     x, y = (torch.where(known, values, 0.0) for values in (predicted, truth.to(predicted)))
     mean_x, mean_y = (values.sum(dim=0) / num.clamp(min=1) for values in (x, y))
@@ -271,9 +256,6 @@ def on_dimension(name: str, distance: Divergence = mse) -> Loss:
     return lambda outputs, targets: distance(outputs[name].squeeze(1), targets["valence_arousal"][:, column])
 
 
-# ---------------------------------------------------------------- several tasks
-
-
 def weighted_sum(terms: Mapping[str, Loss], weights: Mapping[str, float]) -> Loss:
     """Return ``loss(outputs, targets)``: losses by name, each times its weight, or times 1."""
     factors = {name: float(weights.get(name, 1.0)) for name in terms}
@@ -290,11 +272,9 @@ class UncertaintyWeighted(nn.Module):
     with exp(-s) / 2, a classification's cross-entropy with exp(-s), and each task adds s / 2 (equations 7 and
     10), without which all weights would fall to 0: a noisy task counts less. The loss can fall below 0.
 
-    Args:
-        terms: name of a task to its loss.
-        squared: names of the tasks whose loss is a squared error; the others count as cross-entropies.
-        speed: the s move so many times as fast as Adam would move them, which is about its learning rate a
-            step, however large the gradient; a short training needs it.
+    ``squared`` names the tasks whose loss is a squared error; the others count as cross-entropies. The s move
+    ``speed`` times as fast as Adam would move them, which is about its learning rate a step, however large
+    the gradient; a short training needs it.
     """
 
     def __init__(self, terms: Mapping[str, Loss], squared: Collection[str] = (), speed: float = 1.0) -> None:

@@ -89,9 +89,7 @@ DRAW = {
     plotting.arrows: (faces(1, size=8)[0], np.eye(8), np.ones((8, 8))),
     plotting.directions: (np.arange(9.0),),
     plotting.heat_map: (np.arange(6).reshape(2, 3) / 6, ["1", "3"], list("abc")),
-    plotting.simplex: (np.full((3, 3), 1 / 3), np.eye(3) - 1 / 3, P, CLASSES),
 }
-WITH_SCALE = (plotting.heat_map, plotting.simplex)
 
 
 @pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
@@ -99,7 +97,7 @@ def test_draws_on_the_axes_it_is_given_or_on_one_figure_that_renders_inside_its_
     figure = Figure(layout="constrained")
     ax = figure.subplots()
     assert draw(*DRAW[draw], ax=ax) is ax
-    assert len(figure.axes) == 1 + (draw in WITH_SCALE)
+    assert len(figure.axes) == 1 + (draw is plotting.heat_map)  # with its scale
     assert ax.has_data()
     assert plt.get_fignums() == []
     plotting.style()
@@ -446,16 +444,3 @@ def test_directions_share_the_half_circle_evenly():
     bars = plotting.directions(np.array([1.0, 4.0, 2.0])).patches
     np.testing.assert_allclose([bar.get_x() + bar.get_width() / 2 for bar in bars], [30, 90, 150])
     assert [bar.get_height() for bar in bars] == [1, 4, 2]
-
-
-def test_a_push_points_to_its_corner_and_its_size_is_its_colour():
-    strength = np.array([[1.0], [0.1], [0.0]])
-    ax = plotting.simplex(np.full((3, 3), 1 / 3), strength * (np.eye(3) - 1 / 3), P, CLASSES)
-    arrows = next(each for each in ax.collections if hasattr(each, "U"))
-    at = {text.get_text(): np.array(text.get_position()) for text in ax.texts}
-    for name, u, v, start in list(zip(CLASSES, arrows.U, arrows.V, arrows.get_offsets(), strict=True))[:2]:
-        way = at[name] - start
-        assert np.dot(way, (u, v)) / np.linalg.norm(way) > 0.95
-    sizes = np.asarray(arrows.get_array())
-    assert sizes[0] == pytest.approx(10 * sizes[1])
-    assert "size" in ax.figure.axes[1].get_ylabel()

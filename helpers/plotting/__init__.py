@@ -30,7 +30,6 @@ from helpers.plotting.images import (
     misplaced,
     mistakes,
     pictures,
-    simplex,
 )
 from helpers.plotting.style import (
     ACCENT,

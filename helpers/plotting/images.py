@@ -12,11 +12,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LogNorm
 from matplotlib.patches import Patch
 
 from helpers import emotions
-from helpers.plotting.style import ARROW, FAINT, INK, MUTED, Array, Ax, Classes, axes_for, color
+from helpers.plotting.style import ARROW, INK, MUTED, Array, Ax, Classes, axes_for, color
 
 TILE = 0.95
 
@@ -183,37 +182,6 @@ def directions(histogram: Array, ax: Ax = None) -> Axes:
     ax.set(xlabel="direction of the gradient (degrees)", ylabel="mean length (grey levels)")
     ax.set(xticks=[0, 45, 90, 135, 180], xlim=(0, 180))
     ax.grid(axis="y")
-    return ax
-
-
-def simplex(predictions: Array, pushes: Array, target: Array, classes: Classes, ax: Ax = None) -> Axes:
-    """Draw where a loss pushes a prediction among three classes: the arrow's direction, its size by colour.
-
-    A corner is certainty of one class, the middle a uniform guess, the star the target. The scale ends at
-    the strongest push and begins at a hundredth of it.
-
-    Args:
-        predictions: ``[M, 3]``, each row sums to 1: where the arrows start.
-        pushes: ``[M, 3]``, how each prediction changes, each row sums to 0.
-        target: ``[3]`` that sums to 1.
-        classes: 3 names.
-        ax: where to draw.
-    """
-    ax, corners = axes_for(ax, 3.6, 2.9), np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
-    ax.plot(*corners[[0, 1, 2, 0]].T, color=FAINT, lw=1.2, zorder=0)
-    moves = pushes @ corners
-    size = np.maximum(np.linalg.norm(moves, axis=1), 1e-12)
-    look = {"angles": "xy", "scale_units": "xy", "scale": 14, "width": 0.014, "headwidth": 4}
-    look |= {"cmap": "viridis_r", "norm": LogNorm(size.max() / 100, size.max(), clip=True)}
-    drawn = ax.quiver(*(predictions @ corners).T, *(moves / size[:, None]).T, size, **look)
-    ax.figure.colorbar(drawn, ax=ax, label="size of the push", shrink=0.8)
-    ax.plot(*(target @ corners), marker="*", markersize=15, color=ARROW, markeredgecolor="white")
-    for name, (x, y), side in zip(classes, corners, ("left", "right", "center"), strict=True):
-        shift = (0.0, 0.04) if y else (-0.06 if x == 0 else 0.06, -0.05)
-        place = {"ha": side, "va": "bottom" if y else "top", "color": color(name), "weight": "bold"}
-        ax.text(x + shift[0], y + shift[1], name, **place)
-    ax.set(aspect="equal", xlim=(-0.1, 1.1), ylim=(-0.16, 1.0))
-    ax.axis("off")
     return ax
 
 
