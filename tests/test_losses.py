@@ -173,13 +173,9 @@ def test_values_and_gradients_are_finite_for_logits_of_ten_thousand(name, dtype)
 
 def cheapest_plan(p, q, cost):
     """Return the earth mover's distance of one pair, as a linear program over all plans."""
-    size, sums = len(p), []
-    plan = np.arange(size * size).reshape(size, size)
-    for i in range(size):
-        sums.append(np.isin(plan, plan[i]).ravel())
-    for i in range(size):
-        sums.append(np.isin(plan, plan[:, i]).ravel())
-    return linprog(cost.ravel(), A_eq=np.array(sums, float), b_eq=np.concatenate([p, q]), method="highs").fun
+    plan = np.arange(len(p) ** 2).reshape(len(p), -1)
+    sums = np.array([np.isin(plan, each).ravel() for each in (*plan, *plan.T)], float)
+    return linprog(cost.ravel(), A_eq=sums, b_eq=np.concatenate([p, q]), method="highs").fun
 
 
 def test_the_smooth_earth_mover_comes_to_the_linear_program():
@@ -195,15 +191,6 @@ def test_the_smooth_earth_mover_comes_to_the_linear_program():
     assert far == sorted(far, reverse=True)
     assert far[-1] < 0.03
     np.testing.assert_allclose(smooth(0.1, 30), smooth(0.1, 300), atol=2e-3)
-
-
-def test_earth_between_two_certain_classes_costs_their_distance_and_kl_does_not_know_it():
-    sure = torch.eye(7) * 2e4 - 1e4
-    for i, j in ((0, 3), (4, 5)):
-        value = losses.emd(sure[[i]], torch.eye(7)[[j]], torch.from_numpy(DISTANCES))
-        assert float(value) == pytest.approx(DISTANCES[i, j], rel=1e-5)
-    one, other = (losses.kl_divergence(sure[[i]] / 500, torch.eye(7)[[0]]) for i in (1, 3))
-    assert float(one) == pytest.approx(float(other))
 
 
 # --- valence and arousal
@@ -291,18 +278,9 @@ def test_learned_weights_are_the_likelihoods_of_the_paper():
     assert loss.weights()["valence"] == pytest.approx(0.5 / 0.2**2, rel=1e-6)
 
 
-def test_learned_weights_settle_where_the_noise_is_that_of_the_task():
+def test_a_batch_of_which_nothing_is_known_teaches_no_weight():
     outputs, targets = heads()
-    loss = losses.UncertaintyWeighted(TERMS, ["valence", "arousal"], speed=5.0)
-    optimizer = torch.optim.Adam(loss.parameters(), lr=0.02)
-    for _ in range(800):
-        optimizer.zero_grad()
-        loss(outputs, targets).backward()
-        optimizer.step()
-    for name, term in TERMS.items():
-        expected = 1 / (2 * float(term(outputs, targets)))
-        assert loss.weights()[name] == pytest.approx(expected, rel=0.01)
-    targets["valence_arousal"][:, 0] = torch.nan  # a batch of which nothing is known teaches no weight
+    targets["valence_arousal"][:, 0] = torch.nan
     loss = losses.UncertaintyWeighted(TERMS, ["valence", "arousal"])
     loss(outputs, targets).backward()
     assert loss.slow.grad[1] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import permutations
 
 import krippendorff
 import numpy as np
@@ -85,11 +84,6 @@ def test_scores_over_given_classes_and_of_each_class_equal_scikit_learn():
     np.testing.assert_array_equal(table, oracle.confusion_matrix(labels, predictions, labels=range(7)))
 
 
-def test_kappa_of_two_who_know_one_class_is_not_a_number():
-    assert np.isnan(metrics.cohens_kappa([1, 1], [1, 1]))
-    assert metrics.cohens_kappa([0, 1, 0, 1], [1, 0, 1, 0]) == pytest.approx(-1.0)
-
-
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_threshold_curves_equal_scikit_learn(ties, seed):
@@ -108,28 +102,15 @@ def test_threshold_curves_equal_scikit_learn(ties, seed):
     assert curve.area == pytest.approx(oracle.average_precision_score(positive, score), **TIGHT)
 
 
-def test_a_score_that_knows_nothing_gets_a_half_and_the_share_of_the_class():
-    positive = np.arange(1000) % 10 == 0
-    assert metrics.roc(positive, np.zeros(1000)).area == 0.5
-    assert metrics.precision_recall(positive, np.zeros(1000)).area == pytest.approx(0.1)
-    assert metrics.roc(positive, positive).area == metrics.precision_recall(positive, positive).area == 1.0
-
-
 # --- probabilities
 
 
 def test_log_loss_equals_scikit_learn_and_stays_finite():
     labels, p = np.random.default_rng(0).integers(7, size=60), pairs()[1]
     assert metrics.log_loss(labels, p) == pytest.approx(oracle.log_loss(labels, p, labels=range(7)), **TIGHT)
+    np.testing.assert_allclose(metrics.softmax(np.float32([[1e4, 0.0, -1e4]])), [[1, 0, 0]])
     assert metrics.log_loss([0], [[0.0, 1.0]]) == pytest.approx(-np.log(2.0**-52))
     assert metrics.log_loss(labels, np.full_like(p, 1 / 7)) == pytest.approx(np.log(7), **TIGHT)
-
-
-def test_softmax_equals_torch_and_survives_huge_logits():
-    logits = np.random.default_rng(0).normal(size=(50, 7)) * 30
-    expected = torch.from_numpy(logits).softmax(dim=-1).numpy()
-    np.testing.assert_allclose(metrics.softmax(logits), expected, rtol=1e-9)
-    np.testing.assert_allclose(metrics.softmax(np.float32([[1e4, 0.0, -1e4]])), [[1, 0, 0]])
 
 
 @pytest.mark.parametrize("num_bins", [5, 15])
@@ -210,10 +191,8 @@ def test_ccc_divides_by_n_where_torchmetrics_divides_by_n_minus_1():
 @pytest.mark.parametrize("value", [0.1, 1 / 3, -0.7])
 def test_scores_of_what_is_constant_are_undefined_not_noise(value):
     still, moving = np.full(7, value), np.linspace(-1, 1, 7)
-    assert np.isnan(
-        [metrics.r2(still, moving), metrics.pearson(still, moving), metrics.pearson(moving, still)]
-    ).all()
-    assert metrics.r2(moving, np.zeros(7)) == pytest.approx(0.0, abs=1e-12)  # the mean explains nothing
+    assert np.isnan([metrics.r2(still, moving), metrics.pearson(still, moving)]).all()
+    assert np.isnan([metrics.pearson(moving, still), metrics.cohens_kappa([1, 1], [1, 1])]).all()
     assert metrics.sagr([0.0, 0.5, -0.5, 0.0], [0.0, 0.1, 0.1, 0.1]) == 0.5
 
 
@@ -239,13 +218,7 @@ def test_knowing_the_class_alone_scores_nothing_within_it():
     means = np.stack([truth[labels == k].mean(axis=0) for k in range(5)])
     assert (metrics.ccc(truth, means[labels]) > 0.9).all()
     np.testing.assert_allclose(metrics.within_class_ccc(labels, truth, means[labels]), 0, atol=1e-12)
-    np.testing.assert_allclose(metrics.within_class_ccc(labels, truth, truth), 1)
-    truth, predicted = (column[:, 0] for column in numbers(30))
-    labels = np.repeat([0, 1, 2], [20, 9, 1])  # a class of one does not count
-    truth[20:29] = np.nan
-    expected = metrics.ccc(truth[:20], predicted[:20])
-    assert metrics.within_class_ccc(labels, truth, predicted) == pytest.approx(expected, **TIGHT)
-    assert np.isnan(metrics.within_class_ccc([0, 1], [0.1, 0.2], [0.1, 0.2]))
+    assert np.isnan(metrics.within_class_ccc([0, 1], [0.1, 0.2], [0.1, 0.2]))  # classes of one do not count
 
 
 # --- distributions
@@ -303,16 +276,6 @@ def test_earth_moved_equals_a_linear_program_a_face(cost):
     np.testing.assert_allclose(metrics.emd(p, q, cost), expected, atol=1e-6)
 
 
-def test_earth_on_a_line_equals_scipy_s_and_is_the_total_variation_where_all_are_one_apart():
-    at = np.array([0.0, 0.5, 2.0, 3.0, 7.0])
-    p, q = pairs(50, 5)
-    expected = row_by_row(lambda a, b: stats.wasserstein_distance(at, at, a, b), p, q)
-    np.testing.assert_allclose(metrics.emd(p, q, abs(at[:, None] - at)), expected, atol=1e-6)
-    np.testing.assert_allclose(metrics.emd(p, q, 1 - np.eye(5)), abs(p - q).sum(axis=1) / 2, atol=1e-6)
-    p, q = pairs(20, 2)
-    np.testing.assert_allclose(metrics.emd(p, q, np.array([[0, 3.0], [3, 0]])), 3 * abs(p - q)[:, 0])
-
-
 @pytest.mark.parametrize(
     "cost", [np.ones((7, 7)), np.zeros((7, 7)), np.triu(FER7), FER7[:6, :6], np.where(FER7 > 1, 9, FER7)]
 )
@@ -352,14 +315,10 @@ def test_alpha_equals_the_published_package(num_raters, missing):
     assert np.isnan(metrics.krippendorff_alpha([[3, 0], [2, 0]]))
 
 
-def test_fleiss_kappa_equals_torchmetrics_and_counting_the_pairs():
+def test_fleiss_kappa_equals_torchmetrics():
     votes = np.random.default_rng(2).multinomial(6, [0.5, 0.3, 0.2], size=30)
     theirs = float(fleiss_kappa(torch.from_numpy(votes), mode="counts"))
     assert metrics.fleiss_kappa(votes) == pytest.approx(theirs, abs=2e-5)  # it adds 1e-5 to the denominator
-    cast = [np.repeat(np.arange(3), row) for row in votes]
-    same = np.mean([np.mean([a == b for a, b in permutations(row, 2)]) for row in cast])
-    chance = np.mean(np.concatenate(cast)[:, None] == np.concatenate(cast))
-    assert metrics.fleiss_kappa(votes) == pytest.approx((same - chance) / (1 - chance), **TIGHT)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -400,12 +359,6 @@ def test_mcnemar_equals_the_exact_binomial_test():
     assert metrics.mcnemar(labels, a, a) == 1.0
 
 
-def test_an_interval_prints_as_the_notebooks_show_it():
-    interval = metrics.Interval(0.6519, 0.6361, 0.6668)
-    assert str(interval) == f"{interval}" == "0.652 [0.636, 0.667]"
-    assert f"{interval:.1%}" == "65.2% [63.6%, 66.7%]"
-
-
 def test_bootstrap_is_near_scipy_s():
     labels, predictions = answers(600)
     f1 = partial(oracle.f1_score, average="macro")
@@ -421,6 +374,8 @@ def test_bootstrap_takes_the_same_rows_of_every_array_and_repeats_with_its_seed(
     x = np.random.default_rng(0).normal(size=(200, 3))
     interval = metrics.bootstrap(lambda a, b: float(abs(a - 2 * b).max()), 2 * x, x)
     assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
+    assert str(interval) == f"{interval}" == "0.000 [0.000, 0.000]"
+    assert f"{metrics.Interval(0.6519, 0.6361, 0.6668):.1%}" == "65.2% [63.6%, 66.7%]"
     one, same, other = (metrics.bootstrap(np.mean, x[:, 0], seed=seed) for seed in (3, 3, 4))
     assert one == same != other
 
