@@ -1,4 +1,4 @@
-"""The panels of notebooks 02, 06 and 07: HOG, losses of label distributions, and where a network looks."""
+"""The panels of notebooks 01, 02, 06 and 07: faces, action units, HOG, losses, and where a network looks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,128 @@ import ipywidgets
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helpers import batches, gradcam, hog, losses, metrics, plotting
+from helpers import batches, emotions, faces, gradcam, hog, losses, metrics, plotting
 from helpers.datasets import FaceSet
+from helpers.faces import truth
 from helpers.metrics import Interval
-from helpers.widgets.panel import Panel, choice, figure, log_slider, slider
+from helpers.widgets.panel import Panel, choice, figure, log_slider, look, slider
+
+# --- 01: look through a set of faces, and draw one from its action units ---
+
+COLUMNS, ROWS, ALL = 8, 3, "all"
+
+MOVEMENTS = "inner brow up, outer brow up, brows together, upper lid up, cheeks up, lids tight, "
+MOVEMENTS += "nose wrinkled, upper lip up, lip corners up, dimples, corners down, chin up, "
+MOVEMENTS += "lips stretched, lips tight, lips pressed, lips apart, jaw dropped"
+
+
+def browse(
+    parts: FaceSet | Mapping[str, FaceSet],
+    split: str = "",
+    expression: str = ALL,
+    person: int = -1,
+    brightness: tuple[float, float] = (0, 255),
+    doubt: tuple[float, float] = (0, 4),
+    page: int = 1,
+    rows: int = ROWS,
+) -> Figure:
+    """Draw a page of the faces that fit; brightness is the mean grey, doubt the entropy in bits."""
+    chosen = parts if isinstance(parts, FaceSet) else parts[split or next(iter(parts))]
+    fits = np.ones(len(chosen), dtype=bool)
+    if expression != ALL:
+        fits &= chosen.labels == chosen.classes.index(expression)
+    if person >= 0 and chosen.subject is not None:
+        fits &= chosen.subject == person
+    if tuple(brightness) != (0, 255):
+        light = chosen.images.reshape(len(chosen), -1).mean(axis=1)
+        fits &= (light >= brightness[0]) & (light <= brightness[1])
+    if chosen.distribution is not None and tuple(doubt) != (0, 4):
+        bits = stats.entropy(chosen.distribution, base=2, axis=1)
+        fits &= (bits >= doubt[0]) & (bits <= doubt[1])
+    fitting = np.flatnonzero(fits)
+    pages = max(1, -(-len(fitting) // (COLUMNS * rows)))
+    page = min(max(page, 1), pages)
+    shown = fitting[(page - 1) * COLUMNS * rows : page * COLUMNS * rows]
+    drawn, top = figure(7.8, 0.35 + 1.14 * rows), 0.35 / (0.35 + 1.14 * rows)
+    words = f"{len(fitting):,} of {len(chosen):,} faces · page {page} of {pages}"
+    drawn.text(0.01, 1 - top / 2, words, va="center")
+    if len(shown):
+        titles = [chosen.classes[label] for label in chosen.labels[shown]]
+        ax = drawn.add_axes((0.01, 0.01, 0.98, 0.98 - top))
+        plotting.face_grid(chosen.images[shown], titles, COLUMNS, ax=ax)
+    else:
+        drawn.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
+    return drawn
+
+
+def faces_browser(parts: FaceSet | Mapping[str, FaceSet]) -> Panel:
+    """Return the panel that looks through faces by class, split, person, brightness and doubt.
+
+    Args:
+        parts: a set, or the name of a split to its faces.
+    """
+    splits = {"": parts} if isinstance(parts, FaceSet) else dict(parts)
+    first = next(iter(splits.values()))
+    controls = {
+        "split": choice("split", [(name or "whole set", name) for name in splits]),
+        "expression": choice("expression", [ALL, *first.classes]),
+        "brightness": ipywidgets.IntRangeSlider(value=(0, 255), min=0, max=255, **look("brightness")),
+    }
+    if first.subject is not None:
+        most = max(int(part.subject.max(initial=0)) for part in splits.values())
+        controls["person"] = slider("person (-1: all)", -1, -1, most, 1)
+    if first.distribution is not None:
+        bits = {"value": (0, 4), "min": 0, "max": 4, "step": 0.1}
+        controls["doubt"] = ipywidgets.FloatRangeSlider(**bits, **look("doubt (bits)"))
+    pages = max(-(-len(part) // (COLUMNS * ROWS)) for part in splits.values())
+    controls["page"] = slider("page", 1, 1, pages, 1)
+    return Panel(functools.partial(browse, splits), controls)
+
+
+def mix(action_units: Mapping[str, float], turn: float = 0.0, upright: bool = False) -> Figure:
+    """Draw the face that action units make, turned by radians, and its place on the circumplex."""
+    units = torch.zeros(1, len(faces.ACTION_UNITS))
+    for name, value in action_units.items():
+        units[0, truth.au_column(name)] = value
+    face = faces.render(units, view={"yaw": turn}, size=144)[0].numpy()
+    [place], [p] = faces.valence_arousal(units).numpy(), faces.class_probabilities(units).numpy()
+    drawn = figure(4.6, 7.6) if upright else figure(7.4, 3.6)
+    above = drawn.add_axes((0.16, 0.52, 0.82, 0.45) if upright else (0.01, 0.02, 0.44, 0.9))
+    plane = drawn.add_axes((0.16, 0.07, 0.82, 0.42) if upright else (0.56, 0.17, 0.42, 0.81))
+    first, second = np.argsort(-p)[:2]
+    plotting.face(face, ", ".join(f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second)), ax=above)
+    names = {name: emotions.CIRCUMPLEX[name] for name in emotions.FER7}
+    plotting.circumplex(place[None], np.zeros(1, dtype=int), (emotions.FER7[first],), names, ax=plane)
+    ring = {"markerfacecolor": "none", "markeredgewidth": 2.5, "zorder": 10}
+    plane.plot(*place, marker="o", markersize=14, color=plotting.ACCENT, **ring)
+    return drawn
+
+
+def action_unit_mixer() -> Panel:
+    """Return the panel that draws a face live from seventeen action units, and moves its dot."""
+    moves = zip(faces.ACTION_UNITS, MOVEMENTS.split(", "), strict=True)
+    units = {name: slider(f"{name[2:]} {move}", 0.0, 0.0, 1.0) for name, move in moves}
+    start = choice("start from", emotions.FER7, "neutral")
+
+    def draw(turn: float, **action_units: float) -> Figure:
+        return mix(action_units, turn, upright=True)
+
+    def take(_: object) -> None:
+        prototype = next(units for name, _, units in truth.PROTOTYPES if name == start.value)
+        panel.set(**{name: prototype.get(int(name[2:]), 0.0) for name in units})
+
+    panel = Panel(draw, {"turn": slider("turn of the head", 0.0, -0.7, 0.7), **units}, above=[start])
+    start.observe(take, names="value")
+    return panel
+
 
 # --- 02: what a histogram of oriented gradients keeps of a face, and what it is worth ---
 
-MOST = 500
-"""Training faces that the score is fitted to, so that it comes while one is still curious."""
+MOST = 500  # training faces that the score is fitted to, so that it comes while one is still curious
 
 
 def draw_edges(image: np.ndarray, orientations: int = 9, cell: int = 8, block: int = 2) -> Figure:
@@ -54,11 +164,8 @@ def draw_edges(image: np.ndarray, orientations: int = 9, cell: int = 8, block: i
 def _mean_over_blocks(features: np.ndarray, shape: tuple[int, ...], block: int) -> np.ndarray:
     """Return for each cell the mean of what the blocks around it make of it, ``[rows, columns, bins]``."""
     rows, columns, bins = shape
-    blocks = torch.from_numpy(features).reshape(-1, block * block, bins).permute(2, 1, 0)
-    sums, counts = (
-        functional.fold(each.flatten(0, 1)[None], (rows, columns), block)[0]
-        for each in (blocks, torch.ones_like(blocks))
-    )
+    blocks = torch.from_numpy(features).reshape(-1, block * block, bins).permute(2, 1, 0).flatten(0, 1)[None]
+    sums, counts = (functional.fold(b, (rows, columns), block)[0] for b in (blocks, torch.ones_like(blocks)))
     return (sums / counts).permute(1, 2, 0).numpy()
 
 
@@ -74,18 +181,14 @@ def score_edges(
 ) -> Interval:
     """Return the validation accuracy of HOG + SVM, fitted to at most ``MOST`` faces, which the seed picks.
 
-    The sizes are those of :func:`draw_edges`, ``cost`` is C of the SVM and ``width`` its gamma, in units of
-    1 / (features x their variance).
+    ``cost`` is C of the SVM and ``width`` its gamma, in units of 1 / (features x their variance).
     """
-    chosen = [
-        np.sort(np.random.default_rng(seed).permutation(len(part))[:MOST]) for part in (train, validation)
-    ]
-    train, validation = train.select(chosen[0]), validation.select(chosen[1])
-    settings = {
-        "orientations": orientations,
-        "pixels_per_cell": (cell, cell),
-        "cells_per_block": (block, block),
-    }
+    train, validation = (
+        part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:MOST]))
+        for part in (train, validation)
+    )
+    settings = {"orientations": orientations, "pixels_per_cell": (cell, cell)}
+    settings["cells_per_block"] = (block, block)
     features = hog.hog(train.images, **settings)
     gamma = width * hog.gamma_scale(features)
     svm = hog.SVM.fit(features, train.labels, train.classes, C=cost, gamma=gamma, settings=settings)
@@ -115,7 +218,7 @@ def hog_explorer(
         "width": log_slider("gamma (units)", width, -2, 1.5, live=False),
     }
 
-    def draw(face: int, orientations: int, cell: int, block: int, cost: float, width: float) -> Figure:
+    def draw(face: int, orientations: int, cell: int, block: int, **_: float) -> Figure:
         return draw_edges(train.images[face], orientations, cell, block)
 
     @functools.lru_cache  # another face has the same score
@@ -128,11 +231,8 @@ def hog_explorer(
 
 # --- 06: one target, one prediction, and what each loss makes of the two ---
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""A function of logits ``[1, K]`` and a distribution ``[1, K]``."""
-
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [1, K] and a distribution [1, K]
 COMMON: dict[str, Loss] = {"cross-entropy": losses.soft_cross_entropy, "KL": losses.kl_divergence}
-"""What is compared where nothing else is named."""
 
 
 def compare_losses(
@@ -212,20 +312,8 @@ def explain(
     expression: str = LIKELIEST,
     opacity: float = 0.7,
 ) -> Figure:
-    """Draw a face, where a layer of the network found what speaks for a class, and all probabilities.
-
-    Args:
-        model: the network; its output is logits, or a dict with "labels".
-        image: uint8 ``[size, size]``, or ``[3, size, size]``.
-        classes: names of the K classes.
-        layer: the layer's name; "" is the one usually asked (``gradcam.last_map``).
-        expression: the class that is explained, or "the likeliest".
-        opacity: of the heat over the face, in [0, 1].
-
-    Raises:
-        ValueError: a layer or class that is not there.
-    """
-    inputs = _inputs(image).to(next(model.parameters()).device)
+    """Draw a face, where a layer ("": the usual one) found what speaks for a class, and all probabilities."""
+    inputs = _inputs(model, image)
     with torch.inference_mode():
         out = model.eval()(inputs)
     head, logits = ("labels", out["labels"]) if isinstance(out, dict) else (None, out)
@@ -241,32 +329,29 @@ def explain(
     return drawn
 
 
-def _inputs(image: np.ndarray) -> Tensor:
-    inputs = batches.normalise(torch.from_numpy(np.array(image)[None]))
+def _inputs(model: nn.Module, image: np.ndarray) -> Tensor:
+    inputs = batches.normalise(torch.from_numpy(np.array(image)[None])).to(next(model.parameters()).device)
     return inputs if inputs.ndim == 4 else inputs[:, None]
 
 
 def layers(model: nn.Module, image: np.ndarray) -> list[str]:
     """Return the names of the layers whose output is a map, coarse blocks only, in the order they run."""
-    found: list[str] = []
+    found: dict[str, None] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(_: nn.Module, __: Any, out: Any) -> None:
-            if isinstance(out, Tensor) and out.ndim == 4 and min(out.shape[2:]) > 1:
-                found.append(name)
+    def note(name: str, _: nn.Module, __: Any, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim == 4 and min(out.shape[2:]) > 1:
+            found[name] = None
 
-        return note
-
-    depth = 2 if any(name == "blocks" for name, _ in model.named_children()) else 1
+    depth = 2 if hasattr(model, "blocks") else 1
     coarse = [(name, part) for name, part in model.named_modules() if name and name.count(".") < depth]
-    hooks = [part.register_forward_hook(hook(name)) for name, part in coarse]
+    hooks = [part.register_forward_hook(functools.partial(note, name)) for name, part in coarse]
     try:
         with torch.inference_mode():
-            model.eval()(_inputs(image).to(next(model.parameters()).device))
+            model.eval()(_inputs(model, image))
     finally:
         for each in hooks:
             each.remove()
-    return list(dict.fromkeys(found))
+    return list(found)
 
 
 def heat_maps(reader: Any, faces: FaceSet) -> Panel:
@@ -285,17 +370,12 @@ def heat_maps(reader: Any, faces: FaceSet) -> Panel:
         "expression": choice("explain", [LIKELIEST, *reader.classes]),
         "opacity": slider("opacity", 0.7, 0.0, 1.0),
     }
-    wide = {"width": "220px"}
-    upload = ipywidgets.FileUpload(
-        accept="image/*", multiple=False, description="your own image", layout=wide
-    )
+    upload = ipywidgets.FileUpload(accept="image/*", description="your own image", layout={"width": "220px"})
 
     def draw(face: int, **settings: Any) -> Figure:
         if own and own[0] != face:  # the slider was moved: back to the set's faces
             own.clear()
         return explain(reader.model, own[1] if own else faces.images[face], reader.classes, **settings)
-
-    panel = Panel(draw, controls, above=[upload])
 
     def take(_: object) -> None:
         with panel.errors_shown():
@@ -307,6 +387,7 @@ def heat_maps(reader: Any, faces: FaceSet) -> Panel:
             which = f"the largest of {len(squares)} faces" if len(squares) > 1 else "your image"
             panel.say(f"{which}; move the slider 'face' to go back")
 
+    panel = Panel(draw, controls, above=[upload])
     upload.observe(take, names="value")
     return panel
 

@@ -17,8 +17,7 @@ from PIL import Image
 from helpers import plotting
 
 DPI = 80
-STILL = "a panel: run this cell to move its sliders"
-"""What stands in the place of a panel where neither widgets nor images are shown."""
+STILL = "a panel: run this cell to move its sliders"  # where neither widgets nor images are shown
 
 
 def figure(width: float, height: float) -> Figure:
@@ -143,9 +142,8 @@ class Panel(ipywidgets.HBox):
 
 def line(text: str, wrong: bool = False) -> str:
     """Return a line of text, which is no markup, for an ``HTML`` widget."""
-    return (
-        f'<span style="color:{"#b00020" if wrong else "#444444"}">{html.escape(text)}</span>' if text else ""
-    )
+    color = "#b00020" if wrong else "#444444"
+    return f'<span style="color:{color}">{html.escape(text)}</span>' if text else ""
 
 
 def slider(

@@ -20,23 +20,26 @@ from helpers.training import History
 from helpers.widgets.panel import Panel, choice, figure, log_slider, png, slider, tick
 
 KNOBS: dict[str, Callable[[Any], ipywidgets.Widget]] = {
-    "lr": lambda value: log_slider("learning rate", value, -5, 0),
+    "lr": partial(log_slider, "learning rate", low=-5, high=0),
     "optimizer": lambda value: choice("optimiser", training.config.OPTIMIZERS, value),
     "batch_size": lambda value: choice("batch size", sorted({16, 32, 64, 128, 256, value}), value),
     "epochs": lambda value: slider("epochs", value, 1, max(30, value), 1),
-    "dropout": lambda value: slider("dropout", float(value), 0.0, 0.9),
-    "augmentation": lambda value: slider("augmentation", float(value), 0.0, 2.0),
-    "label_smoothing": lambda value: slider("label smoothing", float(value), 0.0, 0.5),
-    "weight_decay": lambda value: log_slider("weight decay", value, -5, 0),
-    "frozen": lambda value: tick("backbone frozen", value),
+    "weight_decay": partial(log_slider, "weight decay", low=-5, high=0),
+    "frozen": partial(tick, "backbone frozen"),
     "lr_decay": lambda value: slider("rate, stage below", float(value), 0.05, 1.0),
-    "temperature": lambda value: log_slider("temperature", value, -1, 1),
-    "labels_weight": lambda value: slider("weight: labels", float(value), 0.0, 5.0),
-    "valence_weight": lambda value: slider("weight: valence", float(value), 0.0, 5.0),
-    "arousal_weight": lambda value: slider("weight: arousal", float(value), 0.0, 5.0),
+    "temperature": partial(log_slider, "temperature", low=-1, high=1),
     "seed": lambda value: slider("seed", value, 0, 99, 1),
 }
 """The settings that have a control of their own, by the name of the argument."""
+
+
+def _share(label: str, high: float) -> Callable[[float], ipywidgets.Widget]:
+    return lambda value: slider(label, float(value), 0.0, high)
+
+
+_SHARES = {"dropout": 0.9, "augmentation": 2.0, "label_smoothing": 0.5}
+KNOBS |= {name: _share(name.replace("_", " "), high) for name, high in _SHARES.items()}
+KNOBS |= {f"{head}_weight": _share(f"weight: {head}", 5.0) for head in ("labels", "valence", "arousal")}
 
 
 def draw_training(history: History, last: int = 0) -> Figure:
@@ -80,14 +83,11 @@ class Trainer(Panel):
         self._fit, self._make, self._settings = fit, make, {}
         self._temporary = tempfile.TemporaryDirectory() if run is None else None
         self.run = Path(self._temporary.name if self._temporary else run)
+        actions = {"Train": self.start, "Stop": self._ask_to_stop, "Continue": self.go_on}
         self.buttons = {}
-        for name, look, action in (
-            ("Train", "primary", self.start),
-            ("Stop", "danger", self._ask_to_stop),
-            ("Continue", "", self.go_on),
-        ):
-            button = ipywidgets.Button(description=name, button_style=look, layout={"width": "96px"})
-            button.on_click(partial(self._pressed, action))
+        for name, style in (("Train", "primary"), ("Stop", "danger"), ("Continue", "")):
+            button = ipywidgets.Button(description=name, button_style=style, layout={"width": "96px"})
+            button.on_click(partial(self._pressed, actions[name]))
             self.buttons[name] = button
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "300px"})
         below = [ipywidgets.HBox([*self.buttons.values()]), self.bar]
@@ -124,9 +124,8 @@ class Trainer(Panel):
 
     def refresh(self) -> None:
         """Draw the curves of the training so far."""
-        self.image.value = png(
-            draw_training(self.history or History("loss"), self._settings.get("epochs", 0))
-        )
+        last = self._settings.get("epochs", 0)
+        self.image.value = png(draw_training(self.history or History("loss"), last))
 
     def close(self) -> None:
         """Stop the training, if one runs, and take the panel away."""
@@ -156,14 +155,12 @@ class Trainer(Panel):
         watch = {"progress": self._progress, "on_epoch": self._epoch, "stop": self.stop, "run": self.run}
         stopped = False
         with self.errors_shown():
-            self._epoch(self.fit(**self._settings, **watch))
-            stopped, best, every = self.history.stopped, self.history.best, self.history.epochs
-            monitor, number = self.history.monitor, self.history.best_epoch
-            found = (
-                f"best {monitor} {best[monitor]:.3f} in epoch {number} of {len(every)}"
-                if best
-                else "no epoch"
-            )
+            history = self.fit(**self._settings, **watch)
+            self._epoch(history)
+            stopped, found, monitor = history.stopped, "no epoch", history.monitor
+            if best := history.best:
+                where = f"in epoch {history.best_epoch} of {len(history.epochs)}"
+                found = f"best {monitor} {best[monitor]:.3f} {where}"
             self.say(f"{'stopped' if stopped else 'done'}; {found}")
             self.bar.value = self.bar.value if stopped else 1.0
         self._enable("Train", *["Continue"] * stopped)

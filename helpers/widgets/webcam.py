@@ -19,37 +19,33 @@ from helpers.widgets.panel import line
 
 _SCRIPT = """
 function render({ model, el }) {
-  const video = document.createElement("video");
-  const canvas = document.createElement("canvas");
-  const button = document.createElement("button");
-  button.textContent = "Start camera";
+  const [button, video, canvas] = ["button", "video", "canvas"].map((name) => document.createElement(name));
   button.className = "jupyter-button";
-  video.muted = true; video.playsInline = true; video.style.display = "none";
-  el.append(button, video);
+  video.muted = video.playsInline = video.hidden = true;
   let stream = null, timer = null, waiting = 0;
-  const tell = (text) => { model.set("trouble", text); model.save_changes(); };
+  const say = (text) => { model.set("trouble", text); model.save_changes(); };
+  const stop = (text) => {
+    clearInterval(timer);
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = null; waiting = 0;
+    button.textContent = "Start camera";
+    say(text);
+  };
   const send = () => {
-    if (!stream || !video.videoWidth || Date.now() - waiting < 2000 && waiting) return;
+    if (!stream || !video.videoWidth || Date.now() - waiting < 2000) return;
     canvas.width = model.get("width");
     canvas.height = Math.round(canvas.width * video.videoHeight / video.videoWidth);
     canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
+    waiting = Date.now();
     canvas.toBlob(async (blob) => {
       if (!blob || !stream) return;
-      waiting = Date.now();
       model.set("frame", new DataView(await blob.arrayBuffer()));
       model.save_changes();
     }, "image/jpeg", 0.85);
   };
-  const stop = (text) => {
-    clearInterval(timer);
-    if (stream) stream.getTracks().forEach((track) => track.stop());
-    stream = null; waiting = 0;
-    button.textContent = "Start camera";
-    tell(text);
-  };
   model.on("change:answered", () => { waiting = 0; });
   button.onclick = async () => {
-    if (stream) { stop("stopped"); return; }
+    if (stream) return stop("stopped");
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: true });
       stream.getVideoTracks()[0].onended = () => stop("the camera went away; plug it in and start again");
@@ -57,13 +53,14 @@ function render({ model, el }) {
       await video.play();
       if (!stream) return;  // it went away meanwhile
       button.textContent = "Stop camera";
-      tell("");
+      say("");
       timer = setInterval(send, 40);
     } catch (error) {
-      stream = null;
-      tell("no camera: " + (error.message || error.name) + "; plug one in and allow its use");
+      stop("no camera: " + (error.message || error.name) + "; plug one in and allow its use");
     }
   };
+  button.textContent = "Start camera";
+  el.append(button, video);
   return () => { if (stream) stop("stopped"); };
 }
 export default { render };
@@ -80,7 +77,21 @@ def camera(reader: Any, width: int = 480) -> ipywidgets.Widget:
     Raises:
         ImportError: anywidget is not installed.
     """
-    lens, shown, note = _lens(width), ipywidgets.Image(format="jpeg"), ipywidgets.HTML()
+    try:
+        anywidget = importlib.import_module("anywidget")
+    except ImportError:
+        raise ImportError("the camera in the browser needs anywidget: pip install anywidget") from None
+
+    class Lens(anywidget.AnyWidget):
+        """A button, and the frames that come after it was pressed."""
+
+        _esm = _SCRIPT
+        frame = traitlets.CBytes(b"").tag(sync=True)  # Bytes would refuse the memoryview that arrives
+        width = traitlets.Int(480).tag(sync=True)
+        answered = traitlets.Int(0).tag(sync=True)
+        trouble = traitlets.Unicode("").tag(sync=True)
+
+    lens, shown, note = Lens(width=width), ipywidgets.Image(format="jpeg"), ipywidgets.HTML()
     stream, began = reader.stream(), time.perf_counter()
 
     def read(change: Any) -> None:
@@ -98,21 +109,3 @@ def camera(reader: Any, width: int = 480) -> ipywidgets.Widget:
     lens.observe(read, names="frame")
     lens.observe(lambda change: setattr(note, "value", line(change.new)), names="trouble")
     return ipywidgets.VBox([lens, shown, note])
-
-
-def _lens(width: int) -> Any:
-    try:
-        anywidget = importlib.import_module("anywidget")
-    except ImportError:
-        raise ImportError("the camera in the browser needs anywidget: pip install anywidget") from None
-
-    class Lens(anywidget.AnyWidget):
-        """A button, and the frames that come after it was pressed."""
-
-        _esm = _SCRIPT
-        frame = traitlets.CBytes(b"").tag(sync=True)  # Bytes would refuse the memoryview that arrives
-        width = traitlets.Int(480).tag(sync=True)
-        answered = traitlets.Int(0).tag(sync=True)
-        trouble = traitlets.Unicode("").tag(sync=True)
-
-    return Lens(width=width)
