@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
-from torch import nn
 from torch.nn import functional
 
 from helpers import exercises
-from helpers.exercises import judging
 
 CHECKS = {name: check for name, check in vars(exercises).items() if name.startswith("check_")}
 
@@ -229,150 +227,122 @@ WRONG = {
         lambda v: v.max(1) / v.sum(1),
         lambda v: ((v / v.sum(1, keepdims=True)) ** 2).sum(1),
         lambda v: 1 - rater_agreement(v),
-        changes_its_argument(rater_agreement),
     ),
     "without_copies": (
         lambda a, b: ~without_copies(a, b),
         lambda a, b: a[without_copies(a, b)],
         lambda a, b: np.array([not any(abs(x.astype(int) - y).max() <= 1 for y in b) for x in a]),
-        lambda a, b: without_copies(b, a),
     ),
     "split_by_person": (
         lambda subject, share, seed: np.random.default_rng(seed).random(len(subject)) < share,
         lambda subject, share, seed: split_by_person(subject, share, 0),
         lambda subject, share, seed: split_by_person(subject, share, None),
-        lambda subject, share, seed: split_by_person(subject, 0.5, seed),
-        lambda *case: ~split_by_person(*case),
     ),
     "soft_histogram": (
         not_closed,
         lambda lengths, degrees, bins: np.bincount((degrees // (180 / bins)).astype(int), lengths, bins),
         lambda lengths, degrees, bins: soft_histogram(lengths, (degrees + 90 / bins) % 180, bins),
-        lambda lengths, degrees, bins: soft_histogram(np.ones_like(lengths), degrees, bins),
-        lambda lengths, degrees, bins: soft_histogram(lengths, 180 - degrees, bins),
     ),
     "rbf_kernel": (
         lambda a, b, gamma: rbf_kernel(a, b, gamma).T,
         lambda a, b, gamma: rbf_kernel(a, b, 1 / gamma),
         lambda a, b, gamma: np.exp(-gamma * np.sqrt(-np.log(rbf_kernel(a, b, 1)))),
-        lambda a, b, gamma: rbf_kernel(a, b, -gamma),
-        lambda a, b, gamma: rbf_kernel(a, a, gamma),
     ),
     "hinge_loss": (
         lambda f, y: (1 - y * f).mean(),
         lambda f, y: np.maximum(0, -y * f).mean(),
         lambda f, y: np.maximum(0, 1 + y * f).mean(),
-        lambda f, y: np.maximum(0, 1 - y * f).sum(),
     ),
     "output_size": (
         lambda n, k, s, p: (n + 2 * p - k) / s + 1,
         lambda n, k, s, p: (n + p - k) // s + 1,
         lambda n, k, s, p: (n + 2 * p - k) // s,
-        lambda n, k, s, p: -(-(n + 2 * p - k) // s) + 1,
     ),
     "cross_entropy": (
         naive_cross_entropy,
         lambda z, y: functional.nll_loss(z, y),
         lambda z, y: functional.cross_entropy(z.softmax(1), y),
-        lambda z, y: cross_entropy(z, y) / math.log(2),
-        lambda z, y: functional.cross_entropy(z, y, reduction="none"),
     ),
     "learning_rate": (
         lambda step, steps, warmup, peak: peak * math.cos(math.pi / 2 * step / steps) ** 2,
         lambda step, steps, warmup, peak: peak * min(1, step / warmup),
         lambda step, steps, warmup, peak: learning_rate(step + 1, steps, warmup, peak),
-        lambda step, steps, warmup, peak: learning_rate(step, steps + warmup, warmup, peak),
     ),
     "class_weights": (
         lambda y, k: len(y) / (k * np.bincount(y, minlength=k)),
         lambda y, k: np.bincount(y, minlength=k) / len(y),
         lambda y, k: class_weights(y, y.max() + 1),
-        lambda y, k: class_weights(y, k)[y],
     ),
     "grey_stem": (
         lambda w: w.mean(dim=1, keepdim=True),
         lambda w: w[:, :1],
         lambda w: grey_stem(w).numpy(),
-        lambda w: w.sum(dim=0, keepdim=True),
     ),
     "freeze": (everything_frozen, statistics_forgotten, only_eval, bias_frozen, back_in_training_mode),
     "layer_rates": (
         lambda n, lr, decay: layer_rates(n, lr, decay)[::-1],
         lambda n, lr, decay: layer_rates(n + 1, lr, decay)[:-1],
         lambda n, lr, decay: [lr - decay * i for i in range(n)][::-1],
-        lambda n, lr, decay: [lr] * n,
     ),
     "masked_mse": (
         lambda p, t: (p - t.nan_to_num()).square().mean(),
         lambda p, t: (p - t).square().nanmean(),
         lambda p, t: masked_mse(p, t) ** 0.5,
-        lambda p, t: masked_mse(p[~t.isnan().any(1)], t[~t.isnan().any(1)]),
     ),
     "sign_agreement": (
         lambda p, t: np.mean(p * t > 0),
         lambda p, t: np.mean((p > 0) == (t > 0)),
         lambda p, t: np.mean(p * t >= 0),
-        lambda p, t: np.sign(p) == np.sign(t),
     ),
     "class_means": (
         lambda t, y: np.full_like(t, t.mean()),
         lambda t, y: np.array([t[y == k].mean() for k in np.unique(y)]),
         lambda t, y: np.array([np.median(t[y == k]) for k in y]),
-        changes_its_argument(class_means),
     ),
     "ccc": (
         lambda p, t: np.corrcoef(p, t)[0, 1],
         lambda p, t: 2 * np.cov(p, t)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2),
         lambda p, t: 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var()),
-        lambda p, t: 2 * np.cov(p, t, bias=True)[0, 1] / (p.std() + t.std() + (p.mean() - t.mean()) ** 2),
     ),
     "total_variation": (
         lambda p, q: np.abs(p - q).mean(1) / 2,
         lambda p, q: ((p - q) ** 2).sum(1) / 2,
         lambda p, q: (p - q).sum(1) / 2,
-        lambda p, q: np.abs(p - q).max(1),
     ),
     "jensen_shannon": (
         naive_jensen_shannon,
         lambda p, q: jensen_shannon(p, q) ** 0.5,
         lambda p, q: jensen_shannon(p, q) / math.log(2),
-        lambda p, q: kl(p, (p + q) / 2),
     ),
     "ordered_emd": (
         total_variation,
         lambda p, q: np.abs(np.cumsum(p - q, axis=0)).sum(1),
         lambda p, q: ordered_emd(p, q) / p.shape[1],
-        lambda p, q: np.cumsum(p - q, axis=1).sum(1),
     ),
     "calibration_error": (
         lambda c, r, b: abs(r.mean() - c.mean()),
         lambda c, r, b: np.abs(r - c).mean(),
         lambda c, r, b: calibration_error(c, r, 10),
-        lambda c, r, b: np.mean([abs(r[i] - c[i]) for i in range(b)]),
     ),
     "weighted_map": (
         lambda m, s: (s.mean((1, 2))[:, None, None] * m).sum(0),
         lambda m, s: np.maximum(s.mean((1, 2))[:, None, None] * m, 0).sum(0),
         lambda m, s: np.maximum((s * m).sum(0), 0),
-        lambda m, s: np.maximum((s.mean(0) * m).sum(0), 0),
     ),
     "pointing_hit": (
         lambda h, m: bool(m.ravel()[h.argmin()]),
         lambda h, m: bool(m[np.abs(h) == np.abs(h).max()][0]),
         lambda h, m: int(pointing_hit(h, m)),
-        lambda h, m: bool(h[m].mean() > h[~m].mean()) if m.any() and not m.all() else True,
     ),
     "area": (
         lambda x, y: y.mean(),
         lambda x, y: integrate.trapezoid(y, dx=0.2),
         lambda x, y: np.sum(np.diff(x) * y[1:]),
-        lambda x, y: np.sum(np.diff(x) * y[:-1]),
     ),
     "rank_correlation": (
         lambda a, b: np.corrcoef(a.ravel(), b.ravel())[0, 1],
         lambda a, b: stats.kendalltau(a.ravel(), b.ravel()).statistic,
         lambda a, b: np.corrcoef(a.argsort().ravel(), b.argsort().ravel())[0, 1],
-        lambda a, b: stats.spearmanr(a.ravel(), b.ravel()).pvalue,
     ),
 }
 MISTAKES = [(f"check_{name}", wrong) for name, every in WRONG.items() for wrong in every]
@@ -443,29 +413,3 @@ def test_what_was_expected_and_what_came_is_said(capsys):
     assert "it returned nothing" in heard(capsys, "check_area", lambda *_: None, False)
     said = heard(capsys, "check_total_variation", changes_its_argument(total_variation), False)
     assert "it changed its argument p" in said
-
-
-def test_the_name_that_is_printed_is_not_the_answers(capsys):
-    def disguised(shares, scores):
-        return 0.5
-
-    disguised.__name__ = "✅ area: right"
-    assert heard(capsys, "check_area", disguised, False).startswith("❌ area: with")
-
-
-def test_inputs_are_new_at_every_call(capsys):
-    seen = []
-    for _ in range(2):
-        exercises.check_area(lambda shares, scores: seen.append(scores.copy()) or area(shares, scores))
-    assert len({values.tobytes() for values in seen}) == 2 * judging.TRIALS
-
-
-def test_tensors_and_arrays_are_both_answers(capsys):
-    heard(capsys, "check_total_variation", lambda p, q: torch.tensor(total_variation(p, q)), True)
-    heard(capsys, "check_layer_rates", lambda *case: np.array(layer_rates(*case)), True)
-
-
-def test_a_network_is_left_to_the_answer(capsys):
-    seen = []
-    heard(capsys, "check_freeze", lambda model, head: seen.append(model) or freeze(model, head), True)
-    assert isinstance(seen[0], nn.Module)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from helpers import emotions, faces
-from helpers.faces import camera, people, truth
+from helpers.faces import camera, people
 from helpers.faces.shape import MOVES
 
 SIZE = 96
@@ -43,13 +41,10 @@ def detailed() -> faces.Drawn:
 # --- the same seed, the same bytes ---
 
 
-def test_the_same_seed_gives_the_same_bytes():
-    first, second = (faces.sample(70, seed=3).images.numpy().tobytes() for _ in range(2))
-    assert hashlib.sha256(first).hexdigest() == hashlib.sha256(second).hexdigest()
-
-
-def test_another_seed_gives_other_faces():
-    assert not torch.equal(faces.sample(4, seed=3).images, faces.sample(4, seed=4).images)
+def test_the_same_seed_gives_the_same_bytes_and_another_other_faces():
+    first, again, other = (faces.sample(70, seed).images for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert len(np.unique(torch.cat([first, other]).numpy().reshape(140, -1), axis=0)) == 140
 
 
 def test_a_face_does_not_depend_on_how_many_are_drawn():
@@ -70,10 +65,6 @@ def test_a_face_does_not_depend_on_the_number_of_threads():
         torch.set_num_threads(threads)
 
 
-def test_faces_are_not_repeated(drawn):
-    assert len(np.unique(drawn.images.numpy().reshape(len(drawn), -1), axis=0)) == len(drawn)
-
-
 def test_uniform_numbers_are_uniform_and_streams_are_independent():
     index = torch.arange(20_000)
     one, other = people.uniform(0, "one", index, 2), people.uniform(0, "other", index, 1)
@@ -83,29 +74,14 @@ def test_uniform_numbers_are_uniform_and_streams_are_independent():
         assert abs(np.corrcoef(*(side.numpy() for side in pair))[0, 1]) < 4 / np.sqrt(len(index))
 
 
-def test_constants_are_sent_to_a_device_once():
-    units = torch.rand(3, 17)
-    first = truth.constant((1.0, 2.0), units)
-    assert truth.constant((1.0, 2.0), units) is first
-    assert truth.constant((1.0, 2.0), units.double()).dtype == torch.float64
-    assert truth.constant((1.0, 2.0), units.to("meta")).device.type == "meta"
-
-
 def test_mps_is_drawn_for_by_the_cpu(monkeypatch):
-    drawn_on, images = [], camera.images
-    monkeypatch.setattr(
-        camera, "images", lambda units, *rest: drawn_on.append(units.device.type) or images(units, *rest)
-    )
-    monkeypatch.setattr(torch.Tensor, "to", _to_the_cpu(torch.Tensor.to))
+    move = torch.Tensor.to  # this machine may lack MPS: nothing but the result may be sent there
+
+    def without_mps(self, *rest):
+        return move(self, *("cpu" if each == "mps" else each for each in rest))
+
+    monkeypatch.setattr(torch.Tensor, "to", without_mps)
     assert torch.equal(faces.sample(3, seed=3, device="mps").images, faces.sample(3, seed=3).images)
-    assert set(drawn_on) == {"cpu"}
-
-
-def _to_the_cpu(to):
-    """Stand in for a move to MPS, which this machine may lack."""
-    return lambda self, *rest, **options: to(
-        self, *["cpu" if each == "mps" else each for each in rest], **options
-    )
 
 
 # --- shapes ---
@@ -125,20 +101,9 @@ def test_grey_is_the_luminance_of_colour():
     assert ((colour - grey).abs()[unclipped] < 3).float().mean() > 0.97
 
 
-def test_a_face_at_twice_the_size_is_the_same_face():
-    view = {"noise": 0.0, "blur": 0.0}
-    large = faces.render({"AU12": 0.9}, None, view, size=192).float()
-    small = faces.render({"AU12": 0.9}, None, view, size=96).float()
-    assert (torch.nn.functional.avg_pool2d(large[None], 2)[0] - small).abs().mean() < 4
-
-
-def test_people_come_back_and_differ(drawn):
-    _, counts = np.unique(faces.sample(1000, seed=11, size=16).subject.numpy(), return_counts=True)
-    assert set(counts) == {20}
-    assert len(np.unique(drawn.subject[:50])) == 50
-
-
-def test_the_same_person_has_the_same_traits():
+def test_people_come_back_with_the_same_traits_and_differ(drawn):
+    assert set(drawn.subject.bincount().tolist()) == {20}
+    assert len(drawn.subject[:50].unique()) == 50
     traits = torch.stack(list(people.identities(0, torch.tensor([4, 9, 4])).values()))
     assert torch.equal(traits[:, 0], traits[:, 2])
     assert not torch.equal(traits[:, 0], traits[:, 1])
@@ -238,12 +203,6 @@ def test_regions_hold_their_landmarks(detailed):
         assert hit[:, wanted][inside[:, wanted]].float().mean() > 0.9, region
 
 
-def test_stronger_units_change_more():
-    rest = _render()
-    steps = [(_render({"AU12": level}) - rest).abs().mean() for level in (0.25, 0.5, 0.75, 1.0)]
-    assert all(small < large for small, large in zip(steps, steps[1:], strict=False))
-
-
 # --- labels ---
 
 
@@ -303,11 +262,6 @@ def test_little_ambiguity_means_sure_raters():
     assert (sure.labels == sure.class_probabilities.argmax(-1)).float().mean() > 0.93
 
 
-def test_weak_faces_are_the_ambiguous_ones(drawn):
-    strength = drawn.action_units.sum(-1).numpy()
-    assert stats.spearmanr(strength, drawn.class_probabilities.amax(-1).numpy()).statistic > 0.3
-
-
 def test_annotated_valence_and_arousal_scatter_as_stated(many):
     error = many.valence_arousal - faces.valence_arousal(many.action_units)
     assert abs(error.square().mean().sqrt().item() - 0.1) < 0.003
@@ -328,54 +282,32 @@ def test_thirteen_classes_come_from_the_same_seven(drawn):
     for name in ("anger", "disgust", "fear", "sadness", "surprise"):
         ours = fused[:, emotions.FUSED13.index(name)]
         torch.testing.assert_close(ours, drawn.class_probabilities[:, emotions.FER7.index(name)])
-
-
-def test_contempt_grows_with_the_dimple():
-    units = torch.zeros(2, 17)
-    units[1, faces.ACTION_UNITS.index("AU14")] = 1.0
-    fused = faces.fused_probabilities(units, faces.class_probabilities(units))
-    contempt = fused[:, emotions.FUSED13.index("contempt")]
-    assert contempt[0] == 0 < contempt[1]
+    contempt, dimple = fused[:, emotions.FUSED13.index("contempt")], faces.ACTION_UNITS.index("AU14")
+    assert torch.equal(contempt > 0, drawn.action_units[:, dimple] > 0)
 
 
 # --- bad input ---
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"num_faces": 0}, "num_faces must be from 1"),
-        ({"size": 15}, "size must be from 16 to 1024"),
-        ({"size": 1025}, "size must be from 16 to 1024"),
-        ({"label_noise": 1.5}, "label_noise must be from 0 to 1"),
-        ({"va_noise": -0.1}, "va_noise must be from 0"),
-        ({"ambiguity": 0.0}, "ambiguity must be from"),
-        ({"seed": -1}, "seed must be from 0"),
-        ({"balance": "even"}, "balance must be"),
-        ({"balance": {"happines": 1}}, "did you mean 'happiness'"),
-        ({"balance": {"anger": -1.0}}, "balance must hold weights"),
-    ],
-)
-def test_bad_options_are_named_in_one_line(options, said):
-    with pytest.raises(ValueError, match=said) as caught:
-        faces.sample(**({"num_faces": 1} | options))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda: faces.sample(0), "num_faces must be from 1"),
+        (lambda: faces.sample(1, size=15), "size must be from 16 to 1024"),
+        (lambda: faces.sample(1, label_noise=1.5), "label_noise must be from 0 to 1"),
+        (lambda: faces.sample(1, balance="even"), "balance must be"),
+        (lambda: faces.sample(1, balance={"happines": 1}), "did you mean 'happiness'"),
+        (lambda: faces.sample(1, balance={"anger": -1.0}), "balance must hold weights"),
+        (lambda: faces.sample(1, fixed={"glases": 1.0}), "did you mean 'glasses'"),
         (lambda: faces.render({"AU13": 0.5}), "unknown action unit 'AU13'; did you mean 'AU1"),
-        (lambda: faces.render({"AU12": 1.5}), "action_units must lie in 0 to 1"),
         (lambda: faces.render({"AU12": float("nan")}), "action_units must lie in 0 to 1"),
         (lambda: faces.render(torch.zeros(0, 17)), "N of 1 or more"),
         (lambda: faces.render(torch.zeros(1, 16)), "N, 17"),
         (lambda: faces.render({}, {"nose": 1.0}), "unknown trait 'nose'"),
         (lambda: faces.render({}, None, {"yav": 1.0}), "did you mean 'yaw'"),
-        (lambda: faces.render({}, size=2000), "size must be from 16 to 1024"),
     ],
 )
-def test_bad_faces_are_named_in_one_line(call, said):
+def test_bad_input_is_named_in_one_line(call, said):
     with pytest.raises(ValueError, match=said) as caught:
         call()
     assert "\n" not in str(caught.value)

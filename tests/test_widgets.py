@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import datetime
 import io
 import sys
@@ -21,7 +20,7 @@ from skimage import feature
 from sklearn.svm import SVC
 
 from helpers import batches, faces, gradcam, losses, metrics, models, predictor, training, widgets
-from helpers.widgets import explorers, panel
+from helpers.widgets import explorers
 from helpers.widgets.panel import Panel, png
 
 THREE = ("anger", "fear", "happiness")
@@ -152,14 +151,6 @@ def test_a_saved_notebook_shows_every_panel(each):
     assert set(bundle) == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
 
 
-def test_the_still_has_the_settings():
-    made = square_panel()
-    first = made.still()
-    made.controls["deep"].value = 0.9
-    made.image.value = png(draw_square(3, 0.5))
-    assert made.still() != first
-
-
 def test_an_error_is_one_line_and_the_panel_lives_on():
     made = square_panel()
     before = made.image.value
@@ -207,13 +198,6 @@ def test_the_browser_shows_the_faces_that_fit(parts):
     assert "no face fits" in words(widgets.browse(train, brightness=(0, 0)))
 
 
-def test_the_browser_has_the_controls_that_the_set_can_answer(parts):
-    every = ["split", "expression", "brightness", "person", "doubt", "page"]
-    assert list(widgets.faces_browser(parts).controls) == every
-    bare = dataclasses.replace(parts["train"], subject=None, distribution=None)
-    assert list(widgets.faces_browser(bare).controls) == ["split", "expression", "brightness", "page"]
-
-
 def test_the_mixer_draws_the_face_and_says_its_expression():
     drawn = widgets.mix({"AU6": 0.7, "AU12": 0.9}, turn=0.2)
     expected = faces.render({"AU6": 0.7, "AU12": 0.9}, view={"yaw": 0.2}, size=144)[0].numpy()
@@ -258,16 +242,6 @@ def test_the_score_is_that_of_scikit_learns_machine(parts):
     machine = SVC(C=3.0, gamma=2 / (x.shape[1] * x.var())).fit(x, train.labels)
     found = widgets.score_edges(train, validation, orientations=6, cost=3.0, width=2.0)
     assert found.value == pytest.approx(machine.score(unseen, validation.labels), abs=0.03)
-
-
-def test_cells_are_drawn_after_normalisation_too(parts):
-    histograms = np.random.default_rng(0).random((4, 3, 2, 2, 5))  # blocks of 2 by 2 cells
-    total, times = np.zeros((5, 4, 5)), np.zeros((5, 4, 1))
-    for row, column, y, x in np.ndindex(4, 3, 2, 2):
-        total[row + y, column + x] += histograms[row, column, y, x]
-        times[row + y, column + x] += 1
-    found = explorers._mean_over_blocks(histograms.ravel(), (5, 4, 5), 2)
-    np.testing.assert_allclose(found, total / times)
 
 
 # --- 03 to 05 ---
@@ -514,7 +488,3 @@ def test_the_camera_asks_for_anywidget_by_name(reader, monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     with pytest.raises(ImportError, match="pip install anywidget"):
         widgets.camera(reader)
-
-
-def test_what_stands_where_nothing_can_be_shown():
-    assert square_panel()._repr_mimebundle_()["text/plain"] == panel.STILL

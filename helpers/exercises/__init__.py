@@ -252,12 +252,9 @@ def check_masked_mse(predicted: Tensor, truth: Tensor) -> float:
     return float((predicted - truth)[known].square().mean()) if known.any() else 0.0
 
 
-def _some_signs(random: Random) -> Case:
-    predicted, truth = random.choice([-0.7, -0.1, 0.0, 0.2, 0.9], (2, 9))
-    return {"predicted": predicted, "truth": truth}
-
-
-@equals(_some_signs)
+@equals(
+    lambda r: dict(zip(("predicted", "truth"), r.choice([-0.7, -0.1, 0.0, 0.2, 0.9], (2, 9)), strict=True))
+)
 def check_sign_agreement(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Check the share of predictions ``[N]`` with the sign of the truth ``[N]``; 0 is a sign of its own."""
     return float(np.mean(np.sign(predicted) == np.sign(truth)))
@@ -342,23 +339,15 @@ def check_pointing_hit(heat: np.ndarray, inside: np.ndarray) -> bool:
     return bool(inside[heat == heat.max()][0])
 
 
-def _curve(random: Random) -> Case:
-    shares = np.concatenate([[0], np.sort(random.uniform(0, 1, 4)), [1]])
-    return {"shares": shares, "scores": random.random(6)}
-
-
-@equals(_curve)
+@equals(lambda random: {"shares": np.sort(random.random(6)), "scores": random.random(6)})
 def check_area(shares: np.ndarray, scores: np.ndarray) -> float:
     """Check the area under scores ``[S]`` over unevenly spaced shares ``[S]``, by trapezoids."""
     return scipy.integrate.trapezoid(scores, shares)
 
 
-def _two_heat_maps(random: Random) -> Case:
-    a = random.normal(size=(3, 3))
-    return {"a": a, "b": np.exp(a) + random.normal(0, 0.5, a.shape)}
-
-
-@equals(_two_heat_maps)
+@equals(
+    lambda random: {"a": (a := random.normal(size=(3, 3))), "b": np.exp(a) + random.normal(0, 0.5, (3, 3))}
+)
 def check_rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Check Spearman's rank correlation of two heat maps ``[H, W]`` without ties."""
     return scipy.stats.spearmanr(a.ravel(), b.ravel()).statistic

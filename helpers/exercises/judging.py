@@ -12,22 +12,14 @@ import torch
 
 TRIALS = 20
 
-Case = dict[str, Any]
-"""The arguments of one call by name, in the order of the signature."""
-
+Case = dict[str, Any]  # the arguments of one call by name, in the order of the signature
 Draw = Callable[[np.random.Generator], Case]
-Complaint = Callable[[Case, Any], str | None]
-"""Takes the arguments and the result; returns what is wrong with it, or None."""
-
-Check = Callable[[Callable], bool]
-"""Takes a student's function; returns whether it was right on every input."""
+Complaint = Callable[[Case, Any], str | None]  # of arguments and result: what is wrong with it, or None
+Check = Callable[[Callable], bool]  # of a student's function: whether it was right on every input
 
 
 def equals(draw: Draw, tolerance: float = 1e-5, trials: int = TRIALS) -> Callable[[Callable], Check]:
-    """Make of a reference, which is decorated, the check that a function returns what the reference returns.
-
-    The tolerance is relative to the largest value expected, or to 1 where that is smaller.
-    """
+    """Make of the reference that is decorated the check that a function returns what it returns."""
 
     def decorate(reference: Callable) -> Check:
         exercise = reference.__name__.removeprefix("check_")
@@ -61,7 +53,8 @@ def _wrong(answer: Callable, case: Case, complaint: Complaint) -> tuple[str, str
     passed = copy.deepcopy(case)
     try:
         result = answer(*passed.values())
-        found = _changed(case, passed) or complaint(passed, result)
+        changed = next((name for name, value in case.items() if _differs(value, passed[name])), None)
+        found = f"it changed its argument {changed}; work on a copy" if changed else complaint(passed, result)
     except NotImplementedError:
         return "✍️", "waits for your answer"
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # a student's error never stops the notebook
@@ -71,13 +64,11 @@ def _wrong(answer: Callable, case: Case, complaint: Complaint) -> tuple[str, str
     return None if found is None else ("❌", f"with {', '.join(map(_shown, case, case.values()))} {found}")
 
 
-def _changed(before: Case, after: Case) -> str | None:
-    for name, value in before.items():
-        if isinstance(value, np.ndarray | torch.Tensor):
-            a, b = np.asarray(value), np.asarray(after[name])
-            if not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
-                return f"it changed its argument {name}; work on a copy"
-    return None
+def _differs(before: Any, after: Any) -> bool:
+    if not isinstance(before, np.ndarray | torch.Tensor):
+        return False
+    before, after = np.asarray(before), np.asarray(after)
+    return not np.array_equal(before, after, equal_nan=before.dtype.kind == "f")
 
 
 def _difference(reference: Any, result: Any, tolerance: float) -> str | None:
@@ -92,6 +83,7 @@ def _difference(reference: Any, result: Any, tolerance: float) -> str | None:
         return f"the shape {expected.shape} was expected, {returned.shape} came"
     if expected.dtype.kind == "b" and returned.dtype.kind != "b":
         return f"true and false were expected, {returned.dtype} came"
+    # relative to the largest value expected, or to 1 where that is smaller
     margin = tolerance * max(1.0, float(np.max(np.abs(expected), initial=0)))
     far = ~(np.abs(returned.astype(float) - expected) <= margin)  # not > margin: a NaN is far too
     if not far.any():
