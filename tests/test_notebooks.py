@@ -73,17 +73,12 @@ def sentences(cell: dict) -> str:
     return "\n".join(line for line in cell["source"].splitlines() if not line.startswith("#")).strip()
 
 
-def opening(notebook: Notebook) -> str:
-    """Return the text before the first code."""
-    first = notebook.cells.index(notebook.code[0])
-    return "\n".join(cell["source"] for cell in notebook.cells[:first])
-
-
 # --- anatomy ---
 
 
 def test_it_opens_with_a_question_the_aims_and_the_run_time(notebook):
-    text = opening(notebook)
+    first = notebook.cells.index(notebook.code[0])
+    text = "\n".join(cell["source"] for cell in notebook.cells[:first])
     assert text.startswith("# ")
     assert text.count("\n# ") == 0, "one title"
     assert "?" in notebook.cells[0]["source"]
@@ -106,11 +101,8 @@ def test_one_cell_holds_the_parameters_each_with_its_unit(notebook):
             f"{line!r}: NAME = value  # what it is, with its unit"
         )
     assert len(code) == len(found)
-
-
-def test_the_seed_is_used(notebook):
     used = [cell for cell in notebook.code if re.search(r"\bSEED\b", cell["source"])]
-    assert len(used) > 1, "beside the parameters"
+    assert len(used) > 1, "the seed is used beside the parameters"
 
 
 def test_cells_are_short(notebook):
@@ -118,6 +110,7 @@ def test_cells_are_short(notebook):
     assert statistics.median(lengths) <= 5
     assert lengths[int(0.9 * (len(lengths) - 1))] <= 12
     assert lengths[-1] <= 25
+    assert not [line for cell in notebook.code for line in lines(cell) if line.rstrip().endswith(";")]
 
 
 def test_text_carries_the_story(notebook):
@@ -139,7 +132,7 @@ def test_a_sentence_stands_before_each_code_cell_and_after_each_figure(notebook)
 
 def test_sections_are_numbered_in_order(notebook):
     text = "\n".join(cell["source"] for cell in notebook.texts)
-    numbers = [int(found) for found in re.findall(r"^## (\d+)\b", text, re.M)]
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\b", text, re.M)]
     assert len(numbers) >= 3
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
@@ -184,7 +177,6 @@ PLACE = re.compile(
     re.IGNORECASE,
 )
 TITLES = {"section": r"^## (\d+) · (.+)", "exercise": r"^\*\*(\d+)\. ([^*]+)\*\*"}
-UNNAMED = {"03"}  # notebooks whose references are not written like this yet
 
 
 def titles(notebook: Notebook) -> dict[tuple[str, str], str]:
@@ -196,12 +188,12 @@ def test_references_resolve(notebook):
     texts = "\n".join(cell["source"] for cell in notebook.cells)
     known = {each.path.stem[:2]: titles(each) for each in NOTEBOOKS}
     assert set(re.findall(r"\bnotebook (\d+)", texts, re.IGNORECASE)) <= set(known)
-    for place in PLACE.finditer(texts) if notebook.path.stem[:2] not in UNNAMED else ():
+    for place in PLACE.finditer(texts):
         where = known[place["before"] or place["after"] or notebook.path.stem[:2]]
         title = where.get((place["kind"].lower(), place["number"]), "")
         named = place["title"] or "?"
         assert re.match(rf"{re.escape(named)}(?!\w)", title, re.I), f"{place.group()!r} is called {title!r}"
-    assert not re.findall(r"\b(?:sections|exercises) \d", texts, re.I) or notebook.path.stem[:2] in UNNAMED
+    assert not re.findall(r"\b(?:sections|exercises) \d", texts, re.I)
 
 
 # --- what is kept in the file ---
@@ -253,10 +245,6 @@ def test_helpers_are_imported_by_room(notebook):
                 assert node.module == "helpers", f"from {node.module} import …: call rooms by their prefix"
                 assert {each.name for each in node.names} <= ROOMS - NOT_FOR_NOTEBOOKS
                 assert not [each.asname for each in node.names if each.asname]
-
-
-def test_lines_do_not_end_with_a_semicolon(notebook):
-    assert [line for cell in notebook.code for line in lines(cell) if line.rstrip().endswith(";")] == []
 
 
 # --- the test split ---
