@@ -29,7 +29,7 @@ from helpers import datasets, files, runtime
 from helpers.datasets import fer2013, reading
 
 BLOCK = 2000  # files a process
-SHARES = {"image": 0.5, "pixels of a row": 0.25}  # of all files; the other readers share the rest evenly
+SHARES = {"image": 0.5, "fer2013.csv": 0.25}  # of all files; the other readers share the rest evenly
 RECORD = Path("data/results/robustness.json")
 
 

@@ -29,52 +29,25 @@ MERGED4 = {
 """The four-class merge that student projects use; contempt has no place in it."""
 
 _ALIASES = {
-    "anger": "angry angered an",
-    "disgust": "disgusted di",
-    "fear": "fearful afraid scared fe",
-    "happiness": "happy joy ha",
-    "sadness": "sad sa",
-    "surprise": "surprised su",
-    "neutral": "none_expressed calm ne",
-    "contempt": "contemptuous co",
-    "serene": "serenity",
-    "contemplative": "contemplation",
-    "secure": "security",
-    "untroubled": "",
-    "quiet": "quietness",
-}
+    "anger": "angry angered an", "disgust": "disgusted di", "fear": "fearful afraid scared fe af",
+    "happiness": "happy joy ha", "sadness": "sad sa", "surprise": "surprised su",
+    "neutral": "none_expressed calm ne", "contempt": "contemptuous co", "serene": "serenity",
+    "contemplative": "contemplation", "secure": "security", "untroubled": "", "quiet": "quietness",
+}  # fmt: skip
 _CANONICAL = {word: name for name, words in _ALIASES.items() for word in (name, *words.split())}
 
 CIRCUMPLEX = {
-    "neutral": (-0.03, -0.02),
-    "happiness": (0.67, 0.08),
-    "sadness": (-0.63, -0.27),
-    "surprise": (0.18, 0.70),
-    "fear": (-0.12, 0.76),
-    "disgust": (-0.68, 0.45),
-    "anger": (-0.43, 0.55),
-    "contempt": (-0.51, 0.58),
-}
+    "neutral": (-0.03, -0.02), "happiness": (0.67, 0.08), "sadness": (-0.63, -0.27), "surprise": (0.18, 0.70),
+    "fear": (-0.12, 0.76), "disgust": (-0.68, 0.45), "anger": (-0.43, 0.55), "contempt": (-0.51, 0.58),
+}  # fmt: skip
 """Mean (valence, arousal) of each AffectNet class, both in [-1, 1] (counted on its annotations)."""
 
 COLORS = {
-    "anger": "#d55e00",
-    "disgust": "#009e73",
-    "fear": "#cc79a7",
-    "happiness": "#e6b800",
-    "sadness": "#0072b2",
-    "surprise": "#56b4e9",
-    "neutral": "#7a7a7a",
-    "contempt": "#7a1f52",
-    "serene": "#44aa99",
-    "contemplative": "#5c7f8f",
-    "secure": "#117733",
-    "untroubled": "#9fc46b",
-    "quiet": "#a9b4c2",
-    "anger+disgust": "#d55e00",
-    "fear+sadness": "#0072b2",
-    "neutral+surprise": "#7a7a7a",
-}
+    "anger": "#d55e00", "disgust": "#009e73", "fear": "#cc79a7", "happiness": "#e6b800", "sadness": "#0072b2",
+    "surprise": "#56b4e9", "neutral": "#7a7a7a", "contempt": "#7a1f52", "serene": "#44aa99",
+    "contemplative": "#5c7f8f", "secure": "#117733", "untroubled": "#9fc46b", "quiet": "#a9b4c2",
+    "anger+disgust": "#d55e00", "fear+sadness": "#0072b2", "neutral+surprise": "#7a7a7a",
+}  # fmt: skip
 """One colour a class, the same in every figure; told apart by the colour-blind, too (after Okabe and Ito)."""
 
 

@@ -21,10 +21,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded; JPEG includes the multi-picture files of phones, PPM also PGM and PBM."""
-MAX_PIXELS = 50_000_000
-"""An image that claims more is not decoded: a file of some kilobytes can unpack to gigabytes."""
-MIN_SIDE = 8
-"""Pixels; whatever is smaller holds no face."""
+MAX_PIXELS = 50_000_000  # what claims more is not decoded: some kilobytes can unpack to gigabytes
+MIN_SIDE = 8  # whatever is smaller holds no face
 _LARGE = f"more than {MAX_PIXELS // 1_000_000} million pixels", "scale it down first"
 
 
@@ -37,18 +35,10 @@ class PictureError(ValueError):
 
 
 def read(file: str | Path | bytes, size: int | None = None, color: bool = False) -> np.ndarray:
-    """Decode an image.
+    """Decode an image, from its path or content, to uint8 ``[H, W]``, or ``[3, H, W]`` of RGB with ``color``.
 
-    Args:
-        file: a path, or the content of a file.
-        size: side of the square to return in pixels; None returns the whole image.
-        color: RGB instead of grey.
-
-    Returns:
-        uint8 ``[H, W]``, or ``[3, H, W]`` with ``color``.
-
-    Raises:
-        PictureError: the file is not there, is damaged, or is no image of a known kind.
+    ``size`` is the side of the square to return, in pixels; None returns the whole image. What is damaged,
+    not there or no image of a known kind raises PictureError.
     """
     where, known = ("image", "") if isinstance(file, bytes) else (str(file), os.path.expanduser(str(file)))
     if known and not os.path.isfile(known):
@@ -59,11 +49,9 @@ def read(file: str | Path | bytes, size: int | None = None, color: bool = False)
             image = _decoded(where, stream, color)
     except PictureError:
         raise
-    except PermissionError:
-        raise PictureError(where, "may not be read", "ask its owner, or copy it") from None
     except UnidentifiedImageError:
-        remedy = f"save it as one of {', '.join(FORMATS)}"
-        raise PictureError(where, "no image of a known format", remedy) from None
+        why = "no image of a known format", f"save it as one of {', '.join(FORMATS)}"
+        raise PictureError(where, *why) from None
     except Image.DecompressionBombError:
         raise PictureError(where, *_LARGE) from None
     except Exception as error:  # a damaged file can make a decoder raise anything at all
@@ -95,9 +83,8 @@ def _flat(where: str, image: Image.Image) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise PictureError(where, "32-bit pixels of unknown range", "save it with 8 or 16 bits")
-        return Image.fromarray(
-            ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        )  # 65535 / 255 = 257
+        values = (values.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257
+        return Image.fromarray(values.astype(np.uint8))
     if image.has_transparency_data:
         clear = image if image.mode == "RGBA" else image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), clear).convert("RGB")
@@ -121,6 +108,10 @@ def _array(image: Image.Image) -> np.ndarray:
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def _image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """Return grey images ``[N, H, W]`` as squares of another size, as :func:`read` does."""
     if pixels.shape[1:] == (size, size):
@@ -132,16 +123,8 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 def cut(pixels: np.ndarray, left: int, top: int, side: int, size: int, color: bool = False) -> np.ndarray:
     """Return a square out of a decoded image, the same way as :func:`read` makes one of a whole file.
 
-    Args:
-        pixels: uint8 ``[H, W]``, or ``[3, H, W]`` of RGB.
-        left: column where the square begins; beyond the image its edge is repeated.
-        top: row where the square begins.
-        side: of the square in the image, in pixels.
-        size: side of what is returned, in pixels.
-        color: RGB instead of grey.
-
-    Returns:
-        uint8 ``[size, size]``, or ``[3, size, size]`` with ``color``.
+    It begins at ``left`` and ``top`` of ``pixels``, uint8 ``[H, W]`` or ``[3, H, W]`` of RGB; beyond the
+    image, its edge is repeated. ``side`` pixels become ``size``, grey or RGB.
     """
     reach, (height, width) = side // size + 2, pixels.shape[-2:]  # what the outermost new pixels are made of
     rows, columns = (
@@ -149,16 +132,13 @@ def cut(pixels: np.ndarray, left: int, top: int, side: int, size: int, color: bo
         for begin, length in ((top, height), (left, width))
     )
     part = pixels[..., rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
-    image = Image.fromarray(part if part.ndim == 2 else np.ascontiguousarray(part.transpose(1, 2, 0)))
-    flat = image.convert("RGB" if color else "L")
+    flat = _image(part).convert("RGB" if color else "L")
     return _array(_resampled(flat, left - int(columns[0]), top - int(rows[0]), side, size))
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
     """Return an image, ``[H, W]`` or ``[3, H, W]`` of RGB, in grey ``[H, W]``, as :func:`read` does."""
-    if pixels.ndim == 2:
-        return pixels
-    return np.array(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))
+    return pixels if pixels.ndim == 2 else np.array(_image(pixels).convert("L"))
 
 
 def size(file: str | Path) -> tuple[int, int]:

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from helpers import datasets, emotions, images, training
-from helpers.datasets import download, fer2013, reading
+from helpers import datasets, images, training
+from helpers.datasets import download
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -114,40 +114,19 @@ RANKS = ",".join(["0.5", "0.5", *["0"] * 11]).encode()
 FACE = saved(GREY)
 AFFECTNET = {f"annotations/{key}_{kind}.npy": array(np.array(value)) for key in (1, 2) for kind, value in
              {"exp": "3", "val": "0.5", "aro": "-0.25", "lnd": np.arange(136.0)}.items()}  # fmt: skip
-AFFECTNET |= {"images/1.png": FACE, "images/2.png": FACE}
-FUSED = {f"annotations/{key}_prob_rank.txt": RANKS for key in (1, 2)} | {
-    "images/1.png": FACE,
-    "images/2.png": FACE,
-}
-SETS: dict[
-    str, tuple[dict[str, bytes], dict, int | None]
-] = {  # files, options, rows or images where they stay
+TWO = {"images/1.png": FACE, "images/2.png": FACE}
+LEGENDS = {f"images/{name}.png": FACE for name in ("A_B_0001", "A_B_0002", "web-3")}
+ALIGNED = {f"Image/aligned/{name}_aligned.jpg": FACE for name in ("train_00001", "test_0001")}
+SETS: dict[str, tuple[dict[str, bytes], dict, int | None]] = {
     "fer2013": ({"fer2013.csv": CSV}, {}, None),
     "ferplus": ({"fer2013.csv": CSV, "fer2013new.csv": VOTES}, {"rule": "distribution"}, 3),
-    "muxspace": (
-        {
-            "data/legend.csv": LEGEND,
-            "images/A_B_0001.png": FACE,
-            "images/A_B_0002.png": FACE,
-            "images/web-3.png": FACE,
-        },
-        {},
-        None,
-    ),
-    "rafdb": (
-        {
-            "EmoLabel/list_patition_label.txt": LIST,
-            "Image/aligned/train_00001_aligned.jpg": FACE,
-            "Image/aligned/test_0001_aligned.jpg": FACE,
-        },
-        {},
-        None,
-    ),
-    "affectnet": (AFFECTNET, {}, 2),
-    "affectnet_fused": (FUSED, {}, 2),
+    "muxspace": ({"data/legend.csv": LEGEND} | LEGENDS, {}, None),
+    "rafdb": ({"EmoLabel/list_patition_label.txt": LIST} | ALIGNED, {}, None),
+    "affectnet": (AFFECTNET | TWO, {}, 2),
+    "affectnet_fused": ({f"annotations/{key}_prob_rank.txt": RANKS for key in (1, 2)} | TWO, {}, 2),
     "folder": ({"happy/1.png": FACE, "sad/2.png": FACE}, {}, 2),
 }
-"""Set to whole files of it in its layout."""
+"""Set to whole files of it in its layout, its options, and its rows or images where they stay."""
 
 
 def write_set(name: str, root: Path, **changed: bytes) -> Path:
@@ -191,22 +170,6 @@ def _image(data: bytes, _: Path) -> bool:
     return pixels is not None
 
 
-def _pixels(data: bytes, _: Path) -> bool:
-    pixels = refused(lambda: fer2013.parse_pixels(data))
-    assert pixels is None or pixels.tolist() == [int(word) for word in data.split()]
-    return pixels is not None
-
-
-def _table(data: bytes, root: Path) -> bool:
-    rows = refused(lambda: reading.table(put(root / "t.csv", data), ("image", "emotion")))
-    assert rows is None or all(set(fields) >= {"image", "emotion"} for _, fields in rows[0])
-    return rows is not None
-
-
-def _word(data: bytes, _: Path) -> bool:
-    return bool(refused(lambda: emotions.canonical(data.decode("utf-8", "replace"))))
-
-
 def _zip(data: bytes, root: Path) -> bool:
     found = refused(lambda: download.extract(put(root / "a.zip", data), root / "out"))
     assert {each.name for each in root.iterdir()} <= {"a.zip", "out"}
@@ -244,7 +207,6 @@ def _kept_weights() -> bytes:
 
 READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, Path], bool]]] = {
     "image": (_image_files(), _image),
-    "pixels of a row": ((_row(0, 3).split(b",")[1],), _pixels),
     "fer2013.csv": ((CSV,), _set_reader("fer2013", "fer2013.csv")),
     "fer2013new.csv": ((VOTES,), _set_reader("ferplus", "fer2013new.csv")),
     "legend.csv": ((LEGEND,), _set_reader("muxspace", "legend.csv")),
@@ -254,8 +216,6 @@ READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, Path], bool]]] = {
     "*_val.npy": ((array(np.array("0.5")), array(np.array(-2.0))), _set_reader("affectnet", "1_val.npy")),
     "*_lnd.npy": ((array(np.arange(136.0)),), _set_reader("affectnet", "1_lnd.npy")),
     "*_prob_rank.txt": ((RANKS,), _set_reader("affectnet_fused", "1_prob_rank.txt")),
-    "table": ((LEGEND, b'image,emotion\n"a,b",happy\n'), _table),
-    "word": (tuple(name.encode() for name in emotions.FUSED13), _word),
     "zip": ((_zipped(),), _zip),
     "best.safetensors": ((_kept_weights(),), _weights),
 }

@@ -11,26 +11,13 @@ from pathlib import Path, PureWindowsPath
 
 from helpers import images
 
-RETRIES = 3
 _NO_NAME = re.compile(
     r'\.\.?|.*[. ]|.*[\x00-\x1f\x7f<>:"|?*].*|(con|prn|aux|nul|com\d|lpt\d)(\..*)?', re.I | re.S
 )
 
 
 def fetch(url: str, path: str | Path, sha256: str | None = None, progress: bool = True) -> Path:
-    """Download a file, whole or not at all, unless it is there already.
-
-    Args:
-        url: http or https.
-        path: the file to write; its folder is made.
-        sha256: of the file's bytes in hexadecimal. A file that stands at ``path`` with these is not asked for
-            again; one with others is replaced.
-        progress: show a line that grows.
-
-    Raises:
-        ValueError: what came is something else: other bytes than ``sha256`` says, a web page, nothing.
-        OSError: the server does not answer or does not have it, or the disk is full.
-    """
+    """Download a file, whole or not at all, unless it is there already (with this hash, if one is given)."""
     import pooch  # it brings requests along, which nothing else needs
 
     path, wanted = Path(path), sha256 and sha256.lower()
@@ -40,10 +27,9 @@ def fetch(url: str, path: str | Path, sha256: str | None = None, progress: bool 
         return path
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
-    known = {"registry": {part.name: wanted}, "urls": {part.name: url}, "retry_if_failed": RETRIES}
-    pooch.create(path.parent, "", **known).fetch(
-        part.name, downloader=pooch.HTTPDownloader(progressbar=progress)
-    )
+    known = {"registry": {part.name: wanted}, "urls": {part.name: url}, "retry_if_failed": 3}
+    downloader = pooch.HTTPDownloader(progressbar=progress)
+    pooch.create(path.parent, "", **known).fetch(part.name, downloader=downloader)
     with open(part, "rb") as stream:
         found = images.stand_in(stream.read(200))
     if found:
@@ -63,30 +49,24 @@ def extract(archive: str | Path, folder: str | Path) -> list[Path]:
     """
     archive, folder = Path(archive), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = _judged(opened, max(10**7, 200 * archive.stat().st_size), folder)
-            for info, target in members.items():
-                (hidden / target).parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(info) as source, open(hidden / target, "xb") as file:
-                    shutil.copyfileobj(
-                        source, file
-                    )  # no more than the size it was judged by, then its checksum
-        for target in members.values():
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(hidden / target, folder / target)
-        return [folder / target for target in members.values()]
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"{archive}: is damaged ({error}); download it again") from None
-    except Exception as error:  # a damaged archive can make zipfile raise anything at all
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
-        remedy = "download it again, or unpack it by hand"
-        raise ValueError(f"{archive}: cannot be unpacked ({reason}); {remedy}") from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as hidden:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                members = _judged(opened, max(10**7, 200 * archive.stat().st_size), folder)
+                for info, target in members.items():
+                    Path(hidden, target).parent.mkdir(parents=True, exist_ok=True)
+                    with opened.open(info) as source, open(Path(hidden, target), "xb") as file:
+                        shutil.copyfileobj(source, file)  # no more than the size it was judged by
+            for target in members.values():
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(Path(hidden, target), folder / target)
+        except Exception as error:  # a damaged archive can make zipfile raise anything at all
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = str(error).split("\n", 1)[0] or type(error).__name__
+            remedy = "download it again, or unpack it by hand"
+            raise ValueError(f"{archive}: cannot be unpacked ({reason}); {remedy}") from None
+    return [folder / target for target in members.values()]
 
 
 def _judged(opened: zipfile.ZipFile, limit: int, folder: Path) -> dict[zipfile.ZipInfo, Path]:

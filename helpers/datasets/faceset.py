@@ -9,24 +9,16 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from helpers import did_you_mean, emotions, files
+from helpers import emotions, files, one_of
 
 SPLITS = ("train", "validation", "test")
-LEAKS = ("drop", "keep")
 BLOCK = 2048  # images at a time, so that a memory map need not fit
 _IN_MEMORY = 2**30  # bytes of images of which a choice is copied
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A row or image that could not be used.
-
-    Args:
-        file: the file, relative to the data folder where it lies inside it.
-        row: the row of the file counted from 1 (a csv's header is row 1), 0 where the whole file is meant.
-        reason: what is wrong with it.
-        remedy: what the reader can do about it.
-    """
+    """A row or image that could not be used; rows count from 1 (a csv's header), 0 means the whole file."""
 
     file: str
     row: int
@@ -34,48 +26,33 @@ class Rejection:
     remedy: str
 
     def __str__(self) -> str:
-        place = f"{self.file}, row {self.row}" if self.row else self.file
-        return f"{place}: {self.reason}; {self.remedy}"
+        return f"{self.file}{f', row {self.row}' if self.row else ''}: {self.reason}; {self.remedy}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FaceSet:
     """Faces with their labels; N faces of H by W pixels, K classes. Float64 columns become float32.
 
-    Args:
-        name: the data set's name.
-        images: uint8 ``[N, H, W]`` (grey) or ``[N, 3, H, W]`` (RGB), possibly memory-mapped and read-only.
-        labels: int64 ``[N]``, an index into ``classes``.
-        classes: K canonical names (see :mod:`helpers.emotions`).
-        split: ``[N]`` of "train", "validation", "test", or "" where the set has no official split.
-        source: ``[N]``, where each face comes from: "fer2013.csv:17", "train/happy/5.png", "synthetic:3".
-        valence_arousal: float32 ``[N, 2]`` in [-1, 1], NaN where unknown; None where the set has none.
-        distribution: float32 ``[N, K]`` that sums to 1 over ``classes``; None where the set has none.
-        votes: int64 ``[N, K]``, how many raters chose each class; None where the set has none.
-        landmarks: float32 ``[N, 68, 2]``, (x, y) in pixels in the iBUG order, NaN where unknown; or None.
-        action_units: float32 ``[N, 17]`` in [0, 1], in the order of ``faces.ACTION_UNITS``; drawn faces only.
-        subject: int64 ``[N]``, equal for the same person, -1 where unknown; None where the set does not say.
-        rejected: what was left out and why; ``len(faces) + len(rejected)`` is everything that was found.
-        notes: what was changed while it was read, in sentences; of the whole set, not of a part.
+    What a set does not have is None. ``len(faces) + len(rejected)`` is everything that was found.
 
     Raises:
         ValueError: a column has another length than ``images``, or a label is no index into ``classes``.
     """
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    split: np.ndarray
-    source: np.ndarray
-    valence_arousal: np.ndarray | None = None
-    distribution: np.ndarray | None = None
-    votes: np.ndarray | None = None
-    landmarks: np.ndarray | None = None
-    action_units: np.ndarray | None = None
-    subject: np.ndarray | None = None
-    rejected: tuple[Rejection, ...] = ()
-    notes: tuple[str, ...] = ()
+    images: np.ndarray  # uint8 [N, H, W] (grey) or [N, 3, H, W] (RGB), possibly memory-mapped and read-only
+    labels: np.ndarray  # int64 [N], an index into classes
+    classes: tuple[str, ...]  # K canonical names, see helpers.emotions
+    split: np.ndarray  # [N] of "train", "validation", "test", or "" without an official split
+    source: np.ndarray  # [N], where it is from: "fer2013.csv:17", "train/happy/5.png", "synthetic:3"
+    valence_arousal: np.ndarray | None = None  # float32 [N, 2] in [-1, 1], NaN where unknown
+    distribution: np.ndarray | None = None  # float32 [N, K] that sums to 1 over classes
+    votes: np.ndarray | None = None  # int64 [N, K], how many raters chose each class
+    landmarks: np.ndarray | None = None  # float32 [N, 68, 2], (x, y) in pixels in the iBUG order
+    action_units: np.ndarray | None = None  # float32 [N, 17] in [0, 1], see faces.ACTION_UNITS
+    subject: np.ndarray | None = None  # int64 [N], equal for the same person, -1 where unknown
+    rejected: tuple[Rejection, ...] = ()  # what was left out and why
+    notes: tuple[str, ...] = ()  # what was changed while it was read, of the whole set, not of a part
 
     def __post_init__(self) -> None:
         for column, values in self.columns().items():
@@ -83,12 +60,11 @@ class FaceSet:
                 raise ValueError(f"{self.name}: {len(values)} {column} for {len(self.images)} images")
             if values.dtype == np.float64:  # NumPy's usual type; MPS has none of it, a GPU is slow at it
                 object.__setattr__(self, column, values.astype(np.float32))
-        labels, last = np.asarray(self.labels), len(self.classes) - 1
-        if labels.ndim != 1 or (len(labels) and (labels.dtype.kind not in "iu" or labels.min() < 0)):
-            raise ValueError(f"{self.name}: labels must be one whole number a face, 0 to {last}: its class")
-        if len(labels) and labels.max() > last:
-            found = f"labels from {labels.min()} to {labels.max()} for {len(self.classes)} classes"
-            raise ValueError(f"{self.name}: {found}; a label is an index into classes, 0 to {last}")
+        labels, num = np.asarray(self.labels), len(self.classes)
+        whole = labels.ndim == 1 and (not labels.size or labels.dtype.kind in "iu")
+        if not whole or ((labels < 0) | (labels >= num)).any():
+            what = f"one index into the {num} classes a face, a whole number from 0 to {num - 1}"
+            raise ValueError(f"{self.name}: labels must be {what}")
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
 
     def __len__(self) -> int:
@@ -96,9 +72,8 @@ class FaceSet:
 
     def __repr__(self) -> str:
         *color, height, width = self.images.shape[1:]
-        kind = "RGB" if color else "grey"
-        what = f"{len(self):,} {kind} faces of {height} x {width}, {len(self.classes)} classes"
-        return f"<FaceSet {self.name}: {what}, {len(self.rejected):,} rejected>"
+        what = f"{len(self):,} {'RGB' if color else 'grey'} faces of {height} x {width}"
+        return f"<FaceSet {self.name}: {what}, {len(self.classes)} classes, {len(self.rejected):,} rejected>"
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return every array that has one entry a face, by name; those the set does not have are left out."""
@@ -107,38 +82,29 @@ class FaceSet:
 
     def digest(self) -> str:
         """Return 32 hexadecimal digits that name the content: classes and every column but ``source``."""
-        known = vars(self).get("_digest")
-        if known is None:
+        if "_digest" not in vars(self):
             total = hashlib.blake2b(repr(self.classes).encode(), digest_size=16)
             for name, values in self.columns().items():
                 if name != "source":
                     total.update(f"{name} {values.dtype.str} {values.shape}".encode())
                     for start in range(0, len(values), BLOCK):
                         total.update(np.ascontiguousarray(values[start : start + BLOCK]))
-            known = total.hexdigest()
-            object.__setattr__(self, "_digest", known)
-        return known
+            object.__setattr__(self, "_digest", total.hexdigest())
+        return vars(self)["_digest"]
 
     def select(self, which: np.ndarray | slice | list[int]) -> FaceSet:
         """Return the faces chosen, every column indexed alike; a slice shares memory, the rest is copied.
 
-        Of memory-mapped images that take more than a gigabyte, the choice stays in the file (``files.Rows``).
-
-        Args:
-            which: a boolean mask ``[N]``, positions, or a slice.
-
-        Raises:
-            IndexError: a position or the mask's length does not fit.
+        ``which`` is a mask ``[N]``, positions, or a slice. Of memory-mapped images that take more than a
+        gigabyte, the choice stays in the file (``files.Rows``).
         """
-        which = which if isinstance(which, slice) else np.asarray(which)
-        if isinstance(which, np.ndarray) and which.size == 0:
-            which = which.astype(np.int64)
+        which = which if isinstance(which, slice) else np.asarray(which, None if len(which) else np.int64)
         chosen = {name: values[which] for name, values in self.columns().items() if name != "images"}
         images = self.images
         if isinstance(images, np.memmap) and images.nbytes > _IN_MEMORY:
             images = files.Rows(images)
-        chosen["images"] = images.select(which) if isinstance(images, files.Rows) else images[which]
-        return replace(self, **chosen, rejected=(), notes=())
+        images = images.select(which) if isinstance(images, files.Rows) else images[which]
+        return replace(self, images=images, **chosen, rejected=(), notes=())
 
     def splits(
         self, seed: int = 0, validation: float = 0.1, test: float = 0.2, leaks: str = "drop"
@@ -152,57 +118,46 @@ class FaceSet:
             seed: which of the possible cuts.
             validation: fraction of the faces that are cut from, used where there is no official validation.
             test: the same for the test part.
-            leaks: "drop" leaves out what is pixel-identical to a face of a later part (training faces that
-                stand in validation or test, validation faces that stand in test) and lists it in ``rejected``
-                of the part it left; "keep" is the published protocol, an official split as it came.
+            leaks: "drop" leaves out what is pixel-identical to a face of a later part and lists it in
+                ``rejected`` of the part it left; "keep" is the published protocol, the split as it came.
 
         Raises:
             ValueError: the fractions leave nothing to train on, or ``leaks`` is neither word.
         """
         if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
             raise ValueError(f"{validation=} and {test=} must be fractions that leave some to train on")
-        if leaks not in LEAKS:
-            raise ValueError(f"unknown {leaks=}{did_you_mean(leaks, LEAKS)}; known: {', '.join(LEAKS)}")
+        one_of("leaks", leaks, ("drop", "keep"))
         identity = np.unique(fingerprints(self.images), return_inverse=True)[1].reshape(-1)
-        part = self._parts(identity, {1: validation, 2: test}, seed)
-        cut = []
-        for number in range(3):
-            here = np.flatnonzero(part == number)
-            copied = np.isin(identity[here], identity[part > number]) & (leaks == "drop")
-            reason = f"pixel-identical to a {' or '.join(SPLITS[number + 1 :])} face"
-            gone = self.source[here[copied]].tolist()
-            left_out = tuple(Rejection(source, 0, reason, "leaks='keep' leaves it in") for source in gone)
-            cut.append(replace(self.select(here[~copied]), rejected=left_out))
-        return tuple(cut)
-
-    def _parts(self, identity: np.ndarray, fractions: dict[int, float], seed: int) -> np.ndarray:
-        """Return for each face 0 (train), 1 (validation) or 2 (test)."""
         part = np.select([self.split == "validation", self.split == "test"], [1, 2], default=0)
-        official = bool(np.isin(self.split, SPLITS).any())
-        missing = [i for i in (1, 2) if not (official and (part == i).any())]
+        official = np.isin(self.split, SPLITS).any()
+        missing = {1: validation, 2: test}
+        missing = {i: share for i, share in missing.items() if not (official and (part == i).any())}
         here = np.flatnonzero(part == 0)
         people = [] if self.subject is None else [self.subject[here]]
         groups = components(identity[here], *people)
-        cut = stratified(self.labels[here], groups, [fractions[i] for i in missing], seed)
+        cut = stratified(self.labels[here], groups, [*missing.values()], seed)
         part[here] = np.array([0, *missing])[cut]
-        return part
+        parts = []
+        for number in range(3):
+            here = np.flatnonzero(part == number)
+            copied = np.isin(identity[here], identity[part > number]) & (leaks == "drop")
+            why = f"pixel-identical to a {' or '.join(SPLITS[number + 1 :])} face"
+            copies = self.source[here[copied]].tolist()
+            gone = tuple(Rejection(source, 0, why, "leaks='keep' leaves it in") for source in copies)
+            parts.append(replace(self.select(here[~copied]), rejected=gone))
+        return tuple(parts)
 
     def merged(self, groups: dict[str, tuple[str, ...]] = emotions.MERGED4) -> FaceSet:
         """Return the faces under fewer, broader classes; distributions and votes are added up.
 
-        Args:
-            groups: new class name to the classes in it; faces of a class in none go to ``rejected``.
-
-        Raises:
-            ValueError: a group names a class that no vocabulary knows.
+        ``groups`` are new class names to the classes in each; faces of a class in none go to ``rejected``.
         """
         groups = {name: tuple(emotions.canonical(word) for word in words) for name, words in groups.items()}
         index = emotions.merge_index(self.classes, groups)
         kept = index[self.labels] >= 0
-        gone = tuple(
-            Rejection(source, 0, f"{self.classes[label]!r} is in no group", "add it to a group to keep it")
-            for source, label in zip(self.source[~kept].tolist(), self.labels[~kept], strict=True)
-        )
+        left = zip(self.source[~kept].tolist(), self.labels[~kept], strict=True)
+        gone = [(source, 0, f"{self.classes[label]!r} is in no group") for source, label in left]
+        gone = tuple(Rejection(*why, "add it to a group to keep it") for why in gone)
         faces, member = self.select(kept), index[:, None] == np.arange(len(groups))  # [K, groups]
         columns = {"labels": index[faces.labels], "classes": tuple(groups)}
         if faces.votes is not None:

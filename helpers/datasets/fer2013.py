@@ -4,37 +4,30 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from helpers import did_you_mean, emotions
+from helpers import did_you_mean, emotions, one_of
 from helpers.datasets import reading
 from helpers.datasets.faceset import FaceSet, Rejection
 
 SIDE = 48
-LAYOUTS = ("auto", "csv", "folders")
 CSV_PLACES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
 USAGES = {"training": "Training", "publictest": "PublicTest", "privatetest": "PrivateTest"}
-NUM_RATERS = 10
-RULES = ("majority", "drop", "distribution")
 VOTES = (*emotions.FERPLUS8, "unknown", "nf")  # the last two, "no face", are no classes
 _EMOTIONS = {f"{i}{end}".encode(): i for i in range(7) for end in ("", ".0")}  # pandas writes 3.0 beside gaps
 _BLOCK = 16  # rows whose pixels are parsed at once: as many as a core's cache holds
-_NAME = "image name"  # blank where the authors of FER+ saw no face
-_ADVICE = "the two files must be of one release, in their original order; get both again"
 
 
 def files(root: Path, layout: str = "auto") -> list[Path]:
     """Return what is read: the csv, or every file of the image folders."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"unknown {layout=}{did_you_mean(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}")
-    if layout != "folders":
-        try:
+    try:
+        if layout in ("auto", "csv"):
             return [csv_file(root)]
-        except FileNotFoundError:
-            if layout == "csv":
-                raise
+    except FileNotFoundError:
+        if layout == "csv":
+            raise
+    one_of("layout", layout, ("auto", "csv", "folders"))
     folder = _folder(root)  # beside the folders, other sets may lie in the root
     parts = [part for part in reading.entries(folder) if part.is_dir() and (folder != root or _split(part))]
     return [file for part in parts for file in reading.visible(part)]
@@ -44,10 +37,10 @@ def csv_file(root: Path) -> Path:
     """Return where the csv lies."""
 
     def fits(path: Path) -> bool:
-        if not path.is_file() or path.name != "train.csv":  # many sets have a file of that name
-            return path.is_file()
-        with open(path, "rb") as stream:
-            return b"pixels" in stream.readline(200)
+        if path.is_file() and path.name == "train.csv":  # many sets have a file of that name
+            with open(path, "rb") as stream:
+                return b"pixels" in stream.readline(200)
+        return path.is_file()
 
     return reading.first(root, CSV_PLACES, "fer2013", fits)
 
@@ -74,23 +67,14 @@ def read(root: Path, pixels: reading.Pixels, layout: str = "auto") -> FaceSet:
     if layout == "folders" or [file for file in found if file.name not in CSV_PLACES]:
         labelled, rejected = reading.tree(_folder(root), root, found, emotions.FER7)
         return reading.face_set("fer2013", root, labelled, rejected, emotions.FER7, pixels)
-    table = read_csv(found[0], pixels)
-    told = {"split": table.split, "source": table.source, "rejected": tuple(table.rejected)}
-    return FaceSet("fer2013", pixels.close(), table.emotion, emotions.FER7, **told)
+    columns, rejected = read_csv(found[0], pixels)
+    columns = {name: columns[name] for name in ("labels", "split", "source")}
+    return FaceSet("fer2013", pixels.close(), classes=emotions.FER7, rejected=tuple(rejected), **columns)
 
 
-class Table(NamedTuple):
-    """The rows of a csv that could be read: emotion, Usage, split, number, where from; and the others."""
-
-    emotion: np.ndarray
-    usage: np.ndarray
-    split: np.ndarray
-    row: np.ndarray
-    source: np.ndarray
-    rejected: list[Rejection]
-
-
-def read_csv(path: Path, pixels: reading.Pixels, keep: dict[int, object] | None = None) -> Table:
+def read_csv(
+    path: Path, pixels: reading.Pixels, keep: dict[int, object] | None = None
+) -> tuple[dict[str, np.ndarray], list[Rejection]]:
     """Read ``emotion,pixels[,Usage]``, in any order of columns; a malformed row is set aside.
 
     Only images of rows in ``keep`` are kept. Without Usage, as in Kaggle's train.csv, all is Training.
@@ -98,40 +82,44 @@ def read_csv(path: Path, pixels: reading.Pixels, keep: dict[int, object] | None 
     good, bad = [], []
     with open(path, "rb", buffering=1 << 20) as lines:
         top = lines.readline()
-        names, separator = reading.header(
-            path, top, top.decode("utf-8-sig", "replace"), ("emotion", "pixels")
-        )
-        numbered = enumerate(lines, start=2)
+        text = top.decode("utf-8-sig", "replace")
+        names, separator = reading.header(path, top, text, ("emotion", "pixels"))
+        numbered = ((number, line) for number, line in enumerate(lines, start=2) if line.strip())
         while block := list(islice(numbered, _BLOCK)):
-            rows, texts = [], []
-            for number, line in block:
-                try:
-                    if line.strip():
-                        emotion, usage, text = _fields(line, names, separator.encode())
-                        rows.append((emotion, usage, number))
-                        texts.append(text)
-                except ValueError as error:
-                    bad.append((number, str(error)))
-            parsed = _parsed_at_once(texts)
-            if parsed is None:  # something is wrong with one of them: row by row
-                parsed, one_by_one, rows = [], zip(rows, texts, strict=True), []
-                for row, text in one_by_one:
-                    try:
-                        parsed.append(parse_pixels(text))
-                        rows.append(row)
-                    except ValueError as error:
-                        bad.append((row[2], str(error)))
+            rows, faces = _block(block, names, separator.encode(), bad)
             good += rows
-            wanted = [keep is None or row[2] in keep for row in rows]
-            pixels.add(np.array(parsed, dtype=np.uint8).reshape(-1, SIDE, SIDE)[wanted])
+            pixels.add(faces[[keep is None or number in keep for _, _, number in rows]])
     emotion, usage, row = zip(*good, strict=True) if good else ((), (), ())
-    usage, row = np.array(usage, dtype=str), np.array(row, dtype=np.int64)
+    usage = np.array(usage, dtype=str)
     public = "validation" if (usage == "PrivateTest").any() else "test"
     split = np.select([usage == "Training", usage == "PublicTest"], ["train", public], default="test")
-    source = np.array([f"{path.name}:{number}" for number in row.tolist()], dtype=str)
+    source = np.array([f"{path.name}:{number}" for number in row], dtype=str)
     remedy = "correct the row, or get the csv again"
     rejected = [Rejection(path.name, number, reason, remedy) for number, reason in sorted(bad)]
-    return Table(np.array(emotion, dtype=np.int64), usage, split, row, source, rejected)
+    columns = {"labels": np.array(emotion, dtype=np.int64), "split": split, "source": source}
+    return columns | {"usage": usage, "row": np.array(row, dtype=np.int64)}, rejected
+
+
+def _block(
+    lines: list[tuple[int, bytes]], names: list[str], separator: bytes, bad: list[tuple[int, str]]
+) -> tuple[list[tuple[int, str, int]], np.ndarray]:
+    """Return emotion, Usage and number of the good rows, and their images; the others go to ``bad``."""
+    rows, texts = [], []
+    for number, line in lines:
+        try:
+            emotion, usage, text = _fields(line, names, separator)
+            rows.append((emotion, usage, number))
+            texts.append(text)
+        except ValueError as error:
+            bad.append((number, str(error)))
+    parsed = _parsed(texts)
+    if parsed is None:  # something is wrong with one of them: row by row
+        each = [_parsed([text]) for text in texts]
+        for (*_, number), text, one in zip(rows, texts, each, strict=True):
+            bad += [(number, _wrong(text))] if one is None else []
+        rows = [row for row, one in zip(rows, each, strict=True) if one is not None]
+        parsed = np.array([one for one in each if one is not None], dtype=np.uint8)
+    return rows, parsed.reshape(-1, SIDE, SIDE)
 
 
 def _fields(line: bytes, names: list[str], separator: bytes) -> tuple[int, str, bytes]:
@@ -139,20 +127,19 @@ def _fields(line: bytes, names: list[str], separator: bytes) -> tuple[int, str, 
     fields = line.rstrip(b"\r\n").split(separator)
     if len(fields) != len(names):
         raise ValueError(f"{len(fields)} fields instead of {len(names)}")
-    emotion, usage = fields[names.index("emotion")].strip(b' "'), "Training"
-    if "usage" in names:
-        usage = fields[names.index("usage")].strip(b' "').decode("utf-8", "replace")
+    named = {name: field.strip(b' "') for name, field in zip(names, fields, strict=True)}
+    emotion, usage = named["emotion"], named.get("usage", b"Training").decode("utf-8", "replace")
     if emotion not in _EMOTIONS:
-        raise ValueError(f"emotion {_quote(emotion)} is not one of 0 to 6")
+        raise ValueError(f"emotion {emotion[:20].decode('utf-8', 'replace')!r} is not one of 0 to 6")
     if usage.lower() not in USAGES:
         raise ValueError(f"Usage {usage[:20]!r} is not known{did_you_mean(usage, USAGES.values())}")
-    return _EMOTIONS[emotion], USAGES[usage.lower()], fields[names.index("pixels")].strip(b' "')
+    return _EMOTIONS[emotion], USAGES[usage.lower()], named["pixels"]
 
 
-def _parsed_at_once(texts: list[bytes]) -> np.ndarray | None:
+def _parsed(texts: list[bytes]) -> np.ndarray | None:
     """Return the pixels of rows, ``[R, 2304]``, or None where any of them is not as it should be.
 
-    A set has 74 million pixels; what is wrong with which of them is left to :func:`parse_pixels`.
+    A set has 74 million pixels; what is wrong with which of them is left to :func:`_wrong`.
     """
     code, each = np.frombuffer(b"  " + b" ".join(texts) + b" ", dtype=np.uint8), SIDE * SIDE
     digit = code - ord("0")  # wraps: everything that is no digit becomes 10 or more
@@ -171,22 +158,13 @@ def _parsed_at_once(texts: list[bytes]) -> np.ndarray | None:
     return None if wrong else value.astype(np.uint8).reshape(-1, each)
 
 
-def parse_pixels(text: bytes) -> np.ndarray:
-    """Turn 2304 whole numbers from 0 to 255 and spaces into uint8; or say which of them is wrong."""
+def _wrong(text: bytes) -> str:
+    """Say what is wrong with the pixels of a row."""
     words = [word for word in text.split(b" ") if word]
-    for word in words:
-        if not word.isdigit():
-            raise ValueError(f"{_quote(word)} among the pixels is no whole number")
-    if len(words) != SIDE * SIDE:
-        raise ValueError(f"{len(words)} pixels instead of {SIDE * SIDE}")
-    for word in words:
-        if len(word) > 3 or int(word) > 255:
-            raise ValueError(f"pixel {_quote(word)} is not from 0 to 255")
-    return np.array([int(word) for word in words], dtype=np.uint8)
-
-
-def _quote(text: bytes) -> str:
-    return repr(text[:20].decode("utf-8", "replace"))
+    odd = [word for word in words if not word.isdigit() or len(word) > 3 or int(word) > 255]
+    if odd:
+        return f"pixel {odd[0][:20].decode('utf-8', 'replace')!r} is no whole number from 0 to 255"
+    return f"{len(words)} pixels instead of {SIDE * SIDE}"
 
 
 def ferplus_files(root: Path, **_options: object) -> list[Path]:
@@ -197,54 +175,40 @@ def ferplus_files(root: Path, **_options: object) -> list[Path]:
 def read_ferplus(root: Path, pixels: reading.Pixels, rule: str = "majority", min_votes: int = 1) -> FaceSet:
     """Read the faces with their votes; the distribution is the votes over the eight classes, summing to 1.
 
-    A face is left out, whatever the rule, when it has no file name in FER+ (no face in it) or when
-    "unknown" or "no face" has more votes than any class.
-
-    Args:
-        root: the data folder.
-        pixels: where the images go.
-        rule: which faces have a label, the class with the most votes: "majority", those where it has more
-            than half of all votes; "drop", those where it is not tied with another; "distribution", all (of
-            tied classes, the first in the order of ``emotions.FERPLUS8``).
-        min_votes: fewer votes for a class than this are taken for slips and not counted (FER+'s authors: 2).
-
-    Raises:
-        ValueError: no rule is called that, or the two files do not belong together.
+    ``rule`` says which faces have a label, the class with the most votes: "majority", those where it has more
+    than half of all votes; "drop", those where it is not tied with another; "distribution", all (of tied
+    classes, the first). Fewer than ``min_votes`` are taken for slips and not counted (FER+'s authors: 2).
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown {rule=}{did_you_mean(rule, RULES)}; known: {', '.join(RULES)}")
+    one_of("rule", rule, ("majority", "drop", "distribution"))
     pixels_file, votes_file = ferplus_files(root)
-    lines, rejected = reading.table(votes_file, ("usage", _NAME, *VOTES))
-    there, votes = {row for row, _ in lines} | {rejection.row for rejection in rejected}, {}
+    lines, rejected = reading.table(votes_file, ("usage", "image name", *VOTES))
+    there, votes = {row for row, _ in lines} | {each.row for each in rejected}, {}
     for row, fields in lines:
         try:
             votes[row] = _judged(fields, rule, min_votes)
         except reading.Refused as error:
-            rejected.append(Rejection(votes_file.name, row, error.reason, error.remedy))
-    table = read_csv(pixels_file, pixels, votes)
-    unread = {rejection.row for rejection in table.rejected}  # a row can be malformed in both files
-    usage = dict(zip(table.row.tolist(), table.usage.tolist(), strict=True))
-    if len(there) != len(usage) + len(unread):
-        raise ValueError(
-            f"fer2013.csv has {len(usage) + len(unread)} rows, {votes_file.name} {len(there)}; {_ADVICE}"
-        )
-    if odd := there ^ (usage.keys() | unread):  # a blank line would leave a face without votes, in silence
-        raise ValueError(f"row {min(odd)} is blank in one of fer2013.csv and {votes_file.name}; {_ADVICE}")
-    for row, fields in lines:
-        if fields["usage"].lower() != usage.get(row, fields["usage"]).lower():
-            both = f"{usage[row]!r} in fer2013.csv, {fields['usage']!r} in {votes_file.name}"
-            raise ValueError(f"row {row} is {both}; {_ADVICE}")
-    kept = np.array([row in votes for row in table.row.tolist()], dtype=bool)
-    counts = np.array([votes[row] for row in table.row[kept].tolist()], dtype=np.int64).reshape(-1, 8)
-    labels, before = counts.argmax(axis=1), np.array(emotions.FER7)[table.emotion[kept]]
-    same = before == np.array(emotions.FERPLUS8)[labels]
-    if len(same) >= 200 and same.mean() < 0.4:  # a shifted or shuffled file agrees by chance alone
-        share = f"{same.mean():.0%} of the faces have one label in both (usually 64%)"
-        raise ValueError(f"{votes_file.name} is for other faces: {share}; {_ADVICE}")
+            rejected.append(Rejection(votes_file.name, row, *error.args))
+    table, unread = read_csv(pixels_file, pixels, votes)
+    both = {each.row for each in unread}  # a row can be malformed in both files
+    usage = dict(zip(table["row"].tolist(), table["usage"].tolist(), strict=True))
+    kept = np.array([row in votes for row in usage], dtype=bool)
+    counts = np.array([votes[row] for row in usage if row in votes], dtype=np.int64).reshape(-1, 8)
+    labels, before = counts.argmax(axis=1), np.array(emotions.FER7)[table["labels"][kept]]
+    same, problem = before == np.array(emotions.FERPLUS8)[labels], ""
+    told = {row: fields["usage"] for row, fields in lines}
+    moved = [row for row, word in told.items() if word.lower() != usage.get(row, word).lower()]
+    if odd := there ^ (usage.keys() | both):  # in silence, a face would be left without votes
+        problem = f"row {min(odd)} is in one of {pixels_file.name} and {votes_file.name} alone"
+    elif moved:
+        problem = f"row {moved[0]} has another Usage in {pixels_file.name} than in {votes_file.name}"
+    elif len(same) >= 200 and same.mean() < 0.4:  # a shifted or shuffled file agrees by chance alone
+        problem = f"{votes_file.name} is for other faces: {same.mean():.0%} have one label in both, not 64%"
+    if problem:
+        raise ValueError(f"{problem}; both must be of one release, in their original order; get both again")
     told = {"votes": counts, "distribution": counts / counts.sum(axis=1, keepdims=True)}
-    told |= {"split": table.split[kept], "source": table.source[kept]}
-    told["rejected"] = (*table.rejected, *(each for each in rejected if each.row not in unread))
-    return FaceSet("ferplus", pixels.close(), labels, emotions.FERPLUS8, **told)
+    told |= {name: table[name][kept] for name in ("split", "source")}
+    rejected = (*unread, *(each for each in rejected if each.row not in both))
+    return FaceSet("ferplus", pixels.close(), labels, emotions.FERPLUS8, rejected=rejected, **told)
 
 
 def _judged(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
@@ -253,9 +217,9 @@ def _judged(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
         if not (fields[column].isascii() and fields[column].isdigit()):
             raise reading.Refused(f"{fields[column][:20]!r} is no number of votes", "correct the row")
     votes = np.array([int(fields[column][:9]) for column in VOTES])
-    if votes.sum() > NUM_RATERS:
-        raise reading.Refused(f"{votes.sum()} votes of {NUM_RATERS} raters", "correct the row")
-    if not fields[_NAME]:
+    if votes.sum() > 10:
+        raise reading.Refused(f"{votes.sum()} votes of 10 raters", "correct the row")
+    if not fields["image name"]:  # so the authors of FER+ marked it
         raise reading.Refused("has no file name: FER+ found no face in it", "nothing: the image is no use")
     votes[votes < min_votes] = 0
     top, other = votes[:8].max(), votes[8:].max()
@@ -263,7 +227,7 @@ def _judged(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
         raise reading.Refused("most votes name no expression", "nothing: nobody knows what it shows")
     if rule == "majority" and 2 * top <= votes.sum():
         raise reading.Refused(f"{top} of {votes.sum()} votes are no majority", "another rule keeps it")
-    tied = [name for name, count in zip(VOTES, votes[:8], strict=False) if count == top]
+    tied = [name for name, count in zip(emotions.FERPLUS8, votes[:8], strict=True) if count == top]
     if rule == "drop" and len(tied) > 1:
         raise reading.Refused(f"{' and '.join(tied)} are tied", "rule='distribution' keeps it")
     return votes[:8]

@@ -14,7 +14,6 @@ from helpers.datasets.faceset import FaceSet, Rejection
 ORDER = (*emotions.FER7, *emotions.FUSED13[7:])  # label order: FER2013's, then contempt and the rest
 RAFDB7 = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # codes 1 to 7
 _PERSON = re.compile(r"(.+)_\d{4}\.\w+")  # George_W_Bush_0012.jpg
-_RAFDB = tuple(f"{top}list_patition_label.txt" for top in ("EmoLabel/", "basic/EmoLabel/", ""))
 
 
 def muxspace_files(root: Path, **_options: object) -> list[Path]:
@@ -27,38 +26,31 @@ def read_muxspace(root: Path, pixels: reading.Pixels, contempt: bool = False, co
     """Read the images of well-known people that have exactly one label in ``data/legend.csv``.
 
     The set has no official split. Who it is comes from the file name, so that a cut can keep people apart.
-
-    Args:
-        root: the data folder.
-        pixels: where the images go.
-        contempt: keep the few faces of this eighth class instead of listing them in ``rejected``.
-        color: RGB instead of grey; most of the images are grey.
+    ``contempt`` keeps the few faces of this eighth class; most of the images are grey, with ``color`` too.
     """
     legend, *on_disk = muxspace_files(root)
     classes = (*emotions.FER7, "contempt") if contempt else emotions.FER7
     rows, rejected = reading.table(legend, ("image", "emotion"))
     labels, named, found = defaultdict(set), {_composed(file.name): file for file in on_disk}, {}
-    spare = named.keys() - {_composed(fields["image"]) for _, fields in rows}
-    for row, fields in tuple(rows):
+    spare, known = named.keys() - {_composed(fields["image"]) for _, fields in rows}, []
+    for row, fields in rows:
         try:
-            labels[_composed(fields["image"])].add(emotions.canonical(fields["emotion"]))
+            known.append((row, _composed(fields["image"]), emotions.canonical(fields["emotion"])))
+            labels[known[-1][1]].add(known[-1][2])
         except ValueError as error:
             rejected.append(Rejection(legend.name, row, str(error), "correct the row"))
-            rows.remove((row, fields))
-    for row, fields in rows:
-        image = _composed(fields["image"])
-        label, *others = sorted(labels[image])
-        problem = None
+    for row, image, label in known:
+        both, why = " and ".join(sorted(labels[image])), None
         if image not in named:
-            problem = f"no image {image!r} in images/", "get the file, or remove the row"
-        elif others:
-            problem = f"{image!r} is labelled both {' and '.join([label, *others])}", "keep one of its rows"
+            why = f"no image {image!r} in images/", "get the file, or remove the row"
+        elif both != label:
+            why = f"{image!r} is labelled both {both}", "keep one of its rows"
         elif image in found:
-            problem = f"{image!r} repeats an earlier row", "nothing: the earlier one is kept"
+            why = f"{image!r} repeats an earlier row", "nothing: the earlier one is kept"
         elif label not in classes:
-            problem = f"{label!r} has too few faces to learn from", f"load it with {label}=True"
-        if problem:
-            rejected.append(Rejection(legend.name, row, *problem))
+            why = f"{label!r} has too few faces to learn from", f"load it with {label}=True"
+        if why:
+            rejected.append(Rejection(legend.name, row, *why))
         else:
             who = _PERSON.fullmatch(image)
             found[image] = reading.Found(named[image], label, subject=who[1] if who else "")
@@ -77,7 +69,8 @@ def _without_row(files: list[Path], root: Path, listing: Path) -> list[Rejection
 
 def rafdb_files(root: Path, **_options: object) -> list[Path]:
     """Return what is read: the list and every aligned image."""
-    listing = reading.first(root, _RAFDB, "rafdb")
+    places = tuple(f"{top}list_patition_label.txt" for top in ("EmoLabel/", "basic/EmoLabel/", ""))
+    listing = reading.first(root, places, "rafdb")
     top = listing.parents[1] if listing.parent.name == "EmoLabel" else listing.parent
     return [listing, *reading.visible(reading.first(top, ("Image/aligned", "aligned"), "rafdb"))]
 
@@ -88,12 +81,7 @@ def read_rafdb(root: Path, pixels: reading.Pixels, color: bool = False) -> FaceS
     named, found, rejected = {file.name: file for file in on_disk}, [], []
     for row, line in enumerate(listing.read_text("utf-8-sig", "replace").splitlines(), start=1):
         name, _, code = line.strip().rpartition(" ")
-        file = (
-            named.pop(name.replace(".", "_aligned."), None)
-            if code in ("1", "2", "3", "4", "5", "6", "7")
-            else None
-        )
-        if file:
+        if code in tuple("1234567") and (file := named.pop(name.replace(".", "_aligned."), None)):
             split = reading.SPLITS.get(name.split("_")[0], "")
             found.append(reading.Found(file, RAFDB7[int(code) - 1], split))
         elif line.strip():
@@ -116,21 +104,12 @@ def _top(root: Path, path: str) -> Path:
 
 
 def read(
-    root: Path,
-    pixels: reading.Pixels,
-    path: str = "",
-    classes: tuple[str, ...] | None = None,
-    color: bool = False,
+    root: Path, pixels: reading.Pixels, path: str = "", classes: tuple[str, ...] = (), color: bool = False
 ) -> FaceSet:
-    """Read ``<class>/*`` or ``<split>/<class>/*``; its classes are those found, in the order of FER2013.
+    """Read ``<class>/*`` or ``<split>/<class>/*`` below ``path``; its classes are those found.
 
-    Args:
-        root: the data folder.
-        pixels: where the images go.
-        path: where in it the tree starts.
-        classes: names in label order, for other words than the workbook's or for another order.
-        color: RGB instead of grey.
+    They are in the order of FER2013. ``classes`` are names in label order, for other words or another order.
     """
-    found, rejected = reading.tree(_top(root, path), root, files(root, path), classes and tuple(classes))
+    found, rejected = reading.tree(_top(root, path), root, files(root, path), tuple(classes or ()))
     names = tuple(classes or (name for name in ORDER if name in {each.label for each in found}))
     return reading.face_set("folder", root, found, rejected, names, pixels, color)

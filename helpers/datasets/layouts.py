@@ -1,4 +1,4 @@
-"""Write a set of faces as the real sets lie on disk: to see a layout, and to test its reader."""
+"""Drawn faces: as a set, and written as the real sets lie on disk, to see a layout and to test its reader."""
 
 from __future__ import annotations
 
@@ -10,46 +10,62 @@ from PIL import Image
 
 from helpers import emotions, files
 from helpers.datasets.faceset import FaceSet
+from helpers.datasets.reading import Pixels
 
 _USAGE = {"": "Training", "train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 _PARTS = {"": "train_set", "train": "train_set", "validation": "val_set", "test": "test_set"}
-_CASINGS = (str.lower, str.upper, str.capitalize)
+_COLUMNS = ("labels", "valence_arousal", "votes", "landmarks", "action_units", "subject")
+
+
+def draw(
+    root: Path, pixels: Pixels, num_faces: int = 4000, seed: int = 0, color: bool = False,
+    balance: str | dict[str, float] = "fer2013", faces_per_person: int = 20, ambiguity: float = 1.0,
+    label_noise: float = 0.03, va_noise: float = 0.1,
+) -> FaceSet:  # fmt: skip
+    """Draw faces by ``faces.sample``; the label is one rater's, the distribution the true p(class | face)."""
+    from helpers import faces  # it brings PyTorch along, which reading a file does not need
+
+    options = {"balance": balance, "faces_per_person": faces_per_person, "ambiguity": ambiguity}
+    options |= {"label_noise": label_noise, "va_noise": va_noise}
+    drawn = faces.sample(num_faces, seed, pixels.size, color, **options)
+    pixels.add(np.asarray(drawn.images, dtype=np.uint8))
+    columns = {name: np.asarray(getattr(drawn, name)) for name in _COLUMNS}
+    columns |= {"distribution": np.asarray(drawn.class_probabilities), "split": np.full(num_faces, "", "U10")}
+    columns["source"] = np.array([f"synthetic:{i}" for i in range(num_faces)])
+    return FaceSet("synthetic", images=pixels.close(), classes=emotions.FER7, **columns)
 
 
 def write_fer2013(faces: FaceSet, root: str | Path) -> Path:
     """Write ``fer2013.csv`` of grey 48 by 48 faces in seven classes; a face without a split is Training."""
-    if faces.images.shape[1:] != (48, 48):
-        raise ValueError(
-            f"fer2013 cannot be written from {faces.name!r}: it needs grey images of 48 by 48 pixels"
-        )
+    _require(faces, faces.images.shape[1:] == (48, 48), "grey images of 48 by 48 pixels")
     lines = ["emotion,pixels,Usage"]
     for code, image, split in zip(_codes(faces, emotions.FER7), faces.images, faces.split, strict=True):
         lines.append(f"{code},{' '.join(map(str, image.ravel()))},{_USAGE[str(split)]}")
-    return _write(Path(root) / "fer2013.csv", lines)
+    return _write(Path(root) / "fer2013.csv", "\n".join([*lines, ""]).encode())
 
 
 def write_ferplus(faces: FaceSet, root: str | Path) -> Path:
     """Write ``fer2013.csv`` and beside it ``fer2013new.csv``, the votes of FER+ row for row."""
-    _require(faces.votes, faces, "votes")
+    _require(faces, faces.votes is not None, "votes")
     write_fer2013(faces, root)
     votes = np.zeros((len(faces), len(emotions.FERPLUS8)), dtype=np.int64)
     votes[:, [emotions.FERPLUS8.index(name) for name in faces.classes]] = faces.votes
     lines = [",".join(["Usage", "Image name", *emotions.FERPLUS8, "unknown", "NF"])]
     for i, (split, counts) in enumerate(zip(faces.split, votes, strict=True)):
         lines.append(f"{_USAGE[str(split)]},fer{i:07d}.png,{','.join(map(str, counts))},0,0")
-    return _write(Path(root) / "fer2013new.csv", lines)
+    return _write(Path(root) / "fer2013new.csv", "\n".join([*lines, ""]).encode())
 
 
 def write_muxspace(faces: FaceSet, root: str | Path) -> Path:
     """Write ``images/*.jpg`` and ``data/legend.csv``; file names tell who it is, labels have any casing."""
-    _require(faces.subject, faces, "subjects")
-    lines, seen = ["user.id,image,emotion"], {}
+    _require(faces, faces.subject is not None, "subjects")
+    lines, seen, casings = ["user.id,image,emotion"], {}, (str.lower, str.upper, str.capitalize)
     for i, (label, subject) in enumerate(zip(faces.labels, faces.subject.tolist(), strict=True)):
         seen[subject] = seen.get(subject, 0) + 1
         name = f"Drawn_Person_{subject}_{seen[subject]:04d}.jpg"
         _write_image(Path(root) / "images" / name, faces.images[i])
-        lines.append(f"{subject},{name},{_CASINGS[i % 3](faces.classes[label])}")
-    return _write(Path(root) / "data" / "legend.csv", lines)
+        lines.append(f"{subject},{name},{casings[i % 3](faces.classes[label])}")
+    return _write(Path(root) / "data" / "legend.csv", "\n".join([*lines, ""]).encode())
 
 
 def write_affectnet(faces: FaceSet, root: str | Path) -> Path:
@@ -74,34 +90,31 @@ def write_affectnet(faces: FaceSet, root: str | Path) -> Path:
 
 def write_affectnet_fused(faces: FaceSet, distribution: np.ndarray, root: str | Path) -> Path:
     """Write AffectNet with thirteen values more a face, ``[N, 13]``, in ``annotations/*_prob_rank.txt``."""
-    wanted = (len(faces), len(emotions.FUSED13))
-    if distribution.shape != wanted:
-        raise ValueError(f"affectnet_fused: distribution must be {wanted}, not {distribution.shape}")
+    _require(faces, distribution.shape == (len(faces), 13), "a distribution [N, 13]")
     top = write_affectnet(faces, root)
     for i, (split, values) in enumerate(zip(faces.split, distribution, strict=True)):
         line = ",".join(f"{value:.6f}" for value in values)
-        _write(top / _PARTS[str(split)] / "annotations" / f"{i}_prob_rank.txt", [line])
+        _write(top / _PARTS[str(split)] / "annotations" / f"{i}_prob_rank.txt", line.encode())
     return top
 
 
 def _codes(faces: FaceSet, classes: tuple[str, ...]) -> np.ndarray:
-    _require(set(faces.classes) <= set(classes) or None, faces, f"no classes but {', '.join(classes)}")
+    _require(faces, set(faces.classes) <= set(classes), f"no classes but {', '.join(classes)}")
     return np.array([classes.index(name) for name in faces.classes])[faces.labels]
 
 
-def _require(what: object, faces: FaceSet, name: str) -> None:
-    if what is None:
-        raise ValueError(f"this layout cannot be written from {faces.name!r}: it needs {name}")
+def _require(faces: FaceSet, there: bool, what: str) -> None:
+    if not there:
+        raise ValueError(f"this layout cannot be written from {faces.name!r}: it needs {what}")
 
 
-def _write(path: Path, lines: list[str]) -> Path:
+def _write(path: Path, content: bytes) -> Path:
     with files.replacing(path) as file:
-        file.write("\n".join([*lines, ""]).encode())
+        file.write(content)
     return path
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
     packed = io.BytesIO()
     Image.fromarray(np.moveaxis(image, 0, -1) if image.ndim == 3 else image).save(packed, "JPEG", quality=95)
-    with files.replacing(path) as file:
-        file.write(packed.getvalue())
+    _write(path, packed.getvalue())

@@ -25,35 +25,23 @@ _KDEF = re.compile(r"[AB]([FM]\d\d)(AF|AN|DI|HA|NE|SA|SU)(S|HL|HR|FL|FR)\.\w+", 
 
 
 class Refused(ValueError):
-    """Raised while a row is read: why it cannot be used, and what the reader can do."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}; {remedy}")
-        self.reason, self.remedy = reason, remedy
-
-
-# --- where a set lies
+    """Raised while a row is read, with two words: why it cannot be used, and what the reader can do."""
 
 
 def first(root: Path, places: tuple[str, ...], name: str, fits: Callable[[Path], bool] = Path.exists) -> Path:
-    """Return the first of some places, below the data folder or a folder in it, that fits.
-
-    Raises:
-        FileNotFoundError: none does; the message says where it looked, what lies there, how to get the data.
-    """
-    for deeper in (False, True):
-        for top in folders(root, name) if deeper else [root]:
-            for place in places:
-                if fits(top / place):
-                    return top / place
+    """Return the first place, below the data folder or a folder in it, that fits; or say what lies there."""
+    for tops in (lambda: [root], lambda: folders(root, name)):
+        for path in (top / place for top in tops() for place in places):
+            if fits(path):
+                return path
     there = [f"{path.name}/" if path.is_dir() else path.name for path in entries(root)]
     packed = [entry for entry in there if entry.lower().endswith((".zip", "gz", ".tar", ".rar", ".7z"))]
     holds = f"it holds {', '.join(there[:8])}" + (f" and {len(there) - 8} more" if there[8:] else "")
+    holds += f"; unpack {packed[0]} first if it is in there" if packed else ""
     holds = holds if there else "it is empty" if root.is_dir() else "that folder does not exist"
     raise FileNotFoundError(
         f"no {name} in {root.resolve()} (looked for {', '.join(places)}, there and in each folder there); "
-        f"{holds}; {f'unpack {packed[0]} first if it is in there; ' if packed else ''}"
-        f"see {name!r} in data/README.md for how to get it, or give root=... where it lies"
+        f"{holds}; see {name!r} in data/README.md for how to get it, or give root=... where it lies"
     )
 
 
@@ -78,20 +66,18 @@ def plain(name: str) -> str:
     return re.sub(r"[\s._-]", "", name.lower())
 
 
-def visible(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+def visible(folder: Path) -> Iterator[Path]:
     """Yield every file below a folder, sorted; links are followed, but not in circles."""
     with os.scandir(folder) as inside:
-        found = sorted(inside, key=lambda entry: entry.name)
+        found = sorted((each for each in inside if not _is_packaging(each.name)), key=lambda each: each.name)
     for entry in found:
-        if _is_packaging(entry.name):
-            continue
+        path = Path(entry.path)
         if entry.is_dir():
-            real = os.path.realpath(entry.path) if entry.is_symlink() else ""
-            around = (*above, os.path.realpath(folder)) if real else ()
-            if not any(f"{each}{os.sep}".startswith(f"{real}{os.sep}") for each in around):
-                yield from visible(Path(entry.path), (*above, real) if real else above)
+            around = [above.resolve() for above in path.parents] if entry.is_symlink() else []
+            if not any(above.is_relative_to(path.resolve()) for above in around):
+                yield from visible(path)
         elif entry.is_file() or entry.is_symlink():  # a link to nothing is a file that cannot be read
-            yield Path(entry.path)
+            yield path
 
 
 def relative(file: Path, root: Path) -> str:
@@ -106,10 +92,9 @@ def table(path: Path, columns: tuple[str, ...]) -> tuple[list[tuple[int, dict[st
     """Read a csv with a header, a row a line: number and fields of the good rows, and the others."""
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8-sig")
+        top, *lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")  # what Excel writes
-    top, *lines = text.split("\n")
+        top, *lines = data.decode("cp1252", "replace").split("\n")  # what Excel writes
     names, separator = header(path, data, top, columns)
     good, rejected = [], []
     for row, line in enumerate(lines, start=2):
@@ -126,23 +111,18 @@ def table(path: Path, columns: tuple[str, ...]) -> tuple[list[tuple[int, dict[st
 
 
 def header(path: Path, head: bytes, top: str, columns: tuple[str, ...]) -> tuple[list[str], str]:
-    """Return the names in a first row, in lower case, and what separates them, if all needed are there.
-
-    Raises:
-        ValueError: one is missing, or the file is no table at all: a git-lfs pointer, a web page, an archive.
-    """
+    """Return the names in a first row, in lower case, and what separates them; or say what the file is."""
     separator = max(",;\t", key=top.count)
     names = [name.strip(' "\r\n').lower() for name in top.split(separator)]
-    missing = [column for column in columns if column not in names]
-    if missing:
-        kind = images.stand_in(head)
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-            kind = ("is in UTF-16", "save it in UTF-8")
-        if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
-            kind = ("is an archive", "unpack it first")
-        hint = did_you_mean(missing[0], names).replace("did you mean", "nearest is").rstrip("?")
-        problem = f"first row has no column {missing[0]!r}{hint}", f"needs {', '.join(columns)}"
-        raise ValueError(f"{path}: {'; '.join(kind or problem)}")
+    for column in columns:
+        if column not in names:
+            hint = did_you_mean(column, names).replace("did you mean", "nearest is").rstrip("?")
+            problem = f"first row has no column {column!r}{hint}", f"needs {', '.join(columns)}"
+            if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+                problem = "is in UTF-16", "save it in UTF-8"
+            if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
+                problem = "is an archive", "unpack it first"
+            raise ValueError(f"{path}: {'; '.join(images.stand_in(head) or problem)}")
     return names, separator
 
 
@@ -168,9 +148,9 @@ class Pixels:
         """Return all images, uint8 ``[N, H, W]`` or ``[N, 3, H, W]``, those in a file memory-mapped."""
         if not self.stream:
             return np.concatenate([np.empty((0, *self.shape), np.uint8), *self.blocks])
-        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(self.num, *self.shape)}, }}"
         self.stream.seek(0)
-        self.stream.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{text:117}\n".encode())
+        about = {"descr": "|u1", "fortran_order": False, "shape": (self.num, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.stream, about)
         self.stream.close()
         return np.load(self.file, mmap_mode="r", allow_pickle=False)
 
@@ -189,24 +169,18 @@ class Found:
         """Return the pixels; landmarks, which are given in pixels of the file, are moved along."""
         try:
             pixels = images.read(self.file, size, color)
-            if "landmarks" in self.values:
-                points = self.values["landmarks"]
-                self.values["landmarks"] = images.on_square(points, *images.size(self.file), size)
-            return pixels
         except images.PictureError as error:
             return Rejection(relative(self.file, root), 0, error.reason, error.remedy)
+        if "landmarks" in self.values:
+            points = self.values["landmarks"]
+            self.values["landmarks"] = images.on_square(points, *images.size(self.file), size)
+        return pixels
 
 
 def face_set(
-    name: str,
-    root: Path,
-    found: list[Found],
-    rejected: Iterable[Rejection],
-    classes: tuple[str, ...],
-    pixels: Pixels,
-    color: bool = False,
-    notes: tuple[str, ...] = (),
-) -> FaceSet:
+    name: str, root: Path, found: list[Found], rejected: Iterable[Rejection], classes: tuple[str, ...],
+    pixels: Pixels, color: bool = False, notes: tuple[str, ...] = (),
+) -> FaceSet:  # fmt: skip
     """Decode image files on all cores, a block at a time; those that cannot be decoded join the rejected."""
     kept, rejected, cores = [], list(rejected), os.cpu_count() or 1
     share = max(1, 2**24 // (pixels.size**2 * (3 if color else 1)) // cores)  # 16 MB at a time, in all
@@ -234,7 +208,7 @@ def face_set(
 
 
 def tree(
-    folder: Path, root: Path, files: list[Path], classes: tuple[str, ...] | None = None
+    folder: Path, root: Path, files: list[Path], classes: tuple[str, ...] = ()
 ) -> tuple[list[Found], list[Rejection]]:
     """Label files below a folder by the folders they lie in, ``[<split>/]<class>/...``, or KDEF's names.
 
@@ -245,24 +219,18 @@ def tree(
     public = "validation" if "test" in splits else "test"
     found, rejected = [], []
     for file, above, split in zip(files, parts, splits, strict=True):
-        below, kdef = above[bool(split) : -1], _KDEF.fullmatch(file.name)
-        word = "fear" if kdef and kdef[2] in "AFaf" else kdef[2] if kdef else below[0] if below else ""
+        kdef = _KDEF.fullmatch(file.name)
+        word = kdef[2] if kdef else "".join(above[bool(split) : -1][:1])
         try:
-            label, split = _label(word, classes), public if split == "public" else split
+            if not word:
+                raise ValueError("lies in no class folder")
+            # 3_happy, or a word of the reader's own
+            label = word if word in classes else emotions.canonical(re.sub(r"^\d+[\s._-]+", "", word))
+            if classes and label not in classes:
+                raise ValueError(f"{label!r} is not a class of this set ({', '.join(classes)})")
+            split = public if split == "public" else split
             found.append(Found(file, label, split, kdef[1] if kdef else ""))
         except ValueError as error:
             remedy = "name the folder after the expression, in words"
             rejected.append(Rejection(relative(file, root), 0, str(error), remedy))
     return found, rejected
-
-
-def _label(word: str, classes: tuple[str, ...] | None) -> str:
-    """Return the class that a folder is called after: ``Happy``, ``happiness``, ``3_happy``."""
-    if not word:
-        raise ValueError("lies in no class folder")
-    if classes is not None and word in classes:
-        return word
-    name = emotions.canonical(re.sub(r"^\d+[\s._-]+", "", word))
-    if classes is not None and name not in classes:
-        raise ValueError(f"{name!r} is not a class of this set ({', '.join(classes)})")
-    return name
