@@ -109,6 +109,11 @@ class Reading:
             pen.text((x + 2, y + 1), str(face), fill="white", font=font)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
+    def save(self, path: Path) -> None:
+        """Write the annotated image as PNG."""
+        with files.replacing(path) as file:
+            Image.fromarray(self.annotated().transpose(1, 2, 0)).save(file, format="png")
+
     def __str__(self) -> str:
         return "; ".join(map(str, self.faces)) or NO_FACE
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import warnings
 from pathlib import Path
@@ -80,14 +79,6 @@ def test_colour_takes_the_strongest_channel():
     np.testing.assert_allclose(hog.hog(images), reference(images), atol=2e-6)
 
 
-@pytest.mark.real
-def test_features_equal_scikit_image_on_real_faces(workbook_data):
-    from helpers import datasets
-
-    images = datasets.load("fer2013", root=workbook_data).images[::200]
-    np.testing.assert_allclose(hog.hog(images), reference(images), atol=1e-4)
-
-
 def test_flat_images_and_no_images():
     assert not hog.hog(np.full((2, 48, 48), 200, dtype=np.uint8)).any()
     assert hog.hog(np.empty((0, 48, 48), dtype=np.uint8)).shape == (0, 900)
@@ -105,11 +96,6 @@ def test_images_are_taken_in_parts_read_only_and_strided(tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-7)
         flipped = hog.hog(np.ascontiguousarray(images[::2, :, ::-1]))
         np.testing.assert_array_equal(hog.hog(images[::2, :, ::-1]), flipped)
-
-
-def test_defaults_are_those_of_the_function():
-    parameters = inspect.signature(hog.hog).parameters.values()
-    assert {p.name: p.default for p in parameters if p.name != "images"} == hog.DEFAULTS
 
 
 BAD_IMAGES = [

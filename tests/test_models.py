@@ -10,7 +10,6 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -46,13 +45,6 @@ def test_face_cnn_equals_the_same_layers_called_by_hand():
     assert models.num_parameters(net) == convolutions + 2 * (32 + 64 + 128 + 256) + dense_layers
     net.blocks.requires_grad_(False)
     assert models.num_parameters(net, trainable_only=True) == dense_layers
-
-
-def test_light_and_contrast_do_not_matter_unless_asked():
-    brighter = images() * 0.5 + 1
-    blind, seeing = models.FaceCNN().eval(), models.FaceCNN(standardise=False).eval()
-    torch.testing.assert_close(blind(brighter), blind(images()), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(seeing(brighter), seeing(images()), rtol=1e-3, atol=1e-4)
 
 
 def test_unshuffle_stem_turns_four_pixels_into_four_channels():
@@ -370,12 +362,6 @@ def test_a_frozen_body_keeps_its_weights_and_its_running_means(name):
     assert any("running_mean" in each for each in trained_a_little(models.unfreeze(net)))
 
 
-def test_without_freezing_the_running_means_would_move():
-    net = models.create("face-cnn", 7)
-    models.split(net)[0].requires_grad_(False)  # what one would write at first
-    assert any("running_mean" in name for name in trained_a_little(net))
-
-
 def fit(model, train, validation, **settings):
     settings = {"epochs": 3, "batch_size": 32, "lr": 0.01, "augment": None, "precision": "float32"} | settings
     scores = {"accuracy": metrics.on_labels(metrics.accuracy)}
@@ -383,20 +369,6 @@ def fit(model, train, validation, **settings):
     return training.fit(
         model, train, validation, losses.on_labels(), scores, training.Config(**settings), **options
     )
-
-
-def test_features_are_what_the_head_is_given(drawn_faces):
-    net, seen = models.create("face-cnn", 7), []
-    net.dense.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
-    net.train()
-    net.blocks[0].eval()
-    options = {"device": "cpu", "precision": "float32", "batch_size": 100}
-    made = training.features(net, drawn_faces, **options)
-    assert (made.shape, made.dtype) == ((210, 256), np.float32)
-    assert (net.training, net.blocks[0].training) == (True, False), "each layer's mode is as it was"
-    seen.clear()
-    training.predict(net, drawn_faces, **options)
-    np.testing.assert_allclose(made, torch.cat(seen).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_head_trained_on_kept_features_is_the_frozen_network_trained(drawn_faces):
@@ -429,26 +401,6 @@ def test_each_stage_has_its_share_of_the_learning_rate():
     assert {id(p) for p in net.parameters()} == set(rate)
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(p) for p in net.parameters() if p.ndim > 1}
-
-
-@pytest.mark.filterwarnings("error:another training stands")
-def test_stopped_and_resumed_with_rates_by_depth_is_the_same_to_the_bit(drawn_faces, tmp_path):
-    def train(run, stop_after=None):
-        torch.manual_seed(0)
-        net = models.freeze(models.create("face-cnn", 7, widths=(8, 16)))
-        net.blocks[1].requires_grad_(True)  # half of it learns
-        stop, calls = training.Stop(), iter(range(1, 1000))
-        net.stem.register_forward_pre_hook(lambda *_: stop.request() if next(calls) == stop_after else None)
-        config = training.Config(epochs=3, batch_size=32, lr_decay=0.5, ema=0.9, monitor="loss")
-        options = {"device": "cpu", "progress": False, "stop": stop, "run": run}
-        return net, training.fit(net, drawn_faces, drawn_faces, losses.on_labels(), {}, config, **options)
-
-    whole, _ = train(None)
-    assert train(tmp_path / "run", stop_after=10)[1].stopped
-    resumed, history = train(tmp_path / "run")
-    assert [record["epoch"] for record in history.epochs] == [1, 2, 3]
-    for name, values in whole.state_dict().items():
-        assert torch.equal(values, resumed.state_dict()[name]), name
 
 
 def test_with_everything_frozen_there_is_nothing_to_learn_and_every_network_has_a_recipe(drawn_faces):

@@ -424,27 +424,22 @@ def test_words_that_cannot_be_meant_are_refused(words, said, capsys):
     assert "\n" not in error
 
 
-def test_s_keeps_an_image_and_q_quits(tmp_path, capsys):
-    keys = iter(["", "s", "s", "q", "never reached"])
-    reading = predictor.Reading(np.full((3, 30, 40), 7, np.uint8), ())
-    predict.watch([reading] * 9, lambda picture: next(keys), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000.png", "001.png"]
-    assert next(keys) == "never reached"
-
-
-def test_the_window_tells_keys_and_that_it_was_closed(monkeypatch):
-    shown, keys, visible = [], iter([-1, ord("s"), 256 + ord("q"), -1]), iter([1.0, 1.0, 1.0, 0.0])
-    stand_in = types.SimpleNamespace(WND_PROP_VISIBLE=4, COLOR_RGB2BGR=4, error=RuntimeError)
-    stand_in.namedWindow = lambda name: None
-    stand_in.cvtColor = lambda picture, _: picture[..., ::-1]
+def test_q_or_a_closed_window_quits_and_s_keeps_an_image(tmp_path, monkeypatch):
+    shown, keys, visible = [], iter([-1, ord("s"), 256 + ord("s"), 256 + ord("q"), -1]), iter([1, 1, 1, 1, 0])
+    names = {"WND_PROP_VISIBLE": 4, "COLOR_RGB2BGR": 4, "namedWindow": lambda name: None}
+    stand_in = types.SimpleNamespace(**names, cvtColor=lambda picture, _: picture[..., ::-1])
     stand_in.imshow = lambda name, picture: shown.append(picture)
     stand_in.waitKey = lambda wait: next(keys)
     stand_in.getWindowProperty = lambda name, which: next(visible)
     monkeypatch.setitem(sys.modules, "cv2", stand_in)
-    show, picture = predict.window(), np.arange(24, dtype=np.uint8).reshape(3, 2, 4)
-    assert [show(picture) for _ in range(4)] == ["", "s", "q", "q"]
-    assert np.array_equal(shown[0], picture.transpose(1, 2, 0)[..., ::-1])
-    monkeypatch.setattr(stand_in, "namedWindow", lambda name: next(iter(())))
-    monkeypatch.setattr(stand_in, "error", StopIteration)
+    reading = predictor.Reading(np.arange(24, dtype=np.uint8).reshape(3, 2, 4).repeat(8, 1), ())
+    predict.watch([reading] * 9, tmp_path)
+    assert len(shown) == 4
+    assert np.array_equal(shown[0], reading.picture.transpose(1, 2, 0)[..., ::-1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000.png", "001.png"]
+    visible = iter([0])
+    predict.watch([reading] * 9, tmp_path)
+    assert len(shown) == 5
+    monkeypatch.setattr(stand_in, "namedWindow", lambda name: 1 / 0)
     with pytest.raises(ImportError, match="no window here"):
-        predict.window()
+        predict.watch([reading], tmp_path)

@@ -6,15 +6,13 @@ import importlib
 import itertools
 import json as to_json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import short
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from helpers.predictor import Predictor, Reading
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -32,8 +30,7 @@ def predict(
 ) -> int:
     """Find the faces in images and print what a trained network predicts, one line a face.
 
-    Exit status: 0 every image was read (also where it shows no face), 1 an image could not be read (the
-    others were), 2 a mistake in the words.
+    Exit status: 1 an image could not be read (the others were), 2 a mistake in the words.
 
     Args:
         files: images (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), folders of them, or patterns
@@ -68,7 +65,7 @@ def predict(
         if not json:
             print("\n".join(lines(str(path), reading)), flush=True)
         if annotate:
-            keep(reading, annotate / f"{path.stem}.png")
+            reading.save(annotate / f"{path.stem}.png")
     if json:
         print(to_json.dumps(found, indent=1))
     return int(len(found) < len(paths))
@@ -102,16 +99,6 @@ def lines(name: str, reading: Reading) -> list[str]:
     return rows or [f"{name}  {reading}"]
 
 
-def keep(reading: Reading, path: Path) -> None:
-    """Write the annotated image as PNG."""
-    from PIL import Image
-
-    from helpers import files
-
-    with files.replacing(path) as file:
-        Image.fromarray(reading.annotated().transpose(1, 2, 0)).save(file, format="png")
-
-
 def webcam(
     *,
     camera: int = 0,
@@ -124,10 +111,8 @@ def webcam(
 
     In the window q quits and s keeps the image. Images stay on this machine, and none is kept unless asked.
     Needs OpenCV: pip install "opencv-python<5". Where it has no window (opencv-python-headless, or a machine
-    without a screen), --text prints a line whenever the labels change.
-
-    Exit status: 0 ended by q, Ctrl-C or the end of the video, 1 the camera or the video failed, 2 a mistake
-    in the words.
+    without a screen), --text prints a line whenever the labels change. Exit status: 1 the camera or the video
+    failed, 2 a mistake in the words.
 
     Args:
         camera: which camera
@@ -141,7 +126,7 @@ def webcam(
     reader = loaded(run)
     source = reader.video(video) if video else reader.camera(camera)
     try:
-        tell(source) if text else watch(source, window(), out)
+        tell(source) if text else watch(source, out)
     except KeyboardInterrupt:
         pass
     except (ImportError, OSError, ValueError) as error:
@@ -150,16 +135,24 @@ def webcam(
     return 0
 
 
-def watch(source: Iterable[Reading], show: Callable[[np.ndarray], str], out: Path) -> None:
-    """Show frame after frame until q or the end; ``show`` returns the pressed key, s keeps an image."""
+def watch(source: Iterable[Reading], out: Path) -> None:
+    """Show frame after frame in a window until it is closed or q is pressed; s keeps an image in ``out``."""
+    try:
+        cv2 = importlib.import_module("cv2")
+        cv2.namedWindow("Reading Faces")
+    except Exception as error:  # cv2.error, where OpenCV is there but without windows
+        what = "OpenCV is missing" if isinstance(error, ImportError) else "this OpenCV has no window here"
+        advice = 'to see the camera: pip install "opencv-python<5" (not headless), or add --text'
+        raise ImportError(f"{what}; {advice}") from None
     for reading in source:
-        key = show(reading.annotated())
-        if key == "q":
+        cv2.imshow("Reading Faces", cv2.cvtColor(reading.annotated().transpose(1, 2, 0), cv2.COLOR_RGB2BGR))
+        key = cv2.waitKey(1) & 255
+        if key == ord("q") or cv2.getWindowProperty("Reading Faces", cv2.WND_PROP_VISIBLE) < 1:
             break
-        if key == "s":
-            free = next(path for i in itertools.count() if not (path := out / f"{i:03d}.png").exists())
-            keep(reading, free)
-            print(f"kept {short(free)}")
+        if key == ord("s"):
+            path = next(path for i in itertools.count() if not (path := out / f"{i:03d}.png").exists())
+            reading.save(path)
+            print(f"kept {short(path)}")
 
 
 def tell(source: Iterable[Reading]) -> None:
@@ -170,22 +163,3 @@ def tell(source: Iterable[Reading]) -> None:
         if labels != before:
             print(f"{reading.seconds:7.2f} s  {reading if labels else 'no face'}", flush=True)
         before = labels
-
-
-def window() -> Callable[[np.ndarray], str]:
-    """Return what shows an image ``[3, H, W]`` in a window, and returns the key that was pressed."""
-    try:
-        cv2 = importlib.import_module("cv2")
-        cv2.namedWindow("Reading Faces")
-    except Exception as error:  # cv2.error, where OpenCV is there but without windows
-        what = "OpenCV is missing" if isinstance(error, ImportError) else "this OpenCV has no window here"
-        advice = 'to see the camera: pip install "opencv-python<5" (not headless), or add --text'
-        raise ImportError(f"{what}; {advice}") from None
-
-    def show(picture: np.ndarray) -> str:
-        cv2.imshow("Reading Faces", cv2.cvtColor(picture.transpose(1, 2, 0), cv2.COLOR_RGB2BGR))
-        key = cv2.waitKey(1)
-        closed = cv2.getWindowProperty("Reading Faces", cv2.WND_PROP_VISIBLE) < 1
-        return "q" if closed else chr(key & 255) if key >= 0 else ""
-
-    return show
