@@ -231,8 +231,7 @@ def _backbone(
     one_of("stem", stem, ("standard", "stride1", "small"))
     pixels = one_of("pixels", pixels or ("workbook" if weights is None else normalisation), tuple(PIXELS))
     if name == "vit_b_16" and (stem == "stride1" or (stem == "small" and weights is not None)):
-        what = "no stem of stride 1, and weights for patches of 16 pixels only"
-        raise ValueError(f"vit_b_16 has {what}: take stem='standard' and resize")
+        raise ValueError("vit_b_16 has no stem of stride 1 and weights for patches of 16 pixels: take 'standard'")
     net = _published(name, resize or image_size, 8 if stem == "small" else 16)
     head_path, net.origin = PARTS[type(net).__name__][0][0], "randomly initialised"
     if weights is not None:
@@ -252,9 +251,8 @@ def _backbone(
     if stem == "small" and hasattr(net, "maxpool"):
         net.maxpool = nn.Identity()
 
-    layers = net.get_submodule(head_path).modules()
-    in_features = [layer.in_features for layer in layers if isinstance(layer, nn.Linear)][-1]
-    share, new = own_dropout if dropout is None else dropout, head(in_features, num_classes)
+    linear = [layer for layer in net.get_submodule(head_path).modules() if isinstance(layer, nn.Linear)]
+    share, new = own_dropout if dropout is None else dropout, head(linear[-1].in_features, num_classes)
     net.set_submodule(head_path, nn.Sequential(nn.Dropout(share), new) if share else new)
     if resize is not None or pixels != "workbook":
         net.preprocess = Preprocess(resize, pixels, in_channels)

@@ -234,20 +234,16 @@ def changed(model, twin):
     return {name for (name, mine), theirs in pairs if not torch.equal(mine, theirs)}
 
 
-def test_only_the_layers_named_forget(small):
+def test_only_the_layers_named_forget_and_a_cascade_goes_from_the_output_down(small):
     random_state = torch.get_rng_state()
     twin = gradcam.randomised(small, ["head", "blocks.1"], seed=5)
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert {name.rpartition(".")[0].removesuffix(".0") for name in changed(small, twin)} == {
-        *("head", "blocks.1", "blocks.1.1")
-    }
+    assert {name[:8] for name in changed(small, twin)} == {"head.wei", "head.bia", "blocks.1"}
     assert changed(twin, gradcam.randomised(small, ["blocks.1", "head"], seed=6))
     assert not changed(twin, gradcam.randomised(small, ["head", "blocks.1"], seed=5))
-
-
-def test_a_cascade_forgets_from_the_output_down(small):
-    steps = list(gradcam.cascade(small, ["head", "dense", "blocks.1", "blocks.0"]))
-    assert [name for name, _ in steps] == ["head", "dense", "blocks.1", "blocks.0"]
+    names = ["head", "dense", "blocks.1", "blocks.0"]
+    steps = list(gradcam.cascade(small, names))
+    assert [name for name, _ in steps] == names
     reached = [changed(small, twin) for _, twin in steps]
     assert all(a < b for a, b in zip(reached, reached[1:], strict=False))
     assert reached[0] == {"head.weight", "head.bias"}
@@ -295,16 +291,14 @@ class Bright(nn.Module):
 
 def by_hand(x, maps, blank, steps, insert):
     """The curves of the class 1 of :class:`Bright`, one image and one pixel after the other."""
-    curves = []
-    for image, heat in zip(x.numpy()[:, 0], maps.numpy(), strict=True):
-        order, curve = np.argsort(-heat.ravel()), []
-        for step in range(steps + 1):
-            shown = np.full(image.size, blank) if insert else image.ravel().copy()
-            taken = order[: round(step / steps * image.size)]
-            shown[taken] = image.ravel()[taken] if insert else blank
-            curve.append(1 / (1 + np.exp(-4 * shown.mean())))
-        curves.append(curve)
-    return np.array(curves)
+    curves = np.empty((len(x), steps + 1))
+    for (n, step), _ in np.ndenumerate(curves):
+        image, order = x[n].numpy().ravel(), np.argsort(-maps[n].numpy().ravel())
+        shown = np.full(image.size, blank) if insert else image.copy()
+        taken = order[: round(step / steps * image.size)]
+        shown[taken] = image[taken] if insert else blank
+        curves[n, step] = 1 / (1 + np.exp(-4 * shown.mean()))
+    return curves
 
 
 @pytest.mark.parametrize("insert", [False, True])
