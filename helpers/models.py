@@ -231,7 +231,7 @@ def _backbone(
     one_of("stem", stem, ("standard", "stride1", "small"))
     pixels = one_of("pixels", pixels or ("workbook" if weights is None else normalisation), tuple(PIXELS))
     if name == "vit_b_16" and (stem == "stride1" or (stem == "small" and weights is not None)):
-        raise ValueError("no stem of stride 1 and weights for patches of 16 pixels for vit_b_16: take standard")
+        raise ValueError("vit_b_16: no stem of stride 1, weights for patches of 16 pixels; take 'standard'")
     net = _published(name, resize or image_size, 8 if stem == "small" else 16)
     head_path, net.origin = PARTS[type(net).__name__][0][0], "randomly initialised"
     if weights is not None:
