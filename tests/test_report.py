@@ -88,12 +88,9 @@ def test_the_page_and_the_pdf_need_no_other_file(made):
 
 def test_what_a_run_says_is_text_and_never_markup(tmp_path):
     score = {"value": 0.5, "low": 0.4, "high": None, "floor": None}
-    run = {
-        "name": HOSTILE,
-        "model": HOSTILE,
+    run = dict.fromkeys(("name", "model", "errors"), HOSTILE) | {
         "settings": [[HOSTILE, HOSTILE]],
         "files": {},
-        "errors": HOSTILE,
     }
     run |= {"split": "test", "scores": {HOSTILE: score}, "majority": score, "classes": [HOSTILE]}
     run["per_class"] = {"precision": [0.5], "recall": [1], "f1": [-0.25], "support": [7]}
@@ -131,11 +128,8 @@ def content(**changes):
     score = {"value": 0.6, "low": 0.5, "high": 0.7}
     confusion = [[8, 2, 0], [5, 4, 1], [0, 0, 0]]
     found = {"faces": 20, "classes": ["anger", "fear", "joy"], "confusion": confusion}
-    return (
-        found
-        | {"scores": {"accuracy": score}, "majority": {"value": 0.4, "low": 0.3, "high": 0.45}}
-        | changes
-    )
+    found |= {"scores": {"accuracy": score}, "majority": {"value": 0.4, "low": 0.3, "high": 0.45}}
+    return found | changes
 
 
 def test_the_sentences_say_what_the_numbers_say():
@@ -143,10 +137,8 @@ def test_the_sentences_say_what_the_numbers_say():
         "It finds anger best (80% of its images) and fear worst (40%). The commonest mistake: "
         "fear taken for anger, 5 of 10 images."
     )
-    right = np.diag([3, 4, 0]).tolist()
-    assert (
-        report.errors(content(confusion=right, faces=7)) == "Every one of the 7 images was given its class."
-    )
+    right = content(confusion=np.diag([3, 4, 0]).tolist(), faces=7)
+    assert report.errors(right) == "Every one of the 7 images was given its class."
     found = SimpleNamespace(name="one", split="test", faces=SimpleNamespace(name="synthetic"))
     assert "clearly above the 40.0%" in report.headline([(found, content())])
     close = {"value": 0.55, "low": 0.45, "high": 0.65}
@@ -172,8 +164,7 @@ def test_copies_and_people_in_two_splits_are_told():
 
 
 def test_what_cannot_be_reported_is_one_line(made, tmp_path, capsys):
-    assert do("report", made / "svn") == 2
-    assert do("report", made / "svm", made / "svm") == 2
+    assert do("report", made / "svn") == do("report", made / "svm", made / "svm") == 2
     assert "named twice" in capsys.readouterr().err
     shutil.copytree(made / "svm", tmp_path / "one")
     (tmp_path / "one" / "audit.json").write_text("[")

@@ -46,12 +46,12 @@ def report(
         device: where to compute
         resamples: bootstrap samples
     """
-    given = named(resamples, data, root, options)
-    repeated = [run for run in runs if runs.count(run) > 1]
-    if repeated:
-        raise ValueError(f"{repeated[0]} is named twice")
     import tempfile
 
+    given = named(resamples, data, root, options)
+    for run in runs:
+        if runs.count(run) > 1:
+            raise ValueError(f"{run} is named twice")
     from helpers import cli, files
     from helpers.cli import scoring
 
@@ -59,11 +59,8 @@ def report(
     alike: dict[tuple, list[Predictions]] = {}
     for found, _ in every:
         alike.setdefault((found.classes, tuple(found.faces.source)), []).append(found)
-    tests = [
-        scoring.compared(group, "accuracy", resamples, "accuracy")
-        for group in alike.values()
-        if len(group) > 1
-    ]
+    groups = [group for group in alike.values() if len(group) > 1]
+    tests = [scoring.compared(group, "accuracy", resamples, "accuracy") for group in groups]
     out = out or runs[0].parent / "report"
     with tempfile.TemporaryDirectory() as folder:
         about = gathered(every, Path(folder))
@@ -95,42 +92,27 @@ def gathered(every: Sequence[tuple[Predictions, dict]], folder: Path) -> dict[st
     """Return what the runs' folders say, as report.typ takes it; figures go into a folder."""
     import datetime
 
-    from helpers import metrics, plotting
-
-    first, content = every[0]
     records = [_read(found.folder / "config.json") for found, _ in every]
-    sets: list[dict[str, Any]] = []
-    for (found, _), record in zip(every, records, strict=True):
-        about = _faces(found, record, folder / f"balance-{len(sets)}.png")
-        if about["text"] not in [each["text"] for each in sets]:  # once, however many runs learned from it
-            sets.append(about)
-    bounds = ("value", "low", "high")
-    rows = {
-        found.name: {key: numbers["scores"]["accuracy"][key] for key in bounds} for found, numbers in every
-    }
-    rows["majority class"] = content["majority"]
-    rows |= {"best possible": content["best_possible"]} if "best_possible" in content else {}
-    scores = {name: metrics.Interval(**score) for name, score in rows.items()}
-    how = {"baseline": ["majority class"], "ceiling": [name for name in rows if name == "best possible"]}
-    how["label"] = f"accuracy on {first.split} images"
-    figure = plotting.png(lambda ax: plotting.scores(scores, ax=ax, **how), (7.4, 1.2 + 0.4 * len(rows)))
-    (folder / "accuracy.png").write_bytes(figure)
+    sets = [_faces(found, record, folder) for (found, _), record in zip(every, records, strict=True)]
     machines = [record.get("machine", {}) for record in records]
     keys = dict.fromkeys(key for machine in machines for key in machine)
-    fast = ", ".join(found.name for (found, _), each in zip(every, records, strict=True) if each.get("fast"))
-    cautions = [f"Trained with --fast, on few images, and so of no meaning: {fast}."] if fast else []
-    if first.split == "validation":
-        cautions.append(
-            "Scores are on the validation images, by which epochs were chosen: they are too good."
-        )
+    cautions = [
+        f"{found.name} was trained with --fast, on few images: its scores have no meaning."
+        for (found, _), record in zip(every, records, strict=True)
+        if record.get("fast")
+    ]
+    if every[0][0].split == "validation":
+        cautions.append("Scores are on the validation images, which chose the epochs: they are too good.")
     names = ", ".join(found.name for found, _ in every)
-    opening = f"{len(every)} training{'s'[: len(every) > 1]}: {names}. Made on {datetime.date.today()}."
+    draw_scores(every, folder / "accuracy.png")
     return {
         "title": "How well do these networks read faces?",
-        "opening": opening,
+        "opening": f"Trainings: {names}. Made on {datetime.date.today()}.",
         "headline": headline(every),
-        "short": [name for name in SHORT if all(name in numbers["scores"] for _, numbers in every)],
-        "sets": sets,
+        "short": [name for name in SHORT if all(name in content["scores"] for _, content in every)],
+        "sets": list(
+            {each["text"]: each for each in sets}.values()
+        ),  # once, however many runs learned from it
         "runs": [_run(*each, record, folder) for each, record in zip(every, records, strict=True)],
         "cautions": cautions,
         "machine": [[key, ", ".join({str(each.get(key, "-")): 0 for each in machines})] for key in keys],
@@ -138,14 +120,29 @@ def gathered(every: Sequence[tuple[Predictions, dict]], folder: Path) -> dict[st
     }
 
 
+def draw_scores(every: Sequence[tuple[Predictions, dict]], path: Path) -> None:
+    """Draw the accuracy of each run between the majority class and the best possible, where it is known."""
+    from helpers import metrics, plotting
+
+    content, how = every[0][1], {"baseline": ["majority class"], "ceiling": []}
+    rows = {found.name: numbers["scores"]["accuracy"] for found, numbers in every}
+    rows["majority class"] = content["majority"]
+    if "best_possible" in content:
+        how["ceiling"], rows["best possible"] = ["best possible"], content["best_possible"]
+    bounds = ("value", "low", "high")
+    scores = {name: metrics.Interval(*(row[key] for key in bounds)) for name, row in rows.items()}
+    label, size = f"accuracy on {every[0][0].split} images", (7.4, 1.2 + 0.4 * len(rows))
+    path.write_bytes(plotting.png(lambda ax: plotting.scores(scores, label=label, ax=ax, **how), size))
+
+
 def headline(every: Sequence[tuple[Predictions, dict]]) -> str:
     """Return which run is best, and whether it is clearly above the majority class."""
     found, content = max(every, key=lambda pair: pair[1]["scores"]["accuracy"]["value"])
     score, floor = content["scores"]["accuracy"], content["majority"]
     above = "clearly above" if score["low"] > floor["high"] else "not clearly above"
-    which = f"{'Of these, ' if len(every) > 1 else ''}{found.name} predicts the labelled expression of"
     share = f"{score['value']:.1%} of {content['faces']:,} {found.split} images of {found.faces.name}"
-    return f"{which} {share}, {above} the {floor['value']:.1%} of always naming the majority class."
+    what = f"{above} the {floor['value']:.1%} of always naming the majority class"
+    return f"{found.name} predicts the labelled expression of {share}, {what}."
 
 
 def tested(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -156,9 +153,8 @@ def tested(rows: Sequence[dict[str, Any]]) -> list[str]:
         verdict = "hardly makes" if chance < 0.05 else "may well make"
         more = f"{abs(gap):.1%} {'more' if gap >= 0 else 'less'} of the images correctly than {row['run']}"
         test = f"McNemar's exact test, p = {chance:.2g} after Holm's correction"
-        sentences.append(
-            f"{rows[0]['run']} predicts {more}, a difference that chance alone {verdict} ({test})."
-        )
+        said = f"{rows[0]['run']} predicts {more}, a difference that chance alone {verdict} ({test})."
+        sentences.append(said)
     return sentences
 
 
@@ -166,18 +162,17 @@ def errors(content: dict[str, Any]) -> str:
     """Return which class is found best and worst, and the commonest mistake."""
     import numpy as np
 
-    table, classes = np.array(content["confusion"]), content["classes"]
-    wrong = table - np.diag(table.diagonal())
+    table, classes = np.array(content["confusion"]), np.array(content["classes"])
+    wrong, num = table - np.diag(table.diagonal()), table.sum(axis=1)
     if not wrong.any():
         return f"Every one of the {content['faces']:,} images was given its class."
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-    recall = table.diagonal() / np.maximum(table.sum(axis=1), 1)
-    there = np.flatnonzero(table.sum(axis=1))
-    best, worst = there[recall[there].argmax()], there[recall[there].argmin()]
+    recall, names = (table.diagonal() / np.maximum(num, 1))[num > 0], classes[num > 0]
+    best, worst = recall.argmax(), recall.argmin()
     return (
-        f"It finds {classes[best]} best ({recall[best]:.0%} of its images) and {classes[worst]} worst "
+        f"It finds {names[best]} best ({recall[best]:.0%} of its images) and {names[worst]} worst "
         f"({recall[worst]:.0%}). The commonest mistake: {classes[row]} taken for {classes[column]}, "
-        f"{wrong[row, column]:,} of {table[row].sum():,} images."
+        f"{wrong[row, column]:,} of {num[row]:,} images."
     )
 
 
@@ -186,19 +181,14 @@ def audited(audit: dict[str, Any]) -> str:
     pairs = [
         dict(zip(audit["duplicates"]["columns"], row, strict=True)) for row in audit["duplicates"]["data"]
     ]
-    across = [pair for pair in pairs if pair["split"] != pair["other"] and pair["faces"]]
     within = sum(pair["faces"] for pair in pairs if pair["split"] == pair["other"])
-    told = [
-        f"{each['faces']:,} {each['split']} images are copies of one in {each['other']}." for each in across
-    ]
-    told = told or ["No image is in two splits."]
-    told.append(f"Within the splits {within:,} are copies.")
-    columns = audit["subjects"]["columns"]
-    if audit["subjects"]["data"]:
-        shared = sum(row[columns.index("subjects")] for row in audit["subjects"]["data"]) // 2
-        told.append(f"{shared:,} people are in two splits." if shared else "Nobody is in two splits.")
-    else:
-        told.append("Who is in an image is not known, so one person may be in two splits.")
+    across = [pair for pair in pairs if pair["split"] != pair["other"] and pair["faces"]]
+    told = [f"{p['faces']:,} {p['split']} images are copies of one in {p['other']}." for p in across]
+    told = [*(told or ["No image is in two splits."]), f"Within the splits {within:,} are copies."]
+    people, column = audit["subjects"]["data"], audit["subjects"]["columns"].index("subjects")
+    shared = sum(row[column] for row in people) // 2
+    unknown = "Who is in an image is not known, so one person may be in two splits."
+    told.append(f"{shared or 'No'} people are in two splits." if people else unknown)
     return " ".join(told)
 
 
@@ -211,7 +201,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged; make it again") from None
 
 
-def _faces(found: Predictions, record: dict[str, Any], figure: Path) -> dict[str, Any]:
+def _faces(found: Predictions, record: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return what there is to say about a set of faces; the shares of its classes are drawn into a file."""
     import pandas as pd
 
@@ -224,17 +214,11 @@ def _faces(found: Predictions, record: dict[str, Any], figure: Path) -> dict[str
     about = {"text": f"{found.faces.name}: {parts} images; {kind}, {shape[-1]} pixels."}
     if audit:
         about["text"] += " " + audited(audit)
-        counts = pd.DataFrame(audit["balance"]["data"], columns=audit["balance"]["columns"]).set_index(
-            "class"
-        )
-        shares = counts.drop(columns="share", errors="ignore")
-        shares = shares / shares.sum()
-        figure.write_bytes(
-            plotting.png(lambda ax: plotting.class_balance(shares, ax), (7.2, 1 + 0.4 * len(shares)))
-        )
-        about |= {"balance": figure.name} | (
-            {"rejects": audit["rejects"]} if audit["rejects"]["data"] else {}
-        )
+        counts = pd.DataFrame(**audit["balance"]).set_index("class").drop(columns="share", errors="ignore")
+        about["balance"], size = f"balance-{found.name}.png", (7.2, 1 + 0.4 * len(counts))
+        drawn = plotting.png(lambda ax: plotting.class_balance(counts / counts.sum(), ax), size)
+        (folder / about["balance"]).write_bytes(drawn)
+        about |= {"rejects": audit["rejects"]} if audit["rejects"]["data"] else {}
     return about
 
 
@@ -243,17 +227,15 @@ def _run(found: Predictions, content: dict[str, Any], record: dict[str, Any], fo
     import shutil
 
     settings = {**record.get("config", {}), **record.get("settings", {})}
-    ended = _read(found.folder / "finished.json")
+    ended, size = _read(found.folder / "finished.json"), record.get("num_parameters")
     model = settings.get("model") or record.get("model", {}).get("name", "network")
-    size = record.get("num_parameters")
     learned = f", {size / 1e6:,.2f} million parameters" if size else ""
     epochs = f" {ended['epochs']} epochs, epoch {ended['best_epoch']} kept." if "best_epoch" in ended else ""
     copied = {}
     for path in sorted([found.folder / "curves.png", *(found.folder / found.split).glob("*.png")]):
         if path.is_file():
             copied[path.stem] = shutil.copy(path, folder / f"{len(list(folder.iterdir()))}-{path.name}").name
-    return {
-        **content,
+    return content | {
         "name": found.name,
         "model": f"{model}{learned}: {found.task}, {len(found.classes)} classes.{epochs}",
         "settings": [[key, str(value)] for key, value in settings.items() if value or key == "seed"],
