@@ -1,6 +1,6 @@
 """Panels in a real browser: Voilà and JupyterLab in a headless Chromium, driven by Playwright.
 
-Skipped, visibly, where Playwright or Chromium is not installed. BROWSER_SHOTS names a folder for screenshots.
+Skipped, visibly, where Playwright or Chromium is not installed.
 """
 
 from __future__ import annotations
@@ -95,10 +95,8 @@ def served(folder: Path, *words: str) -> Iterator[str]:
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     settings |= {f"{name}_DIR": str(folder / name) for name in ("JUPYTER_CONFIG", "JUPYTER_RUNTIME")}
     settings["IPYTHONDIR"] = str(folder / "ipython")
-    command, log = (
-        [sys.executable, "-m", *words, "--no-browser", f"--port={port}"],
-        folder / f"{words[0]}.log",
-    )
+    command = [sys.executable, "-m", *words, "--no-browser", f"--port={port}"]
+    log = folder / f"{words[0]}.log"
     with open(log, "wb") as output:
         server = subprocess.Popen(command, cwd=folder, env=settings, stdout=output, stderr=output)
     try:
@@ -112,11 +110,10 @@ def served(folder: Path, *words: str) -> Iterator[str]:
         yield address
     finally:
         server.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(4)  # a kernel whose server is gone ends by itself
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.kill()
+        server.wait()
 
 
 def opened(browser: Any, address: str) -> Any:
@@ -166,13 +163,11 @@ def panel(page: Any, number: int) -> Any:
     found = page.locator(".jupyter-widgets.widget-hbox:has(> .widget-vbox img)").nth(number)
     found.wait_for()
     found.scroll_into_view_if_needed()
-    if shots := os.environ.get("BROWSER_SHOTS"):
-        found.screenshot(path=Path(shots) / f"panel_{number}_{time.monotonic_ns()}.png")
     return found
 
 
 def figure(page: Any, panel: Any, before: str = "") -> str:
-    """Wait for another figure than the one before, and return which it is: each has an address of its own."""
+    """Return the address of the figure, once it is another than the one before."""
     image = panel.locator("img").first
     changed = "([image, before]) => image.src !== before && image.naturalWidth > 50"
     page.wait_for_function(changed, arg=[image.element_handle(), before])
@@ -180,7 +175,7 @@ def figure(page: Any, panel: Any, before: str = "") -> str:
 
 
 def move(page: Any, panel: Any, label: str, share: float) -> None:
-    """Click on a slider at a share of its length, which is 250 pixels at least, its label being whole."""
+    """Click on a slider, at a share of its length."""
     row = panel.locator(".widget-inline-hbox", has_text=label).first
     row.scroll_into_view_if_needed()
     track = row.locator(".noUi-base").bounding_box()

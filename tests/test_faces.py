@@ -139,7 +139,7 @@ def _described(levels=None, view=None):
     for name, level in (levels or {}).items():
         units[:, faces.ACTION_UNITS.index(name)] = level
     like = units[:, :, 0]
-    return units, people.average(faces.IDENTITY, {}, like), people.average(faces.VIEW, view, like)
+    return units, people.average(faces.IDENTITY, {}, like), people.average(faces.VIEW, view or {}, like)
 
 
 def _landmarks(view=None, levels=None):

@@ -369,15 +369,12 @@ def test_a_closed_panel_leaves_no_thread(fit):
 
 def test_a_failed_training_is_one_line_and_the_next_one_runs(fit):
     made = widgets.trainer(fit, backbone=("face-cnn", "no such network"))
-    made.controls["epochs"].value = 1
-    made.controls["backbone"].value = "no such network"
-    press(made, "Train")
-    until(lambda: done(made))
-    assert "unknown network" in made.note.value
-    made.controls["backbone"].value = "face-cnn"
-    press(made, "Train")
-    until(lambda: done(made))
-    assert "done; best accuracy" in made.note.value
+    made.set(epochs=1, backbone="no such network")
+    for backbone, said in (("no such network", "unknown network"), ("face-cnn", "done; best accuracy")):
+        made.controls["backbone"].value = backbone
+        press(made, "Train")
+        until(lambda: done(made))
+        assert said in made.note.value
 
 
 def test_in_colab_it_trains_in_the_foreground(fit, monkeypatch):
