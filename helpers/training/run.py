@@ -218,7 +218,7 @@ class Run:
     def save_best(self, model: nn.Module, arrays: dict[str, np.ndarray]) -> None:
         """Write the best weights so far, with what makes the network again, and the predictions."""
         about = {name: self.record[name] for name in ("model", "faces")}
-        save_weights(model, self.best, {"record": json.dumps(about)})
+        _save(model.state_dict(), self.best, {"record": json.dumps(about)})
         self._write("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
 
     def save_figure(self, name: str, draw: Callable[[Axes], object], size: tuple[int, int] = (6, 5)) -> None:
@@ -253,7 +253,13 @@ class Run:
         from helpers import plotting
 
         frame, best = history.frame(), history.best_epoch
-        self.save_figure("curves", lambda ax: plotting.curves(frame, best=best, ax=ax), (11, 4))
+
+        def draw(ax: Axes) -> None:
+            ax.remove()
+            for place, name in zip(ax.figure.subplots(1, 2), ("loss", history.monitor), strict=True):
+                plotting.curves(frame, [name], best, place)
+
+        self.save_figure("curves", draw, (11, 4))
         self._tell("end", plain(self.record), history.best, (self.best, self.folder / "config.json"))
         done = {"epochs": len(frame), "best_epoch": best, "monitor": history.monitor, "ended": history.ended}
         self.mark_finished({**done, "scores": history.best})
@@ -289,9 +295,9 @@ class Run:
 # ---------------------------------------------------------------- weights
 
 
-def save_weights(model: nn.Module, path: str | Path, about: Mapping[str, str] | None = None) -> None:
+def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write a network's weights as safetensors, whole or not at all, with a SHA-256 in the metadata."""
-    _save(model.state_dict(), Path(path), dict(about or {}))
+    _save(model.state_dict(), Path(path), {})
 
 
 def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> list[str]:
