@@ -47,12 +47,11 @@ def test_what_is_written_is_read_again(name, written):
     faces = datasets.load(name, written / "plain" if name == "affectnet" else written)
     assert len(faces) + len(faces.rejected) == 60
     assert {faces.classes[label] for label in faces.labels} >= {"happiness", "neutral"}
-    if name in ("fer2013", "affectnet"):
-        drawn = datasets.load("synthetic", written, num_faces=60)
-        parts = dict(zip(("train", "validation", "test"), drawn.splits(), strict=True))
-        there = {split: int((faces.split == split).sum()) for split in parts}
-        assert there == {split: len(part) for split, part in parts.items()}
     if name == "fer2013":
+        drawn = datasets.load("synthetic", written, num_faces=60)
+        assert [(faces.split == split).sum() for split in ("train", "validation", "test")] == [
+            len(part) for part in drawn.splits()
+        ]
         assert np.array_equal(np.sort(faces.images.sum((1, 2))), np.sort(drawn.images.sum((1, 2))))
 
 
@@ -79,13 +78,9 @@ def test_the_list_says_what_is_there_and_how_to_get_the_rest(written, tmp_path, 
 def test_planted_leaks_are_named(tmp_path, capsys):
     drawn = datasets.load("synthetic", tmp_path / "drawn", num_faces=80)
     split = np.array(["train"] * 50 + ["validation"] * 15 + ["test"] * 15)
-    drawn = replace(drawn, split=split)
     images, labels = drawn.images.copy(), drawn.labels.copy()
-    test, train = np.flatnonzero(drawn.split == "test")[0], np.flatnonzero(drawn.split == "train")[0]
-    images[test], labels[test] = images[train], (labels[train] + 1) % 7
-    layouts.write_fer2013(
-        datasets.FaceSet("d", images, labels, drawn.classes, drawn.split, drawn.source), tmp_path
-    )
+    images[70], labels[70] = images[0], (labels[0] + 1) % 7
+    layouts.write_fer2013(replace(drawn, split=split, images=images, labels=labels), tmp_path)
     with open(tmp_path / "fer2013.csv", "a") as file:
         file.write("9,1 2 3,Training\n")
     assert do("check", "fer2013", "--root", tmp_path, "--json") == 0
@@ -99,11 +94,6 @@ def test_planted_leaks_are_named(tmp_path, capsys):
     text = capsys.readouterr().out
     for title in ("Images of each class", "1 images with different labels", "1 rows or images left out"):
         assert title in text
-
-
-def test_options_reach_the_reader(tmp_path, capsys):
-    assert do("check", "synthetic", "--root", tmp_path, "--option", "num_faces", 40, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["faces"] == 40
 
 
 # --- get ---
@@ -128,11 +118,7 @@ def test_a_download_is_kept_when_it_has_the_hash(right, served, tmp_path, capsys
     digest = hashlib.sha256(content).hexdigest() if right else "0" * 64
     assert do(*told, "--sha256", digest) == (0 if right else 2)
     assert (tmp_path / "fer2013new.csv").exists() == right
-    said = capsys.readouterr()
-    if right:
-        assert "fer2013.csv" in said.out  # the other half of this set
-    else:
-        assert said.err.strip().split("\n")[-1].startswith("python3 -m helpers data: error: ")
+    assert not right or "fer2013.csv" in capsys.readouterr().out  # the other half of this set
 
 
 def test_an_archive_is_unpacked_where_the_reader_looks(served, tmp_path, capsys, written):
@@ -144,14 +130,13 @@ def test_an_archive_is_unpacked_where_the_reader_looks(served, tmp_path, capsys,
     assert not list(tmp_path.glob("*.archive"))
 
 
-def test_what_needs_a_login_says_so(tmp_path, capsys):
-    assert do("get", "fer2013", "--root", tmp_path) == 1
-    assert "log in at https://www.kaggle.com" in capsys.readouterr().out
-    assert do("get", "affectnet", "--root", tmp_path) == 1
-    assert "mohammadmahoor.com" in capsys.readouterr().out
-    assert do("get", "affectnet_fused", "--root", tmp_path) == 1
-    assert "_prob_rank.txt" in capsys.readouterr().out
-    assert do("get", "synthetic", "--root", tmp_path) == 0
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("fer2013", "log in at https://www.kaggle.com"), ("affectnet_fused", "_prob_rank.txt")],
+)
+def test_what_needs_a_login_says_so(name, advice, tmp_path, capsys):
+    assert do("get", name, "--root", tmp_path) == 1
+    assert advice in capsys.readouterr().out
 
 
 def test_the_addresses_are_those_of_the_page_on_data(root):

@@ -23,18 +23,8 @@ from helpers import cli, datasets, hog, models, training
 from helpers.cli import data, evaluate, experiment, settings
 from helpers.cli.settings import CONFIGURATIONS, KINDS, Settings, from_file, merged
 
-SMALL = [
-    "--model-option",
-    "widths",
-    "(4,8)",
-    "--model-option",
-    "head_width",
-    "8",
-    "--device",
-    "cpu",
-    "--no-amp",
-]
-SMALL += ["--batch-size", "32"]
+SMALL = ["--model-option", "widths", "(4,8)", "--model-option", "head_width", "8", "--batch-size", "32"]
+SMALL += ["--device", "cpu", "--no-amp"]
 
 
 @pytest.fixture(scope="module")
@@ -69,30 +59,21 @@ def yaml(path: Path, text: str) -> Path:
 
 
 def test_a_flag_goes_before_a_file_and_a_file_before_a_configuration(tmp_path):
-    text = (
-        "Epochs: 7\nlearning_rate: 1e-3\nweight_decay: 5E-4\nbatch-size: 16\nmodel_options: {head_width: 8}\n"
-    )
-    file = from_file(yaml(tmp_path / "mine.yaml", text + "amp: false\nmerge: 4\n"))
+    text = "Epochs: 7\nlearning_rate: 1e-3\nbatch-size: 16\nmodel_options: {head_width: 8}\namp: false\n"
+    file = from_file(yaml(tmp_path / "mine.yaml", text))
     found = merged(CONFIGURATIONS["resnet18-4class"], file, {"lr": 3e-4, "optimizer": "AdamW"})
     assert (found.model, found.schedule, found.step_size) == ("resnet18", "step", 7)  # the configuration's
-    assert (found.epochs, found.batch_size, found.amp, found.weight_decay) == (
-        7,
-        16,
-        False,
-        5e-4,
-    )  # the file's
+    assert (found.epochs, found.batch_size, found.amp) == (7, 16, False)  # the file's
     assert (found.lr, found.optimizer) == (3e-4, "adamw")  # the flags'
     assert merged(file).lr == 1e-3
-    assert merged(file, {"model_options": {"stem": "small"}}).model_options == {
-        "head_width": 8,
-        "stem": "small",
-    }
+    both = merged(file, {"model_options": {"stem": "small"}}).model_options
+    assert both == {"head_width": 8, "stem": "small"}
 
 
 def test_every_setting_is_a_flag_and_a_name_in_a_file(tmp_path):
     usual, made_up = asdict(Settings()), {int: 3, float: 0.5, str: "accuracy", dict: {"a": 1}}
     for name, kind in KINDS.items():
-        kind = cli._bare(kind)
+        kind = cli.bare(kind)
         value = made_up.get(getattr(kind, "__origin__", kind), not usual[name])
         value = get_args(kind)[-2] if get_args(kind) and not isinstance(value, dict) else value
         value = 64 if name == "image_size" else "cross-entropy" if name == "loss" else value
@@ -123,7 +104,6 @@ def test_the_words_that_are_offered_are_those_that_the_rooms_know():
         (["--task", "multitask", "--loss", "msee"], "did you mean 'mse'"),
         (["--epochs", "many"], "--epochs is a whole number, not 'many'"),
         (["--epochs", "2.5"], "--epochs is a whole number, not '2.5'"),
-        (["--epochs", "0"], "epochs"),
         (["--lr", "-1"], "lr"),
         (["--grad-clip", "-1"], "grad_clip"),
         (["--image-size", "60000"], "image_size must be from 8 to 1024"),
@@ -149,18 +129,13 @@ def test_what_does_not_fit_is_refused_in_one_line_before_data_is_read(words, mes
         ("amp: 1", "amp is true or false, not 1"),
         ("options: [1, 2]", "options is names with values"),
         ("epochs: [", "line 1"),
-        ("- a\n- b", "holds no 'name: value' lines"),
-        ("a: !!python/object/apply:os.system ['true']", "not YAML"),
+        ("- a\n- b", "lines of 'name: value'"),
+        ("a: !!python/object/apply:os.system ['true']", "cannot be read as YAML"),
         ("a: &a [1]\nb: &b [*a,*a]\nc: [*b,*b]", "has aliases"),
     ],
 )
 def test_a_file_with_a_mistake_is_refused_in_one_line(text, message, capsys, tmp_path):
     assert message in refused(capsys, "--config", str(yaml(tmp_path / "mine.yaml", text)))
-
-
-def test_the_list_of_configurations_names_them_all(capsys):
-    assert cli.main(["train", "--configs"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(CONFIGURATIONS)
 
 
 # --- folders ---
@@ -198,18 +173,8 @@ def test_a_finished_run_goes_on_and_another_is_not_overwritten(folder, tmp_path,
 
 def test_a_training_starts_from_another_one(folder, tmp_path, capsys):
     assert train(folder, tmp_path / "a", "--epochs", "2") == 0
-    begin = [
-        "--start",
-        str(tmp_path / "a"),
-        "--no-state",
-        "--lr",
-        "1e-8",
-        "--warmup",
-        "0",
-        "--augment",
-        "none",
-    ]
-    assert train(folder, tmp_path / "b", "--epochs", "1", *begin) == 0
+    begin = ["--start", str(tmp_path / "a"), "--no-state", "--lr", "1e-8", "--warmup", "0"]
+    assert train(folder, tmp_path / "b", "--epochs", "1", "--augment", "none", *begin) == 0
     one, other = (load_file(tmp_path / name / "best.safetensors")["head.weight"] for name in "ab")
     assert torch.allclose(one, other, atol=1e-5)
     assert train(folder, tmp_path / "c", "--epochs", "1", "--start", str(tmp_path / "none")) == 2
@@ -217,34 +182,24 @@ def test_a_training_starts_from_another_one(folder, tmp_path, capsys):
 
 def test_images_that_were_added_are_noticed(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    for part, number in (("train", 20), ("test", 10)):
+
+    def add(part: str, name: str, first: int) -> None:
+        (tmp_path / "mine" / part / name).mkdir(parents=True, exist_ok=True)
+        for i in range(first, first + 15):
+            image = Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8))
+            image.save(tmp_path / "mine" / part / name / f"{i}.png")
+
+    for part in ("train", "test"):
         for name in ("happy", "sad", "suprise"):
-            (tmp_path / "mine" / part / name).mkdir(parents=True)
-            for i in range(number):
-                path = tmp_path / "mine" / part / name / f"{i}.png"
-                Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8)).save(path)
-    words = [
-        "train",
-        "--data",
-        "folder",
-        "--root",
-        str(tmp_path),
-        "--option",
-        "path",
-        "mine",
-        "--model",
-        "hog-svm",
-    ]
-    words += ["--out", str(tmp_path / "run")]
+            add(part, name, 0)
+    words = ["train", "--data", "folder", "--root", str(tmp_path), "--option", "path", "mine"]
+    words += ["--model", "hog-svm", "--out", str(tmp_path / "run")]
     assert cli.main(words) == 0
     assert "left out" in (said := capsys.readouterr().out)
     assert "suprise" in said
     assert cli.main(words) == 0
     assert "finished already" in capsys.readouterr().out
-    for i in range(20):
-        Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8)).save(
-            tmp_path / "mine" / "train" / "happy" / f"more{i}.png"
-        )
+    add("train", "happy", 20)
     with pytest.warns(UserWarning, match="changed"):
         assert cli.main(words) == 2
     assert "the data changed" in capsys.readouterr().err
@@ -314,7 +269,9 @@ def real_layouts(tmp_path_factory) -> Path:
     return root
 
 
-def test_the_configurations_follow_their_projects():
+def test_the_configurations_are_listed_and_follow_their_projects(capsys):
+    assert cli.main(["train", "--configs"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(CONFIGURATIONS)
     assert all(merged(values) for values in CONFIGURATIONS.values())
     four, affectnet = merged(CONFIGURATIONS["resnet18-4class"]), merged(CONFIGURATIONS["resnet50-e34"])
     assert (four.schedule, four.step_size, four.gamma, four.epochs) == ("step", 7, 0.1, 20)
@@ -325,25 +282,16 @@ def test_the_configurations_follow_their_projects():
 
 
 QUICK = {"epochs": 1, "frozen_epochs": 0, "batch_size": 4, "device": "cpu", "amp": False, "pretrained": False}
-ONE_EACH = [
-    "fer2013-efficientnet",
-    "resnet18-4class",
-    "muxspace-hog-svm",
-    "muxspace-resnet18",
-    "fused-kl+emd",
-]
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize(
+    "name", ["fer2013-efficientnet", "resnet18-4class", "muxspace-resnet18", "fused-kl+emd"]
+)
 def test_a_configuration_builds_and_takes_a_step(name, real_layouts, tmp_path):
-    size = 48 if "hog" in name else 16 if "fer2013" in name else 32
+    size = 16 if "fer2013" in name else 32
     told = merged(CONFIGURATIONS[name], QUICK, {"root": str(real_layouts), "image_size": size})
     parts = experiment.load_faces(told)
     run = training.Run(tmp_path / "run", {"sizes": {n: len(part) for n, part in parts.items()}})
-    if told.model == "hog-svm":
-        experiment.train_svm(told, parts, run)
-        assert run.finished
-        return
     few = {name: part.select(slice(8)) for name, part in parts.items()}  # two batches
     history = experiment.train(told, few, run, progress=False)
     assert np.isfinite(history.epochs[0]["train_loss"])

@@ -126,16 +126,10 @@ def test_every_line_of_the_requirements_is_a_name_with_a_lower_bound():
         assert [bound.operator for bound in Requirement(line).specifier] == [">="], "nothing is downgraded"
 
 
-@pytest.mark.parametrize(
-    ("here", "bound", "lacks"),
-    [
-        ("1.10", "1.9", 0),
-        ("2.14.0+cu130", "2.14", 0),
-        ("2.4.0", "2.4", 0),
-        ("1.9", "1.10", 1),
-        (None, "1", 1),
-    ],
-)
+VERSIONS = [("1.10", "1.9", 0), ("2.14.0+cu130", "2.14", 0), ("1.9", "1.10", 1), (None, "1", 1)]
+
+
+@pytest.mark.parametrize(("here", "bound", "lacks"), VERSIONS)
 def test_a_version_below_the_bound_is_lacking(tmp_path, monkeypatch, here, bound, lacks):
     (tmp_path / "requirements.txt").write_text(f"# why\nstub>={bound}\n# The tests.\nonly-for-tests>=1\n")
     monkeypatch.setattr(setup, "REQUIREMENTS", tmp_path / "requirements.txt")
@@ -144,15 +138,12 @@ def test_a_version_below_the_bound_is_lacking(tmp_path, monkeypatch, here, bound
     assert ("only-for-tests>=1" in setup.missing("test")) == (here is None)
 
 
-@pytest.mark.parametrize("name", ["__init__.py", "__main__.py"])
-def test_an_old_python_can_read_as_far_as_the_message(name):
-    ast.parse((setup.ROOT / "helpers" / name).read_text(encoding="utf-8"), feature_version=(3, 7))
-
-
 def test_an_old_python_is_told_what_is_needed(monkeypatch, capsys):
     monkeypatch.setattr(sys, "version_info", (3, 10))
     assert setup.main(["run"]) == 1
     assert "needs Python 3.11 or newer, not 3.10" in capsys.readouterr().out
+    for name in ("__init__.py", "__main__.py"):  # and can read as far as this message
+        ast.parse((setup.ROOT / "helpers" / name).read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
 def test_nothing_is_set_up_where_the_requirements_are_met(project, tmp_path):
@@ -186,25 +177,21 @@ def test_cold_then_warm_then_changed_requirements(project, tmp_path):
     assert (project.venv / "kept").exists(), "a change of the requirements adds to what is there"
 
 
-def interrupt(project: Project, how: signal.Signals) -> tuple[int, str]:
+@posix_only
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_installation_is_done_again_from_the_start(project, how):
     project.mode("hang")
     process, began = project.start("0"), time.monotonic()
     while not (project.bin / "hanging").exists() and time.monotonic() - began < 60:
         time.sleep(0.05)
     os.killpg(process.pid, how)
-    output, _ = process.communicate(timeout=60)
+    output = process.communicate(timeout=60)[0]
     project.mode("")
-    return process.returncode, output
-
-
-@posix_only
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_installation_is_done_again_from_the_start(project, how):
-    code, output = interrupt(project, how)
-    assert 'Traceback (most recent call last):\n  File "<frozen runpy>' not in output
     if how == signal.SIGINT:
-        assert code == 130
-        assert output.strip().endswith("Stopped; the same command goes on.")
+        assert (process.returncode, output.strip().split("\n")[-1]) == (
+            130,
+            "Stopped; the same command goes on.",
+        )
     torn = next(project.venv.rglob("half_installed.py"))
     assert project.stamp.read_text() == ""
     code, output = project.run("0")
@@ -220,15 +207,12 @@ def test_a_failed_installation_shows_the_installers_words_and_one_line(project):
     assert (code, words) == (1, "error: something nobody thought of")
     assert last.startswith("Set-up: the packages could not be installed")
     assert project.stamp.read_text() == ""
-
-
-@posix_only
-def test_a_failed_addition_leaves_the_environment_that_was(project):
-    project.prepare()
+    project.mode("")
+    assert project.run("0")[0] == 0
     complete = project.stamp.read_text()
     project.require("stub-faces>=1.2", "stub-more>=3")
     project.mode("fail dns error")
-    assert (project.run("0")[0], project.stamp.read_text()) == (1, complete)
+    assert (project.run("0")[0], project.stamp.read_text()) == (1, complete)  # what was complete stays
     project.require("stub-faces>=1.2")
     assert project.run("0")[0] == 0
 

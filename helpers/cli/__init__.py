@@ -1,8 +1,7 @@
 """The command line: ``python3 -m helpers COMMAND``. A command is one function, and its signature its options.
 
 Only the standard library is imported here and at the top of the commands, so that help and mistakes are
-answered at once, before anything is installed. (jsonargparse and tyro take 0.15 s more and need their own
-names, types and several lines of error replaced.)
+answered at once, before anything is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -41,8 +41,8 @@ Commands (python3 -m helpers COMMAND --help says more):
 """
 COMMANDS = {
     "run": "run", "test": "run", "data": "data", "train": "train", "evaluate": "evaluate",
-    "compare": "evaluate", "report": "report", "reproduce": "reproduce", "predict": "predict",
-    "webcam": "predict",
+    "compare": "evaluate", "report": "report", "reproduce": "train",
+    "predict": "predict", "webcam": "predict",
 }  # fmt: skip
 """Command to the file that holds its function."""
 FLAGS = {
@@ -65,6 +65,12 @@ def __getattr__(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def says(default: Any, text: str) -> Any:
+    """Return a field of a dataclass whose fields are flags, with its help; ``dict`` for an empty one."""
+    how = {"default_factory": dict} if default is dict else {"default": default}
+    return field(**how, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class Call:
     """What the words ask for: a command and the arguments of its function."""
@@ -81,8 +87,7 @@ class Call:
         except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "another training is under way" not in str(error):
                 raise  # PyTorch's own are not for the user to put right
-            line = " ".join(str(error).split())
-            line = "".join(c if c.isprintable() else "?" for c in line)
+            line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
             print(f"python3 -m helpers {self.command}: error: {line}", file=sys.stderr)
             return 1 if isinstance(error, FloatingPointError) else 2
         except KeyboardInterrupt:
@@ -98,7 +103,7 @@ def main(words: list[str]) -> int:
         return int(ended.code or 0)
 
 
-def parse(words: list[str]) -> Any:
+def parse(words: list[str]) -> Call:
     """Return the :class:`Call` that the words ask for; SystemExit(0) after help, (2) after a mistake."""
     for stream in (sys.stdout, sys.stderr):  # a code page that lacks a character never ends a command
         if hasattr(stream, "reconfigure"):
@@ -107,26 +112,21 @@ def parse(words: list[str]) -> Any:
     if name == "ensemble":
         name, rest = "compare", ["--ensemble", *rest]
     if name in ("help", "-h", "--help"):
-        _exit(0, ABOUT + "\n".join(f"  {each:12}{_summary(each)}" for each in COMMANDS))
-    if name not in COMMANDS:
-        near = did_you_mean(name, COMMANDS)
-        _exit(2, f"python3 -m helpers: error: unknown command {name!r}{near}; known: {', '.join(COMMANDS)}")
-    module = importlib.import_module(f"helpers.cli.{COMMANDS[name]}")
+        lines = {each: documented(_function(each))[0].split("\n")[0].rstrip(".") for each in COMMANDS}
+        print(ABOUT + "\n".join(f"  {each:12}{line[:1].lower()}{line[1:]}" for each, line in lines.items()))
+        raise SystemExit(0)
     try:
-        return _call(name, getattr(module, name), rest)
+        if name not in COMMANDS:
+            near = did_you_mean(name, COMMANDS)
+            raise ValueError(f"unknown command {name!r}{near}; known: {', '.join(COMMANDS)}")
+        return read(name, _function(name), rest)
     except ValueError as error:
-        return _exit(2, f"python3 -m helpers {name}: error: {error}")
+        print(f"python3 -m helpers{f' {name}' if name in COMMANDS else ''}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
-def _exit(status: int, text: str) -> None:
-    print(text, file=sys.stderr if status else sys.stdout)
-    raise SystemExit(status)
-
-
-def _summary(name: str) -> str:
-    module = importlib.import_module(f"helpers.cli.{COMMANDS[name]}")
-    text = (inspect.getdoc(getattr(module, name, module)) or "").split("\n")[0]
-    return text[:1].lower() + text[1:].rstrip(".")
+def _function(name: str) -> Callable[..., int]:
+    return getattr(importlib.import_module(f"helpers.cli.{COMMANDS[name]}"), name)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -134,11 +134,11 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def _call(name: str, function: Callable[..., int], words: list[str]) -> Call:
-    """Read the words by the signature of the command's function."""
+def read(name: str, function: Callable[..., int], words: list[str]) -> Call:
+    """Read the words of a command by the signature of its function."""
     text, helps = documented(function)
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(f"python3 -m helpers {name}", description=text, formatter_class=as_written)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(f"python3 -m helpers {name}", description=text, formatter_class=layout)
     parser.usage = f"python3 -m helpers {name} [words and options]"
     kinds, flags, takes_all = {}, {}, False
     for each in inspect.signature(function, eval_str=True).parameters.values():
@@ -146,20 +146,25 @@ def _call(name: str, function: Callable[..., int], words: list[str]) -> Call:
             takes_all = True
         elif each.kind is each.VAR_KEYWORD:  # a dataclass, each field of which is a flag
             declared = inspect.get_annotations(each.annotation, eval_str=True)
-            for field in fields(each.annotation):
-                kinds[field.name] = _bare(declared[field.name])
-                about = (field.default, field.metadata["help"])
-                flags |= _add_flag(parser, field.name, kinds[field.name], *about)
+            for one in fields(each.annotation):
+                kinds[one.name] = bare(declared[one.name])
+                flags |= _add_flag(parser, one.name, kinds[one.name], one.default, one.metadata["help"])
         else:
-            kinds[each.name] = _bare(each.annotation)
+            kinds[each.name] = kind = bare(each.annotation)
             if each.kind is each.KEYWORD_ONLY:
-                flags |= _add_flag(parser, each.name, kinds[each.name], each.default, helps[each.name])
+                flags |= _add_flag(parser, each.name, kind, each.default, helps[each.name])
             else:
-                free, many = each.default is not each.empty, get_origin(kinds[each.name]) is list
-                about = {"default": argparse.SUPPRESS, "metavar": each.name.upper(), "help": helps[each.name]}
-                number = ("*" if free else "+") if many else "?" if free else None
+                free, about = each.default is not each.empty, {"default": argparse.SUPPRESS}
+                number = ("*" if free else "+") if get_origin(kind) is list else "?" if free else None
+                about |= {"metavar": each.name.upper(), "help": helps[each.name]}
                 parser.add_argument(each.name, nargs=number, **about)
-    found, rest = parser.parse_known_args([_spelled(word, flags) for word in words])
+    spelled = []
+    for word in words:  # a flag as it was declared, however it is spelled
+        flag, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        synonym = FLAGS.get(key(flag), key(flag))
+        known = flags.get(synonym, flags.get(key(flag), flag)) if word.startswith("--") else flag
+        spelled.append(known + equals + value)
+    found, rest = parser.parse_known_args(spelled)
     if rest and not takes_all:
         near = did_you_mean(rest[0], flags.values())
         raise ValueError(f"unknown option {rest[0]!r}{near}; python3 -m helpers {name} --help lists them")
@@ -177,10 +182,8 @@ def documented(function: Callable) -> tuple[str, dict[str, str]]:
 
 def _add_flag(parser: _Parser, name: str, kind: Any, default: Any, text: str) -> dict[str, str]:
     """Declare a flag, and return its spellings by their :func:`key`."""
-    flag = "--" + name.replace("_", "-")
-    text = text.replace("%", "%%")
-    about: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
-    origin = get_origin(kind) or kind
+    flag, origin = "--" + name.replace("_", "-"), get_origin(kind) or kind
+    about: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     if origin is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **about)
         return {key(flag): flag, "no" + key(flag): "--no-" + flag[2:]}
@@ -190,23 +193,15 @@ def _add_flag(parser: _Parser, name: str, kind: Any, default: Any, text: str) ->
         about |= {"action": "append", "metavar": "WORD"}
     else:
         word = "{" + ",".join(get_args(kind)) + "}" if origin is Literal else kind.__name__.upper()
-        shown = "" if default in (None, "", False) else f" (default: {default})"
-        about |= {"metavar": {"STR": "NAME", "INT": "N", "FLOAT": "X"}.get(word, word), "help": text + shown}
+        about["metavar"] = {"STR": "NAME", "INT": "N", "FLOAT": "X"}.get(word, word)
+        about["help"] += "" if default in (None, "", False) else f" (default: {default})"
     parser.add_argument(*(["-p"] if name == "parameter" else []), flag, **about)
     return {key(flag): flag}
 
 
-def _bare(kind: Any) -> Any:
+def bare(kind: Any) -> Any:
+    """Return the type in ``type | None``."""
     return get_args(kind)[0] if isinstance(kind, UnionType) else kind
-
-
-def _spelled(word: str, flags: Mapping[str, str]) -> str:
-    """Return a flag as it was declared, however it is spelled; any other word as it is."""
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    name = key(flag)
-    return flags.get(FLAGS.get(name, name), flags.get(name, flag)) + equals + value
 
 
 def key(word: object) -> str:
@@ -225,7 +220,7 @@ def choose(what: str, word: object, known: Any) -> str:
 
 def convert(value: Any, kind: Any, what: str) -> Any:
     """Return a word of the command line, or a value of a YAML file, as the type that is declared."""
-    kind = _bare(kind)
+    kind = bare(kind)
     origin = get_origin(kind) or kind
     if origin is Literal:
         return choose(what.lstrip("-"), value, get_args(kind))
@@ -240,12 +235,10 @@ def convert(value: Any, kind: Any, what: str) -> Any:
     if origin in (str, Path) and isinstance(value, (str, int, float)):
         return Path(str(value)).expanduser() if origin is Path else str(value)
     if origin in (int, float) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        try:
+        with suppress(ValueError, OverflowError):
             number = origin(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number) and number == float(value):
-            return number
+            if math.isfinite(number) and number == float(value):
+                return number
     names = {int: "a whole number", float: "a number", bool: "true or false", dict: "names with values"}
     raise ValueError(f"{what} is {names.get(origin, 'a word')}, not {value!r}")
 

@@ -84,7 +84,14 @@ def data(
         raise ValueError("write needs --out FOLDER: nothing is written among your own data by mistake")
     if faces < 10:
         raise ValueError(f"--faces must be at least 10, not {faces}")
-    return _write(name, out, faces, seed)
+    if there(name, out):
+        raise ValueError(f"{name} is in {out} already: {cli.short(there(name, out)[0])}; name another folder")
+    from helpers import datasets
+
+    path = write(name, datasets.load("synthetic", out, num_faces=faces, seed=seed), out)
+    print(f"{faces} drawn faces in {cli.short(path)}")
+    print(f'datasets.load("{name}", root="{cli.short(out)}") reads them.')
+    return 0
 
 
 def there(name: str, root: Path) -> list[Path]:
@@ -97,22 +104,24 @@ def there(name: str, root: Path) -> list[Path]:
         return []
 
 
+def _said(name: str, root: Path) -> str:
+    found = there(name, root)
+    return f"{len(found):,} files, such as {cli.short(found[0])}" if found else ADVICE[name]
+
+
 def _list(root: Path, json: bool) -> int:
     from json import dumps
 
     rows = {"synthetic": {"here": True, "what": "drawn when needed"}}
-    for name in get_args(Data):
-        if name not in ("synthetic", "folder"):
-            found = there(name, root)
-            what = f"{len(found):,} files, such as {cli.short(found[0])}" if found else ADVICE[name]
-            if not found and name in ADDRESSES:
-                what = f"data get {name}"
-            rows[name] = {"here": bool(found), "what": what}
-    if json:
-        print(dumps(rows))
-    else:
-        for name, row in rows.items():
-            print(f"{name:17}{'here' if row['here'] else 'not here':10}{row['what']}")
+    for name in get_args(Data)[1:-1]:  # a folder of one's own has no fixed place
+        here = bool(there(name, root))
+        rows[name] = {"here": here, "what": _said(name, root)}
+        if not here and name in ADDRESSES:
+            rows[name]["what"] = f"data get {name}"
+    lines = [
+        f"{name:17}{'here' if row['here'] else 'not here':10}{row['what']}" for name, row in rows.items()
+    ]
+    print(dumps(rows) if json else "\n".join(lines))
     return 0
 
 
@@ -127,28 +136,24 @@ def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: boo
         tables = {n: loads(table.reset_index().to_json(orient="records")) for n, table in vars(found).items()}
         print(dumps({"faces": len(faces), **tables}))
         return 0
-    leaks, shared = found.duplicates, found.subjects
     kinds = found.rejects.groupby("kind").agg(rows=("reason", "size"), remedy=("remedy", "first"))
     conflicts = f"{found.conflicts['group'].nunique()} images with different labels, the first"
     tables = {
-        "Images of each class": found.balance.round({"share": 3}),
-        "Images with the very pixels of another (of the same split: beyond the first)": leaks[
-            leaks["faces"] > 0
-        ],
+        "Images of each class": found.balance,
+        "Images with the very pixels of another": found.duplicates.query("faces > 0"),
         conflicts: found.conflicts.head(6),
-        "People who are in two splits": shared[shared["subjects"] > 0],
+        "People who are in two splits": found.subjects.query("subjects > 0"),
         "Brightness (0 to 255)": found.brightness.round(1),
-        "Valence and arousal (contradicting: not the sign of the class)": found.valence_arousal.round(3),
-        "Entropy of the distributions; label_differs: it is not the likeliest class": found.entropy.round(3),
+        "Valence and arousal (contradicting: not the sign of the class)": found.valence_arousal,
+        "Entropy of the distributions; label_differs: it is not the likeliest class": found.entropy,
         f"{len(found.rejects):,} rows or images left out": kinds,
         "The first of them": found.rejects.head(6)[["file", "row", "reason"]],
-        "Near copies across splits": found.near_duplicates.head(10).round(3),
+        "Near copies across splits": found.near_duplicates.head(10),
     }
     print(str(faces)[1:-1])
     for title, table in tables.items():
         if len(table):
-            numbered = table.index.name is None
-            print(f"\n{title}\n{table.to_string(index=not numbered)}")
+            print(f"\n{title}\n{table.round(3).to_string(index=table.index.name is not None)}")
     return 0
 
 
@@ -163,22 +168,7 @@ def _get(name: str, root: Path, url: str, sha256: str) -> int:
     if target.suffix == ".archive":
         download.extract(target, root / name.removesuffix("_fused"))
         target.unlink()
-    found = there(name, root)
-    print(
-        f"{name}: {len(found):,} files, such as {cli.short(found[0])}" if found else f"{name}: {ADVICE[name]}"
-    )
-    return 0
-
-
-def _write(name: str, out: Path, num_faces: int, seed: int) -> int:
-    from helpers import datasets
-
-    found = there(name, out)
-    if found:
-        raise ValueError(f"{name} is in {out} already: {cli.short(found[0])}; name another folder")
-    path = write(name, datasets.load("synthetic", out, num_faces=num_faces, seed=seed), out)
-    print(f"{num_faces} drawn faces in {cli.short(path)}")
-    print(f'datasets.load("{name}", root="{cli.short(out)}") reads them.')
+    print(f"{name}: {_said(name, root)}")
     return 0
 
 
@@ -196,11 +186,8 @@ def write(name: str, drawn: datasets.FaceSet, out: Path) -> Path:
     for split, part in zip(("train", "validation", "test"), drawn.splits(), strict=True):
         named |= dict.fromkeys(part.source.tolist(), split)
     faces = replace(drawn, split=np.array([named.get(each, "train") for each in drawn.source.tolist()]))
+    writer = getattr(layouts, f"write_{name}")
     if name == "affectnet_fused":
         units, shares = torch.from_numpy(faces.action_units), torch.from_numpy(faces.distribution)
-        return layouts.write_affectnet_fused(
-            faces, np.asarray(drawing.fused_probabilities(units, shares)), out
-        )
-    if name == "muxspace":
-        return layouts.write_muxspace(faces, out / "muxspace")
-    return getattr(layouts, f"write_{name}")(faces, out)
+        return writer(faces, np.asarray(drawing.fused_probabilities(units, shares)), out)
+    return writer(faces, out / "muxspace" if name == "muxspace" else out)

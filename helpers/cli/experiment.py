@@ -18,7 +18,6 @@ from helpers import (
     did_you_mean,
     emotions,
     files,
-    hog,
     losses,
     metrics,
     models,
@@ -36,9 +35,6 @@ FAST = {"train": 256, "validation": 128, "test": 128}
 """Images of each part that ``--fast`` keeps."""
 MONITORS = {"expression": "accuracy", "multitask": "mean score", "distribution": "KL"}
 """Task to the validation score that selects its best epoch."""
-LESS_IS_BETTER = {"loss", "log", "calibration", "RMSE", "MAE", "KL", "JS", "EMD", "MSE", "L1", "TV"}
-LESS_IS_BETTER |= {"Chebyshev", "Clark", "Canberra"}
-"""First words of the scores of which less is better."""
 
 Splits = dict[str, datasets.FaceSet]
 Score = Callable[[Any, Mapping[str, np.ndarray]], Any]
@@ -47,7 +43,8 @@ Score = Callable[[Any, Mapping[str, np.ndarray]], Any]
 
 def less_is_better(score: str) -> bool:
     """Whether the best value of a score, such as "RMSE valence", is its lowest."""
-    return score.split()[0] in LESS_IS_BETTER
+    errors = ("loss", "log", "calibration", "RMSE", "MAE", "KL", "JS", "EMD", "MSE", "L1", "TV", "Chebyshev")
+    return score.split()[0] in (*errors, "Clark", "Canberra")
 
 
 # ---------------------------------------------------------------- what is trained on
@@ -66,10 +63,13 @@ def load_set(settings: Settings, fast: bool = False) -> datasets.FaceSet:
 
 
 def split(settings: Settings, faces: datasets.FaceSet, fast: bool = False) -> Splits:
-    """Return the training, validation and test faces of a set; with ``fast`` a few of them."""
+    """Return the training, validation and test faces of a set; with ``fast`` a few, spread over each."""
     parts = faces.splits(settings.split_seed, leaks=settings.leaks)
-    parts = dict(zip(("train", "validation", "test"), parts, strict=True))
-    return {name: _few(part, FAST[name]) for name, part in parts.items()} if fast else parts
+    parts = dict(zip(FAST, parts, strict=True))
+    for name, part in parts.items() if fast else ():
+        few = np.linspace(0, len(part) - 1, min(FAST[name], len(part)))
+        parts[name] = part.select(np.unique(few.astype(int)))
+    return parts
 
 
 def load_faces(settings: Settings, fast: bool = False) -> Splits:
@@ -77,20 +77,12 @@ def load_faces(settings: Settings, fast: bool = False) -> Splits:
     return split(settings, load_set(settings, fast), fast)
 
 
-def _few(faces: datasets.FaceSet, num: int) -> datasets.FaceSet:
-    """Return some faces, spread over the whole set."""
-    return faces.select(np.unique(np.linspace(0, len(faces) - 1, min(num, len(faces))).astype(int)))
-
-
 def make_network(settings: Settings, faces: datasets.FaceSet) -> nn.Module:
     """Return the network that settings name, for such faces."""
-    options = dict(settings.model_options)
-    if settings.pretrained:
-        options.setdefault("weights", "DEFAULT")
-    if settings.dropout is not None:
-        options.setdefault("dropout", settings.dropout)
-    if settings.model == "vit_b_16":
-        options.setdefault("image_size", settings.image_size)
+    options = {"weights": "DEFAULT"} if settings.pretrained else {}
+    options |= {} if settings.dropout is None else {"dropout": settings.dropout}
+    options |= {"image_size": settings.image_size} if settings.model == "vit_b_16" else {}
+    options |= settings.model_options
     num_classes = len(faces.classes)
     heads = {"labels": num_classes, "valence": 1, "arousal": 1}
     outputs = heads if settings.task == "multitask" else num_classes
@@ -116,19 +108,17 @@ def make_loss(settings: Settings, train: datasets.FaceSet) -> Callable:
     distance = {"mse": losses.mse, "ccc": losses.ccc_loss}[settings.loss]
     terms = {name: losses.on_dimension(name, distance) for name in ("valence", "arousal")}
     terms["labels"] = on_labels
-    if settings.balance == "learned":
-        squared = ("valence", "arousal") if settings.loss == "mse" else ()
-        return losses.UncertaintyWeighted(terms, squared, speed=10)
-    return losses.weighted_sum(terms, {})
+    if settings.balance == "fixed":
+        return losses.weighted_sum(terms, {})
+    squared = ("valence", "arousal") if settings.loss == "mse" else ()
+    return losses.UncertaintyWeighted(terms, squared, speed=10)
 
 
 def places(train: datasets.FaceSet, needed: bool = True) -> dict[str, tuple[float, float]]:
     """Return valence and arousal of each class: the mean over its members, or over its faces."""
-    merged = {
-        name: tuple(np.mean([emotions.CIRCUMPLEX[member] for member in members], axis=0).tolist())
-        for name, members in emotions.MERGED4.items()
-    }
-    known = {**emotions.CIRCUMPLEX, **merged}
+    spots = emotions.CIRCUMPLEX
+    merged = {name: np.mean([spots[each] for each in of], axis=0) for name, of in emotions.MERGED4.items()}
+    known = {**spots, **{name: tuple(spot.tolist()) for name, spot in merged.items()}}
     if train.valence_arousal is not None:
         known = emotions.places_of(train.classes, train.distribution, train.valence_arousal) | known
     lost = [name for name in train.classes if name not in known]
@@ -146,15 +136,8 @@ def places(train: datasets.FaceSet, needed: bool = True) -> dict[str, tuple[floa
 def make_scores(
     task: str, classes: np.ndarray, probabilities: bool = True, distances: np.ndarray | None = None
 ) -> dict[str, Score]:
-    """Return every score of a task by name.
-
-    Args:
-        task: the task.
-        classes: integers, those that occur: macro F1 averages over the same ones on each bootstrap sample.
-        probabilities: whether the outputs are logits.
-        distances: ``[K, K]`` between the classes for the earth mover's distance, which takes seconds.
-    """
-    of_labels = {
+    """Return every score of a task by name; EMD, which takes seconds, where there are distances."""
+    on_labels = {  # those that average over classes take the same ones on each bootstrap sample
         "accuracy": lambda true, predicted: (true == predicted).astype(float),
         "balanced accuracy": partial(metrics.balanced_accuracy, classes=classes),
         "macro F1": partial(metrics.macro_f1, classes=classes),
@@ -162,29 +145,23 @@ def make_scores(
         "Cohen's kappa": metrics.cohens_kappa,
         "Krippendorff's alpha": lambda *raters: metrics.krippendorff_alpha(metrics.tally(*raters)),
     }
-    scores: dict[str, Score] = {name: metrics.on_labels(score) for name, score in of_labels.items()}
+    scores: dict[str, Score] = {name: metrics.on_labels(score) for name, score in on_labels.items()}
     if probabilities:
         scores["log loss"] = metrics.on_probabilities(metrics.log_loss)
         scores["calibration error"] = metrics.on_probabilities(metrics.expected_calibration_error)
     if task == "distribution":
         for name, score in metrics.distribution_scores(distances).items():
             if name != "EMD" or distances is not None:
-                scores[name] = _on_distribution(score)
+                scores[name] = lambda outputs, targets, score=score: score(
+                    targets["distribution"], metrics.softmax(of_labels(outputs))
+                )
     if task == "multitask":
         for title in ("RMSE", "MAE", "R2", "Pearson", "SAGR", "CCC"):
             for name in ("valence", "arousal"):
                 scores[f"{title} {name}"] = metrics.on_dimension(getattr(metrics, title.lower()), name)
-        parts = [_mean(scores[name]) for name in ("accuracy", "CCC valence", "CCC arousal")]
-        scores["mean score"] = lambda outputs, targets: float(np.mean([f(outputs, targets) for f in parts]))
+        parts = [scores[name] for name in ("accuracy", "CCC valence", "CCC arousal")]
+        scores["mean score"] = lambda *both: float(np.mean([np.mean(score(*both)) for score in parts]))
     return scores
-
-
-def _on_distribution(score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Score:
-    return lambda outputs, targets: score(targets["distribution"], metrics.softmax(of_labels(outputs)))
-
-
-def _mean(score: Score) -> Callable[..., float]:
-    return lambda outputs, targets: float(np.mean(score(outputs, targets)))
 
 
 def of_labels(outputs: Any) -> np.ndarray:
@@ -194,24 +171,14 @@ def of_labels(outputs: Any) -> np.ndarray:
 
 def make_config(settings: Settings, fast: bool = False) -> training.Config:
     """Return how to train, with ``fast`` for one epoch; ValueError for a value outside its range."""
-    known = ("loss", *make_scores(settings.task, np.arange(2)))
-    monitor, watched = (
-        choose(f"score of the task {settings.task}", word, known) if word else ""
-        for word in (settings.monitor or MONITORS[settings.task], settings.plateau_monitor)
-    )
+    what, known = f"score of the task {settings.task}", ("loss", *make_scores(settings.task, np.arange(2)))
+    watched = settings.plateau_monitor and choose(what, settings.plateau_monitor, known)
+    monitor = choose(what, settings.monitor or MONITORS[settings.task], known)
     same = {each.name for each in fields(training.Config)} & {each.name for each in fields(Settings)}
-    return training.Config(
-        **{
-            name: getattr(settings, name)
-            for name in same - {"epochs", "augment", "monitor", "plateau_monitor"}
-        },
-        epochs=1 if fast else settings.epochs,
-        augment=AUGMENTS[settings.augment],
-        monitor=monitor,
-        plateau_monitor=watched,
-        minimise=less_is_better(monitor),
-        precision="auto" if settings.amp else "float32",
-    )
+    values = {name: getattr(settings, name) for name in same} | {"augment": AUGMENTS[settings.augment]}
+    values |= {"monitor": monitor, "plateau_monitor": watched, "minimise": less_is_better(monitor)}
+    values |= {"epochs": 1} if fast else {}
+    return training.Config(**values, precision="auto" if settings.amp else "float32")
 
 
 def check(settings: Settings) -> None:
@@ -240,42 +207,35 @@ def train(
     **start: Any,
 ) -> training.History:
     """Train the network that settings name, or go on where it was stopped."""
-    model = make_network(settings, faces["train"])
-    found = make_scores(settings.task, np.unique(faces["validation"].labels))
-    scores = {name: _mean(score) for name, score in found.items()}
+    parts, config = (faces["train"], faces["validation"]), make_config(settings, fast)
+    model, found = make_network(settings, parts[0]), make_scores(settings.task, np.unique(parts[1].labels))
+    scores = {name: lambda *both, score=score: float(np.mean(score(*both))) for name, score in found.items()}
     run.about["num_parameters"] = models.num_parameters(model)
-
-    def fit(config: training.Config, run: training.Run, **how: Any) -> training.History:
-        parts, loss = (faces["train"], faces["validation"]), make_loss(settings, faces["train"])
-        how |= {"device": settings.device, "progress": progress}
-        return training.fit(model, *parts, loss, scores, config, run=run, **how)
-
-    config = make_config(settings, fast)
+    how = {"device": settings.device, "progress": progress}
     if settings.frozen_epochs:
-        first = replace(
-            config, epochs=1 if fast else settings.frozen_epochs, lr=settings.frozen_lr, patience=0
-        )
+        epochs = 1 if fast else settings.frozen_epochs
+        first = replace(config, epochs=epochs, lr=settings.frozen_lr, patience=0)
         models.freeze(model)
-        if progress:
-            print("first the head alone:")
-        history = fit(first, training.Run(run.folder / "head"))
+        print("first the head alone:" if progress else "", end="\n" if progress else "")
+        loss, head = make_loss(settings, parts[0]), training.Run(run.folder / "head")
+        history = training.fit(model, *parts, loss, scores, first, run=head, **how)
         models.unfreeze(model)
         if history.stopped:
             return history
-    return fit(config, run, figures=figures(faces["validation"]), **start)
+    loss, how["figures"] = make_loss(settings, parts[0]), figures(parts[1])
+    return training.fit(model, *parts, loss, scores, config, run=run, **how, **start)
 
 
 def figures(validation: datasets.FaceSet) -> dict[str, Callable]:
     """Return what is drawn of the validation faces after each better epoch: a confusion, some faces."""
-    names = np.array(validation.classes)
-    shown, meant = validation.images[:8], names[validation.labels[:8]]
+    names, shown = np.array(validation.classes), validation.images[:8]
 
     def confusion(outputs: Any, targets: Mapping[str, np.ndarray], ax: Any) -> Any:
-        found = metrics.confusion(targets["labels"], of_labels(outputs).argmax(1), len(validation.classes))
+        found = metrics.confusion(targets["labels"], of_labels(outputs).argmax(1), len(names))
         return plotting.confusion(found, validation.classes, ax)
 
     def samples(outputs: Any, targets: Mapping[str, np.ndarray], ax: Any) -> Any:
-        p = metrics.softmax(of_labels(outputs)[: len(shown)])
+        p, meant = metrics.softmax(of_labels(outputs)[:8]), names[validation.labels[:8]]
         return plotting.mistakes(shown, meant, names[p.argmax(axis=1)], p.max(axis=1), columns=4, ax=ax)
 
     return {"confusion": confusion, "samples": samples}
@@ -283,8 +243,9 @@ def figures(validation: datasets.FaceSet) -> dict[str, Callable]:
 
 def train_svm(settings: Settings, faces: Splits, run: training.Run) -> None:
     """Fit a support vector machine on the HOG features of the training faces, and keep it as ``svm.npz``."""
-    train_faces = faces["train"]
-    options = {"C": 3.0, "gamma": "scale", **settings.model_options}
+    from helpers import hog  # with scikit-learn, which networks do not need
+
+    train_faces, options = faces["train"], {"C": 3.0, "gamma": "scale", **settings.model_options}
     features = hog.hog(grey(train_faces.images))
     machine = hog.SVM.fit(features, train_faces.labels, train_faces.classes, **options)
     described = {**run.about["sizes"], "classes": list(train_faces.classes)}
@@ -303,14 +264,12 @@ def grey(images: np.ndarray) -> np.ndarray:
 def keep_audit(faces: Splits, folder: Path) -> None:
     """Write ``audit.json``: what the audit of the splits counts, as tables of columns and rows."""
     found = datasets.audit(faces)
-    tables = {
-        "balance": found.balance.reset_index(),
-        "duplicates": found.duplicates,
-        "subjects": found.subjects,
-        "brightness": found.brightness.reset_index(),
-        "rejects": found.rejects.groupby(["split", "kind"]).size().rename("faces").reset_index(),
-        "conflicts": found.conflicts.groupby("split").size().rename("faces").reset_index(),
-    }
+    rejects = found.rejects.groupby(["split", "kind"]).size().rename("faces")
+    conflicts = found.conflicts.groupby("split").size().rename("faces")
+    tables = {"balance": found.balance, "brightness": found.brightness}
+    tables |= {"rejects": rejects, "conflicts": conflicts}
+    tables = {name: table.reset_index() for name, table in tables.items()}
+    tables |= {"duplicates": found.duplicates, "subjects": found.subjects}
     content = {name: json.loads(table.to_json(orient="split", index=False)) for name, table in tables.items()}
     with files.replacing(folder / "audit.json") as file:
         file.write(json.dumps(content, indent=1).encode())

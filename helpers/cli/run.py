@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,9 @@ def run(
 ) -> int:
     """Run notebooks, as they are or with other parameters.
 
-    Each runs in a fresh kernel, top to bottom, in the project's folder. A value given by -p takes the place
-    of the notebook's own, in each of the notebooks that has the name; at least one must have it. The
-    notebooks stay as they are: executed copies, a page of each and an index of them go to --out.
+    Each runs in a fresh kernel, in the project's folder. A value given by -p takes the place of the
+    notebook's own, in each that has the name. The notebooks stay as they are: executed copies, a page of each
+    and an index of them go to --out.
 
       python3 -m helpers run
       python3 -m helpers run 03 -p DATASET fer2013 -p EPOCHS 20
@@ -75,36 +76,32 @@ def notebooks(root: Path = ROOT) -> list[Path]:
 
 def choose(words: list[str], root: Path = ROOT) -> list[Path]:
     """Return the notebooks that "03", "3", "03_custom_cnn" or a path names, each once; all without words."""
-    known = {path.stem: path for path in notebooks(root)}
-    if not words and not known:
+    there = notebooks(root)
+    if not words and not there:
         raise ValueError(f"there is no notebook in {root}")
-    by_number = {stem[:2]: path for stem, path in known.items()}
-    chosen = []
-    for word in words or known:
-        path = by_number.get(word.zfill(2)) or known.get(word.removesuffix(".ipynb"))
-        if path is None and word.endswith(".ipynb") and Path(word).is_file():
-            path = Path(word).resolve()
-        if path is None:
+    known = {path.stem: path for path in there}
+    by_name = {word: Path(word).resolve() for word in words if re.search(r"\.ipynb$", word)}
+    by_name = {word: path for word, path in by_name.items() if path.is_file()} | known
+    by_name |= {name: path for path in there for name in (path.name, path.stem[:2], path.stem[1])}
+    for word in words:
+        if word not in by_name:
             near = f"{did_you_mean(word, known)}; here: {', '.join(known) or 'none'}"
             raise ValueError(f"no notebook {word!r}{near}")
-        chosen.append(path)
-    return list(dict.fromkeys(chosen))
+    return list(dict.fromkeys(by_name[word] for word in words)) or there
 
 
 def parameters(notebook: dict) -> dict[str, Any]:
     """Return the names that a notebook's ``parameters`` cell sets, with their values; ... for no literal."""
     found = {}
-    for cell in notebook["cells"]:
-        if "parameters" in cell.get("metadata", {}).get("tags", ()):
-            for statement in ast.parse("".join(cell["source"])).body:
-                if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
-                    try:
-                        value = ast.literal_eval(statement.value)
-                    except ValueError:
-                        value = ...
-                    targets = getattr(statement, "targets", None) or [statement.target]
-                    names = [target.id for target in targets if isinstance(target, ast.Name)]
-                    found |= {name: value for name in names if name.isupper()}
+    tagged = [cell for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", ())]
+    for statement in (each for cell in tagged for each in ast.parse("".join(cell["source"])).body):
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
+            value = ...
+            with suppress(ValueError):
+                value = ast.literal_eval(statement.value)
+            targets = getattr(statement, "targets", None) or [statement.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            found |= {name: value for name in names if name.isupper()}
     return found
 
 
@@ -119,10 +116,8 @@ def settings(paths: list[Path], given: dict[str, str]) -> dict[Path, dict[str, A
     known = list(dict.fromkeys(name for names in own.values() for name in names))
     named = {cli.choose("parameter", name, known): text for name, text in given.items()}
     return {
-        path: {
-            name: value_like(own[path][name], name, text) for name, text in named.items() if name in own[path]
-        }
-        for path in paths
+        path: {name: value_like(own[path][name], name, text) for name, text in named.items() if name in names}
+        for path, names in own.items()
     }
 
 
@@ -147,7 +142,10 @@ def execute(path: Path, out: Path, values: dict[str, Any], timeout: int = 3600, 
     Returns "done in 1:05", or "failed …" and "stopped …" with the cell, its section and the error.
     """
     import nbformat
+    from nbconvert import HTMLExporter
     from tqdm import tqdm
+
+    from helpers import files
 
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # what an earlier run left must not pass for this one's
@@ -159,30 +157,30 @@ def execute(path: Path, out: Path, values: dict[str, Any], timeout: int = 3600, 
         given = nbformat.v4.new_code_cell("\n".join(lines), id=tag, metadata={"tags": [tag]})
         tagged = [i for i, each in enumerate(notebook.cells) if "parameters" in each.metadata.get("tags", ())]
         notebook.cells.insert(tagged[-1] + 1, given)
-    code, at = [cell for cell in notebook.cells if cell.cell_type == "code"], []
-    every = 0.2 if sys.stdout.isatty() else 30
-    with tqdm(total=len(code), desc=path.stem, unit="cell", mininterval=every, file=sys.stdout) as bar:
-        hooks = {
-            "on_cell_start": lambda cell, cell_index: at.append(cell_index),
-            "on_cell_executed": lambda cell, cell_index, execute_reply: bar.update(),
-        }
-        began = time.monotonic()
+    begun, began, every = [0], time.monotonic(), 0.2 if sys.stdout.isatty() else 30
+    number = sum(cell.cell_type == "code" for cell in notebook.cells)
+    with tqdm(total=number, desc=path.stem, unit="cell", mininterval=every, file=sys.stdout) as bar:
+        hooks = {"on_cell_start": lambda cell, cell_index: begun.append(cell_index)}
+        hooks["on_cell_executed"] = lambda **_: bar.update()
         status, error = _in_kernel(notebook, timeout, root, hooks)
-    took = cli.clock(time.monotonic() - began)
-    text = f"{status} {'in' if status == 'done' else 'after'} {took}"
-    if status != "done":
-        before = notebook.cells[: at[-1] + 1] if at else []
+    result = f"{status} {'in' if status == 'done' else 'after'} {cli.clock(time.monotonic() - began)}"
+    if error:
+        before = notebook.cells[: begun[-1] + 1]
         number = sum(cell.cell_type == "code" for cell in before)
         texts = "\n".join(cell.source for cell in before if cell.cell_type == "markdown")
         section = (re.findall(r"^#{1,4}\s+(.+?)\s*$", texts, re.MULTILINE) or ["start"])[-1]
-        text += f" in cell {number} ({section}): {error}"
-    note = {
-        "result": text.split("\n")[0],
-        "parameters": {name: repr(value) for name, value in values.items()},
-    }
-    notebook.metadata["reading_faces"] = note
-    _keep(notebook, out / path.name)
-    return text
+        result += f" in cell {number} ({section}): {error}"
+    given = {name: repr(value) for name, value in values.items()}
+    notebook.metadata["reading_faces"] = {"result": result.split("\n")[0], "parameters": given}
+    notebook.metadata.pop("widgets", None)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        # without its kernel a slider moves nothing: the panel's still stays
+        output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+    for name, text in ((path.name, nbformat.writes(notebook)), (f"{path.stem}.html", page)):
+        with files.replacing(out / name) as file:
+            file.write(text.encode())
+    return result
 
 
 def _in_kernel(notebook: NotebookNode, timeout: int, root: Path, hooks: dict[str, Any]) -> tuple[str, str]:
@@ -218,39 +216,21 @@ def _in_kernel(notebook: NotebookNode, timeout: int, root: Path, hooks: dict[str
     return "done", ""
 
 
-def _keep(notebook: NotebookNode, target: Path) -> None:
-    """Write an executed notebook, and beside it a page for the browser."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    from helpers import files
-
-    notebook.metadata.pop("widgets", None)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        # without its kernel a slider moves nothing: the panel's still stays
-        output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": target.stem}})
-    for path, text in ((target, nbformat.writes(notebook)), (target.with_suffix(".html"), page)):
-        with files.replacing(path) as file:
-            file.write(text.encode())
-
-
 def write_index(out: Path) -> Path:
     """Write the page that lists the executed notebooks of a folder, and return its path."""
     from html import escape
 
     from helpers import files
 
-    rows = []
+    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Executed notebooks</title>\n'
+    page += "<h1>Executed notebooks</h1><table cellpadding=8>\n<tr><th>Notebook<th>Result<th>Parameters\n"
     for path in sorted(out.glob("*.ipynb")):
         note = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("reading_faces", {})
         given = ", ".join(f"{name} = {value}" for name, value in note.get("parameters", {}).items())
         link = f'<a href="{escape(path.stem)}.html">{escape(path.stem)}</a>'
-        rows.append(f"<tr><td>{link}<td>{escape(note.get('result', 'unknown'))}<td>{escape(given)}")
-    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Executed notebooks</title>\n'
-    page += "<h1>Executed notebooks</h1><table cellpadding=8>\n<tr><th>Notebook<th>Result<th>Parameters\n"
+        page += f"<tr><td>{link}<td>{escape(note.get('result', 'unknown'))}<td>{escape(given)}\n"
     with files.replacing(out / "index.html") as file:
-        file.write((page + "\n".join(rows) + "\n</table></html>\n").encode())
+        file.write(f"{page}</table></html>\n".encode())
     return out / "index.html"
 
 
@@ -261,13 +241,11 @@ def test(*words: str, quick: bool = False) -> int:  # noqa: D417, PT028 (a comma
     """Run every test, the notebooks included.
 
     In the notebooks no cell may fail, and cells marked # NBVAL_CHECK_OUTPUT must print what they printed when
-    they were saved. Where files are not named, they are shared among as many processes as there are cores, up
-    to four. Whatever else is given goes to pytest:
+    they were saved. Whatever else is given goes to pytest:
 
       python3 -m helpers test --quick                the structure, the units, one notebook: under two minutes
-      python3 -m helpers test -x                     stop at the first failure
-      python3 -m helpers test tests/test_hog.py      one file
-      python3 -m helpers test -n 0                   all in one process
+      python3 -m helpers test tests/test_hog.py -x   one file, up to the first failure
+      python3 -m helpers test -n 0                   all in one process, not in one a core (up to four)
 
     Tests on real faces run when WORKBOOK_DATA names the folder that holds them. The exit status is pytest's.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,123 +13,67 @@ from typing import Any
 import numpy as np
 import torch
 
-from helpers import datasets, emotions, files, hog, metrics, training
-from helpers.cli import choose, experiment
+from helpers import datasets, emotions, files, metrics, training
+from helpers.cli import experiment
 from helpers.cli.settings import Settings, merged
 from helpers.cli.train import recorded
 from helpers.metrics import Interval
 
+OF_SHARES = tuple(metrics.distribution_scores(np.zeros((2, 2))))
+"""The scores of distributions."""
+TINY = np.finfo(float).tiny
 
-@dataclass(frozen=True)
+
+@dataclass
 class Predictions:
-    """What one run, or several together, predict for the N faces of a split; K classes.
-
-    Args:
-        name: of the run.
-        weights: the run's folder or the weights file; of an ensemble the first one's.
-        task: "expression", "multitask" or "distribution".
-        split: "validation" or "test".
-        faces: the faces.
-        outputs: head name to ``[N, ...]``; "labels" are logits, or the votes of a machine.
-        leaked: bool ``[N]``, which faces are in training too.
-        floor: what is known without looking, from the training faces: constant outputs by head name.
-        probable: whether "labels" are logits.
-        digest: of the faces and of what predicted.
-    """
+    """What one run, or several together, predict for the N faces of a split; K classes."""
 
     name: str
-    weights: Path
+    weights: Path  # the run's folder or the weights file; of an ensemble the first one's
     task: str
     split: str
     faces: datasets.FaceSet
-    outputs: dict[str, np.ndarray]
-    leaked: np.ndarray
-    floor: dict[str, np.ndarray]
-    probable: bool
-    digest: str
+    outputs: dict[str, np.ndarray]  # head name to [N, ...]; "labels" are logits, or the votes of a machine
+    leaked: np.ndarray  # bool [N], which faces are in training too
+    floor: dict[str, np.ndarray]  # constant outputs by head, as the training faces suggest them
+    probable: bool  # whether "labels" are logits
+    digest: str  # of the faces and of what predicted
 
-    @property
-    def folder(self) -> Path:
-        """Where its files go."""
-        return self.weights if self.weights.is_dir() else self.weights.parent
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """K names."""
-        return self.faces.classes
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Integers ``[N]``, the annotated classes."""
-        return self.faces.labels
-
-    @property
-    def targets(self) -> dict[str, np.ndarray]:
-        """What is true, by name."""
-        names = ("labels", "valence_arousal", "distribution")
-        return {name: getattr(self.faces, name) for name in names if getattr(self.faces, name) is not None}
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """Integers ``[N]``, the predicted classes."""
-        return self.outputs["labels"].argmax(axis=1)
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """The share of each class, ``[N, K]``; of a machine that has no probabilities its votes."""
+    def __post_init__(self) -> None:
+        self.folder = self.weights if self.weights.is_dir() else self.weights.parent
+        self.classes, self.labels, subject = self.faces.classes, self.faces.labels, self.faces.subject
+        known = {n: getattr(self.faces, n) for n in ("labels", "valence_arousal", "distribution")}
+        self.targets = {name: truth for name, truth in known.items() if truth is not None}
         given = self.outputs["labels"]
-        return metrics.softmax(given) if self.probable else given / given.sum(axis=1, keepdims=True)
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """The share of the predicted class, ``[N]``."""
-        return self.probabilities.max(axis=1)
-
-    @property
-    def people(self) -> np.ndarray | None:
-        """Integers ``[N]``: who is in each face, where anybody is known."""
-        subject = self.faces.subject
-        return subject if subject is not None and (subject >= 0).any() else None
+        self.predictions = given.argmax(axis=1)
+        self.probabilities = metrics.softmax(given) if self.probable else given / given.sum(1, keepdims=True)
+        self.confidence = self.probabilities.max(axis=1)
+        self.people = subject if subject is not None and (subject >= 0).any() else None
 
 
 # ---------------------------------------------------------------- predicting
 
 
 def opened(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], Settings]:
-    """Return the record of a run or a weights file, and the settings that name its faces and its task.
-
-    A run of ``training.fit`` in a notebook says what it learned, not from which files: ``given`` does.
-    """
+    """Return the record of a run or a weights file, and the settings that name its faces and its task."""
     folder = path if path.is_dir() else path.parent
     record = recorded(path) if (folder / "svm.npz").is_file() else training.Run.open(path).record
     settings = record.get("settings")
-    if settings is None:
+    if settings is None:  # training.fit in a notebook does not record from which files its faces came
         if "data" not in given:
             raise ValueError(f"{path} does not say which faces it learned from: add --data NAME (and --root)")
-        outputs, monitor = record["model"].get("num_classes"), record.get("config", {}).get("monitor", "")
-        shares = monitor in metrics.distribution_scores(np.zeros((2, 2)))
-        task = "multitask" if isinstance(outputs, dict) else "distribution" if shares else "expression"
-        settings = {"task": task, "image_size": record["faces"]["image_size"]}
+        several = isinstance(record["model"].get("num_classes"), dict)
+        shares = record.get("config", {}).get("monitor", "") in OF_SHARES
+        settings = {"task": "multitask" if several else "distribution" if shares else "expression"}
+        settings["image_size"] = record["faces"]["image_size"]
         settings |= {"options": {"color": True}} if record["faces"]["channels"] == 3 else {}
     return record, merged({n: v for n, v in settings.items() if n != "model"}, given)
 
 
 def predict(
-    run: Path,
-    split: str = "test",
-    tta: str = "none",
-    device: str = "auto",
-    given: Mapping[str, Any] | None = None,
+    run: Path, split: str = "test", tta: str = "none", device: str = "auto", given: Mapping | None = None
 ) -> Predictions:
-    """Return what a run predicts for a split of its faces; kept in ``<split>/outputs-<tta>.npz``.
-
-    Args:
-        run: a run's folder, or a weights file.
-        split: "validation" or "test".
-        tta: as in ``training.predict``.
-        device: where to compute.
-        given: settings in place of those recorded, such as "root".
-    """
+    """Return what a run predicts, with ``given`` settings; kept in ``<split>/outputs-<tta>.npz``."""
     record, settings = opened(run, given or {})
     folder = run if run.is_dir() else run.parent
     svm = folder / "svm.npz"
@@ -136,52 +81,38 @@ def predict(
     parts = experiment.load_faces(settings, bool(record.get("fast")))
     faces, train = parts[split], parts["train"]
     if faces.classes != tuple(record["faces"]["classes"]):
-        raise ValueError(
-            f"{run} learned {record['faces']['classes']}, these faces have {list(faces.classes)}"
-        )
+        learned = record["faces"]["classes"]
+        raise ValueError(f"{run} learned {learned}, these faces have {list(faces.classes)}")
     digest = training.digest(faces.digest(), train.digest(), files.sha256(weights), tta, settings.amp)
-    path = folder / split / f"outputs-{tta}.npz"
-    outputs = _kept(path, digest)
-    if outputs is None:
+    path, outputs = folder / split / f"outputs-{tta}.npz", {}
+    damaged = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+    with suppress(*damaged), np.load(path, allow_pickle=False) as found:
+        outputs = {n: found[n] for n in set(found) - {"digest"} if str(found["digest"]) == digest}
+    if not outputs:
         precision = "auto" if settings.amp else "float32"
         outputs = _outputs(weights, faces, tta=tta, device=device, precision=precision)
         with files.replacing(path) as file:
             np.savez_compressed(file, digest=digest, **outputs)
+    shares = {"labels": np.bincount(train.labels, minlength=len(train.classes)) / len(train)}
+    if train.distribution is not None:
+        shares["distribution"] = train.distribution.mean(axis=0)
+    floor = {name: np.log(np.maximum(share, TINY)) for name, share in shares.items()}
+    if train.valence_arousal is not None:
+        floor["valence"], floor["arousal"] = np.nanmean(train.valence_arousal, axis=0)[:, None]
     name, leaked = run.name if run.is_dir() else run.stem, datasets.leaked(faces, train)
-    about = (outputs, leaked, _known_before(train), weights != svm, digest)
-    return Predictions(name, run, settings.task, split, faces, *about)
+    return Predictions(name, run, settings.task, split, faces, outputs, leaked, floor, weights != svm, digest)
 
 
 def _outputs(weights: Path, faces: datasets.FaceSet, tta: str, **how: str) -> dict[str, np.ndarray]:
     if weights.name == "svm.npz":
+        from helpers import hog  # with scikit-learn, which networks do not need
+
         machine, images = hog.SVM.load(weights), experiment.grey(faces.images)
         views = training.views(torch.from_numpy(images), tta)
         return {"labels": np.mean([machine.votes(machine.features(v.numpy())) for v in views], axis=0)}
     whole = weights.parent if weights.name == "best.safetensors" else weights  # it has the whole record
     outputs = training.predict(training.Run.open(whole).model, faces, tta=tta, **how)
     return outputs if isinstance(outputs, dict) else {"labels": outputs}
-
-
-def _known_before(train: datasets.FaceSet) -> dict[str, np.ndarray]:
-    """Return what the training faces say of any face: shares as logits, mean valence and arousal."""
-    tiny = np.finfo(float).tiny
-    floor = {"labels": np.bincount(train.labels, minlength=len(train.classes)) / len(train)}
-    if train.distribution is not None:
-        floor["distribution"] = train.distribution.mean(axis=0)
-    floor = {name: np.log(np.maximum(shares, tiny)) for name, shares in floor.items()}
-    if train.valence_arousal is not None:
-        floor["valence"], floor["arousal"] = np.nanmean(train.valence_arousal, axis=0)[:, None]
-    return floor
-
-
-def _kept(path: Path, digest: str) -> dict[str, np.ndarray] | None:
-    """Return the outputs that are kept, when they are of these very faces and weights."""
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = dict(found)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
-    return arrays if str(arrays.pop("digest", "")) == digest else None
 
 
 def predict_all(runs: list[Path], *how: Any) -> list[Predictions]:
@@ -207,8 +138,7 @@ def together(found: list[Predictions]) -> Predictions:
         if not each.probable:
             raise ValueError(f"{each.name} gives votes, no probabilities: it cannot be averaged")
     outputs = {name: np.mean([each.outputs[name] for each in found], axis=0) for name in found[0].outputs}
-    shares = np.mean([each.probabilities for each in found], axis=0)
-    outputs["labels"] = np.log(np.maximum(shares, np.finfo(float).tiny))
+    outputs["labels"] = np.log(np.maximum(np.mean([each.probabilities for each in found], axis=0), TINY))
     digest = training.digest(*(each.digest for each in found))
     return replace(found[0], name="ensemble", outputs=outputs, digest=digest)
 
@@ -230,42 +160,27 @@ def scores(
     """Return each score with its 95 % interval, over people where they are known, and its floor."""
     outputs, targets = ({n: v[rows] for n, v in part.items()} for part in (found.outputs, found.targets))
     groups = None if found.people is None else found.people[rows]
-    order, floors, results = np.arange(len(targets["labels"])), _floors(found, targets), {}
+    order, results = np.arange(len(targets["labels"])), {}
+    constant = {name: np.tile(values, (len(order), 1)) for name, values in found.floor.items()}
     for name, score in statistics(found).items():
         if only not in ("", name):
             continue
-        values = score(outputs, targets)
 
         def on(chosen: np.ndarray, score: experiment.Score = score) -> float:
-            return score(
-                {n: v[chosen] for n, v in outputs.items()}, {n: v[chosen] for n, v in targets.items()}
-            )
+            return score(*({n: v[chosen] for n, v in part.items()} for part in (outputs, targets)))
 
+        values = score(outputs, targets)
         each = (np.mean, values) if np.ndim(values) else (on, order)  # means are quick
         interval = metrics.bootstrap(*each, resamples=resamples, groups=groups)
-        of_shares = name in metrics.distribution_scores(np.zeros((2, 2)))
-        floor = float(np.mean(score(floors["distribution" if of_shares else "labels"], targets)))
+        shares = constant["distribution" if name in OF_SHARES else "labels"]
+        floor = float(np.mean(score({**constant, "labels": shares}, targets)))
         results[name] = {**plain(interval), "floor": floor if np.isfinite(floor) else None}
     return results
 
 
-def _floors(found: Predictions, targets: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Return constant outputs: the shares of the labels, and those of the distributions."""
-    size, heads = len(targets["labels"]), found.floor
-    constant = {name: np.tile(values, (size, 1)) for name, values in heads.items()}
-    if "valence" in constant:
-        constant["valence_arousal"] = np.concatenate([constant["valence"], constant["arousal"]], axis=1)
-    return {
-        name: {**constant, "labels": constant[name]}
-        for name in ("labels", "distribution")
-        if name in constant
-    }
-
-
 def plain(score: Interval) -> dict[str, float | None]:
     """Return an interval for JSON, which knows no NaN."""
-    values = {"value": score.value, "low": score.low, "high": score.high}
-    return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
+    return {name: float(value) if np.isfinite(value) else None for name, value in vars(score).items()}
 
 
 def evaluate(found: Predictions, resamples: int = 1000) -> dict[str, Any]:
@@ -276,19 +191,13 @@ def evaluate(found: Predictions, resamples: int = 1000) -> dict[str, Any]:
         return plain(metrics.bootstrap(np.mean, holds.astype(float), **rows))
 
     by_class = metrics.per_class(found.labels, found.predictions, len(found.classes))
-    content: dict[str, Any] = {
-        "run": found.name,
-        "split": found.split,
-        "digest": training.digest(found.digest, resamples),
-        "task": found.task,
-        "faces": len(found.labels),
-        "classes": list(found.classes),
-        "scores": scores(found, resamples),
-        "majority": share(found.labels == found.floor["labels"].argmax()),
-        "per_class": {name: column.tolist() for name, column in by_class._asdict().items()},
-        "confusion": metrics.confusion(found.labels, found.predictions, len(found.classes)).tolist(),
-        "leaked": int(found.leaked.sum()),
-    }
+    content: dict[str, Any] = {"run": found.name, "split": found.split, "task": found.task}
+    content |= {"digest": training.digest(found.digest, resamples), "faces": len(found.labels)}
+    content |= {"classes": list(found.classes), "scores": scores(found, resamples)}
+    content["majority"] = share(found.labels == found.floor["labels"].argmax())
+    content["per_class"] = {name: column.tolist() for name, column in by_class._asdict().items()}
+    content["confusion"] = metrics.confusion(found.labels, found.predictions, len(found.classes)).tolist()
+    content["leaked"] = int(found.leaked.sum())
     if found.faces.name == "synthetic":  # of other sets nobody knows the true probabilities
         content["best_possible"] = share(found.labels == found.faces.distribution.argmax(axis=1))
     if 0 < content["leaked"] < content["faces"] - 1:
@@ -302,12 +211,10 @@ def evaluated(run: Path, *how: Any, resamples: int = 1000) -> tuple[Predictions,
 
     found = predict(run, *how)
     path = found.folder / found.split / "evaluation.json"
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_bytes())
         if content["digest"] == training.digest(found.digest, resamples):
             return found, content
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return found, keep(found, resamples)
 
 
@@ -326,30 +233,14 @@ def compared(
     return [rows[i] for i in order]
 
 
-def shared_score(found: list[Predictions], word: str) -> str:
-    """Return the score that a word means, which all predictions must have."""
-    known = [name for name in statistics(found[0]) if all(name in statistics(each) for each in found[1:])]
-    return choose(f"score of the task {found[0].task}", word, known)
-
-
 def gain(one: Predictions, other: Predictions, resamples: int = 1000) -> Interval:
     """Return by how much one accuracy is above another, face by face, with its 95 % interval."""
     difference = (one.predictions == one.labels).astype(float) - (other.predictions == other.labels)
     return metrics.bootstrap(np.mean, difference, resamples=resamples, groups=one.people)
 
 
-def ensemble_gain(found: list[Predictions], choosing: list[Predictions], resamples: int) -> dict[str, Any]:
-    """Return what the ensemble gains in accuracy over the run that is best on other faces, ``choosing``."""
-    best = max(range(len(found)), key=lambda i: (choosing[i].predictions == choosing[i].labels).mean())
-    mean = together(found)
-    chance = metrics.mcnemar(mean.labels, mean.predictions, found[best].predictions)
-    return {"best": found[best].name, "gain": plain(gain(mean, found[best], resamples)), "mcnemar": chance}
-
-
 def holm(chances: list[float]) -> list[float]:
     """Return p-values after Holm's correction (1979) for the number of tests, in the order given."""
-    corrected, floor = [0.0] * len(chances), 0.0
-    for rank, i in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
-        floor = max(floor, min(1.0, chances[i] * (len(chances) - rank)))
-        corrected[i] = floor
-    return corrected
+    order = np.argsort(chances)
+    steps = np.sort(chances) * np.arange(len(chances), 0, -1)
+    return np.minimum(np.maximum.accumulate(steps), 1)[np.argsort(order)].tolist()

@@ -1,15 +1,26 @@
-"""The command ``train``: one training, by flags, a file or the name of a configuration."""
+"""The commands ``train``, one training by flags, a file or a configuration, and ``reproduce``, a project."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from helpers import cli, did_you_mean
 from helpers.cli.settings import CONFIGURATIONS, Settings, from_file, merged
 
+MAY_CHANGE = ("epochs", "patience", "amp", "compile", "device", "root")
+"""Settings with which a training goes on."""
+PROJECTS = {
+    "muxspace": ("accuracy", "muxspace-hog-svm", "muxspace-cnn", "muxspace-resnet18"),
+    "fer2013": ("accuracy", "fer2013-hog-svm", "fer2013-cnn", "fer2013-resnet18", "fer2013-efficientnet"),
+    "4class": ("macro F1", "4class-hog-svm", "resnet18-4class"),
+    "affectnet": ("mean score", "resnet50-e34", "efficientnet-e34", "resnet50-v2-e15", "resnet50-v2-e10"),
+    "fused": ("KL", "fused-kl", "fused-js", "fused-emd", "fused-kl+emd", "fused-kl-efficientnet"),
+}
+"""Project to the score that it compares by, and its configurations."""
 
-def train(  # noqa: D417 (the settings say what they are)
+
+def train(
     *,
     config: list[str] | None = None,
     configs: bool = False,
@@ -52,6 +63,7 @@ def train(  # noqa: D417 (the settings say what they are)
         tag: for W&B; may be repeated
         online: send to W&B now; otherwise it stays here until wandb sync
         json: print the best epoch as JSON
+        given: the settings
     """
     if configs:
         for name, values in CONFIGURATIONS.items():
@@ -100,10 +112,14 @@ def _train(
         training.Run(folder / "head").forget()
     else:
         _refuse_another(folder, about)
-    run.about["sizes"] = {name: len(part) for name, part in faces.items()}
+    sizes = run.about["sizes"] = {name: len(part) for name, part in faces.items()}
     run.about["command"] = shlex.join(["python3", "-m", "helpers", *sys.argv[1:]])
     if not json:
-        _say_what(settings, folder, faces, datasets.left_out(whole))
+        classes, left_out = len(faces["train"].classes), datasets.left_out(whole)
+        print(f"{settings.model} on {settings.data}: {settings.task}, {classes} classes, {settings.loss}")
+        images = ", ".join(f"{number:,} {name}" for name, number in sizes.items())
+        print(f"{images} images of {settings.image_size} pixels; kept in {cli.short(folder)}")
+        print(left_out, end="\n" if left_out else "")
     history = None
     if settings.model != "hog-svm":
         history = experiment.train(settings, faces, run, fast, progress=not json, **begin)
@@ -114,23 +130,10 @@ def _train(
     experiment.keep_audit(faces, folder)
     stopped = history is not None and history.stopped
     if json:
-        best = history.best if history else None
-        print(dumps({"run": folder.as_posix(), "stopped": stopped, "best": best}))
+        print(dumps({"run": folder.as_posix(), "stopped": stopped, "best": history and history.best}))
     elif not stopped:
         print(f"Next: python3 -m helpers evaluate {cli.short(folder)}")
     return 130 if stopped else 0
-
-
-def _say_what(settings: Settings, folder: Path, faces: dict[str, Any], left_out: str) -> None:
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in faces.items())
-    classes = len(faces["train"].classes)
-    print(f"{settings.model} on {settings.data}: {settings.task}, {classes} classes, {settings.loss}")
-    print(f"{sizes} images of {settings.image_size} pixels; kept in {cli.short(folder)}")
-    print(left_out, end="\n" if left_out else "")
-
-
-MAY_CHANGE = ("epochs", "patience", "amp", "compile", "device", "root")
-"""Settings with which a training goes on."""
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -156,14 +159,8 @@ def _refuse_another(folder: Path, about: dict[str, Any]) -> None:
     there = recorded(folder)
     if not there:
         return
-    before, now = (
-        {
-            n: v
-            for n, v in (each.get("settings", {}) | {"fast": each.get("fast")}).items()
-            if n not in MAY_CHANGE
-        }
-        for each in (there, about)
-    )
+    both = [each.get("settings", {}) | {"fast": each.get("fast")} for each in (there, about)]
+    before, now = ({name: each[name] for name in each if name not in MAY_CHANGE} for each in both)
     other = training.differences(before, now)
     other += [] if there.get("data") == about["data"] else ["the data changed"]
     if other:
@@ -171,3 +168,51 @@ def _refuse_another(folder: Path, about: dict[str, Any]) -> None:
             f"another training is in {folder} ({'; '.join(other[:4])}); name another folder with --out, or "
             "replace it with --anew"
         )
+
+
+def reproduce(
+    project: Literal["muxspace", "fer2013", "4class", "affectnet", "fused"],
+    *,
+    root: Path = Path("data"),
+    out: Path | None = None,
+    fast: bool = False,
+) -> int:
+    """Do a whole project: baseline, networks, comparison, report, Grad-CAM figures.
+
+    It calls train, evaluate, compare and report, and prints each command. The same command goes on where it
+    was stopped.
+
+      python3 -m helpers reproduce muxspace --fast     a rehearsal on drawn faces in the layout of that set
+      python3 -m helpers reproduce muxspace            on the images in data/; hours without a GPU
+
+    Args:
+        project: which one
+        root: the data folder
+        out: where to keep it all (default: runs/ and the project's name)
+        fast: one epoch with a few hundred drawn faces of 48 pixels, randomly initialised networks
+    """
+    import shlex
+
+    score, *names = PROJECTS[project]
+    folder, given = out or Path("runs") / (f"{project}-fast" if fast else project), []
+    if fast:
+        from helpers import datasets
+        from helpers.cli import data
+
+        root, given = folder / "data", ["--fast", "--image-size", "48", "--no-pretrained"]
+        layout = CONFIGURATIONS[names[0]]["data"]
+        if not data.there(layout, root):
+            data.write(layout, datasets.load("synthetic", root, num_faces=512), root)
+    runs = {name: str(folder / name) for name in names}
+    given += ["--root", str(root)]
+    steps = [["train", "--config", name, "--out", run, *given] for name, run in runs.items()]
+    steps += [["evaluate", run] for run in runs.values()]
+    steps.append(["compare", *runs.values(), "--score", score])
+    steps.append(["report", *runs.values(), "--out", str(folder / "report")])
+    for words in steps:
+        print(f"\n$ python3 -m helpers {shlex.join(words)}", flush=True)
+        status = cli.main(words)
+        if status:
+            return status
+    print(f"\nAll of it is in {cli.short(folder)}.")
+    return 0
