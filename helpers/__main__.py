@@ -1,8 +1,7 @@
 """Set-up, then the command line: ``python3 -m helpers run`` and ``python3 -m helpers test``.
 
-Standard library only, and only what Python 3.7 can read: this file runs before anything is installed. Nothing
-is set up where the running interpreter has what ``requirements.txt`` names (Colab, Kaggle, conda). Elsewhere
-the packages go into ``.venv`` beside this package, and the command goes on in there.
+Standard library only, and only what Python 3.7 can read. Nothing is set up where the running interpreter has
+what ``requirements.txt`` names (Colab, Kaggle, conda); else the packages go into ``.venv`` beside it.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements.txt"
-STAMP = VENV / "reading-faces-setup"
-"""By this file ``.venv`` is ours: the digest of what was installed, empty until all of it was."""
+STAMP = VENV / "reading-faces-setup"  # .venv is ours: the digest of what was installed, empty until all was
 
 
 class SetupError(Exception):
@@ -35,10 +33,9 @@ def missing(command: str = "") -> list[str]:
     text, lacks = REQUIREMENTS.read_text(encoding="utf-8"), []
     text = text if command == "test" else text.split("# The tests.")[0]
     for name, bound in re.findall(r"^([A-Za-z][\w.-]*)>=([\d.]+)", text, re.MULTILINE):
-        try:
+        here = "0"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             here = importlib.metadata.version(name) or "0"  # None where its record is damaged
-        except importlib.metadata.PackageNotFoundError:
-            here = "0"
         release, wanted = ([int(n) for n in re.findall(r"\d+", v.split("+")[0])[:3]] for v in (here, bound))
         if release < wanted:
             lacks.append(name + ">=" + bound)
@@ -86,8 +83,7 @@ def _install(python: Path, inside: bool) -> None:
         for folder in ("bin", "lib", "lib64", "Lib", "Scripts"):
             shutil.rmtree(str(VENV / folder), ignore_errors=True)
         make = [uv, "venv", "--allow-existing", "--python"] if uv else []
-        made = subprocess.run([*make, sys.executable, *([] if uv else ["-m", "venv"]), str(VENV)])
-        if made.returncode:
+        if subprocess.run([*make, sys.executable, *([] if uv else ["-m", "venv"]), str(VENV)]).returncode:
             raise SetupError("no environment could be made; sudo apt install python3-venv, or install uv")
     pip = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
     settings = dict(os.environ, PIP_USER="0")  # pip.conf may ask for --user

@@ -157,7 +157,6 @@ def test_the_addresses_are_those_of_the_page_on_data(root):
         (["lits"], "unknown action 'lits'; did you mean 'list'"),
         (["check", "fer2031"], "did you mean 'fer2013'"),
         (["check"], "check needs the name of a set"),
-        (["list", "fer2013"], "list takes no name"),
         (["write", "fer2013"], "write needs --out"),
         (["write", "synthetic", "--out", "x"], "unknown set 'synthetic'"),
         (["check", "fer2013", "--root", "nowhere"], "nowhere"),

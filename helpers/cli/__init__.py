@@ -27,7 +27,6 @@ ABOUT = """\
 Reading Faces: notebooks on facial expression recognition.
 
   python3 -m helpers run                 all notebooks, top to bottom, on drawn faces
-  python3 -m helpers run 03              one of them
   python3 -m helpers run 03 -p DATASET fer2013 -p EPOCHS 20
                                          one of them, on your own FER2013 in data/, for twenty epochs
   python3 -m helpers test                every test, the notebooks included

@@ -69,8 +69,6 @@ def data(
         json: list, check: as JSON
     """
     if action == "list":
-        if name:
-            raise ValueError(f"list takes no name, not {name!r}; data check {name} looks at one set")
         return _list(root, json)
     known = WRITERS if action == "write" else get_args(Data)
     if not name:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -15,7 +14,6 @@ from torch import nn
 
 from helpers import (
     datasets,
-    did_you_mean,
     emotions,
     files,
     losses,
@@ -50,8 +48,8 @@ def less_is_better(score: str) -> bool:
 # ---------------------------------------------------------------- what is trained on
 
 
-def load_set(settings: Settings, fast: bool = False) -> datasets.FaceSet:
-    """Return the whole set that settings name."""
+def load_faces(settings: Settings, fast: bool = False) -> tuple[Splits, str]:
+    """Return the training, validation and test faces that settings name, and a line on what was left out."""
     options = dict(settings.options)
     if fast and settings.data == "synthetic":
         options["num_faces"] = min(sum(FAST.values()), options.get("num_faces", 4000))
@@ -59,22 +57,12 @@ def load_set(settings: Settings, fast: bool = False) -> datasets.FaceSet:
     needed = {"multitask": "valence_arousal", "distribution": "distribution"}.get(settings.task)
     if needed and getattr(faces, needed) is None:
         raise ValueError(f"{settings.data} has no {needed}, which the task {settings.task} learns")
-    return faces.merged() if settings.merge == "4" else faces
-
-
-def split(settings: Settings, faces: datasets.FaceSet, fast: bool = False) -> Splits:
-    """Return the training, validation and test faces of a set; with ``fast`` a few, spread over each."""
-    parts = faces.splits(settings.split_seed, leaks=settings.leaks)
-    parts = dict(zip(FAST, parts, strict=True))
-    for name, part in parts.items() if fast else ():
+    whole = faces.merged() if settings.merge == "4" else faces
+    parts = dict(zip(FAST, whole.splits(settings.split_seed, leaks=settings.leaks), strict=True))
+    for name, part in parts.items() if fast else ():  # a few, spread over the whole part
         few = np.linspace(0, len(part) - 1, min(FAST[name], len(part)))
         parts[name] = part.select(np.unique(few.astype(int)))
-    return parts
-
-
-def load_faces(settings: Settings, fast: bool = False) -> Splits:
-    """Return the training, validation and test faces that settings name."""
-    return split(settings, load_set(settings, fast), fast)
+    return parts, datasets.left_out(whole)
 
 
 def make_network(settings: Settings, faces: datasets.FaceSet) -> nn.Module:
@@ -179,20 +167,6 @@ def make_config(settings: Settings, fast: bool = False) -> training.Config:
     values |= {"monitor": monitor, "plateau_monitor": watched, "minimise": less_is_better(monitor)}
     values |= {"epochs": 1} if fast else {}
     return training.Config(**values, precision="auto" if settings.amp else "float32")
-
-
-def check(settings: Settings) -> None:
-    """Refuse values and options outside their range, before any data is read."""
-    make_config(settings)
-    known = inspect.signature(datasets.LAYOUTS[settings.data].read).parameters
-    known = [name for name, each in known.items() if each.default is not each.empty]
-    for name in settings.options:
-        if name not in known:
-            near = f"{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}"
-            raise ValueError(f"{settings.data} has no option {name!r}{near}")
-    for name in settings.model_options if settings.model == "hog-svm" else ():
-        if name not in ("C", "gamma"):
-            raise ValueError(f"hog-svm has no option {name!r}; known: C, gamma")
 
 
 # ---------------------------------------------------------------- training

@@ -78,7 +78,7 @@ def predict(
     folder = run if run.is_dir() else run.parent
     svm = folder / "svm.npz"
     weights = run if run.is_file() else svm if svm.is_file() else folder / "best.safetensors"
-    parts = experiment.load_faces(settings, bool(record.get("fast")))
+    parts, _ = experiment.load_faces(settings, bool(record.get("fast")))
     faces, train = parts[split], parts["train"]
     if faces.classes != tuple(record["faces"]["classes"]):
         learned = record["faces"]["classes"]

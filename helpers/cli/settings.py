@@ -106,6 +106,9 @@ def merged(*layers: Mapping[str, Any]) -> Settings:
             raise ValueError(f"{name} must be from {low} to {high}, not {value}")
     if settings.model == "hog-svm" and settings.task != "expression":
         raise ValueError(f"hog-svm learns expressions alone, not the task {settings.task}")
+    unknown = set(settings.model_options) - {"C", "gamma"} if settings.model == "hog-svm" else ()
+    if unknown:
+        raise ValueError(f"hog-svm has no option {', '.join(unknown)}; known: C, gamma")
     losses = LOSSES[settings.task]
     loss = cli.choose(f"loss for the task {settings.task}", settings.loss or losses[0], losses)
     return replace(settings, loss=loss)

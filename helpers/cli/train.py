@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from helpers import cli, did_you_mean
+from helpers import cli
 from helpers.cli.settings import CONFIGURATIONS, Settings, from_file, merged
 
 MAY_CHANGE = ("epochs", "patience", "amp", "compile", "device", "root")
@@ -69,7 +69,13 @@ def train(
         for name, values in CONFIGURATIONS.items():
             print(f"{name:36}{'  '.join(f'{key}={value}' for key, value in values.items())}")
         return 0
-    layers = [_layer(word) for word in config or []]
+    named = "configuration (a file ends in .yaml)"
+    layers = [
+        from_file(Path(word).expanduser())
+        if word.endswith((".yaml", ".yml")) or "/" in word
+        else CONFIGURATIONS[cli.choose(named, word, CONFIGURATIONS)]
+        for word in config or []
+    ]
     if out is not None and not layers and not anew and (out / "config.json").is_file():
         record = recorded(out)  # "train --out RUN --epochs 60": what is not named stays as it was
         layers, fast = [record.get("settings", {})], fast or bool(record.get("fast"))
@@ -80,16 +86,6 @@ def train(
     return _train(settings, folder, fast, anew, begin, (wandb, tag or [], online), json)
 
 
-def _layer(word: str) -> dict[str, Any]:
-    if word.endswith((".yaml", ".yml")) or "/" in word:
-        return from_file(Path(word).expanduser())
-    named = {cli.key(name): values for name, values in CONFIGURATIONS.items()}
-    if cli.key(word) not in named:
-        near = f"{did_you_mean(word, CONFIGURATIONS)}; known: {', '.join(CONFIGURATIONS)}"
-        raise ValueError(f"no configuration {word!r}{near}; a file ends in .yaml")
-    return named[cli.key(word)]
-
-
 def _train(
     settings: Settings, folder: Path, fast: bool, anew: bool, begin: dict, wandb: tuple, json: bool
 ) -> int:
@@ -98,12 +94,11 @@ def _train(
     from dataclasses import asdict
     from json import dumps, loads
 
-    from helpers import datasets, training
+    from helpers import training
     from helpers.cli import experiment
 
-    experiment.check(settings)
-    whole = experiment.load_set(settings, fast)
-    faces = experiment.split(settings, whole, fast)
+    experiment.make_config(settings)  # refuses values outside their range before any data is read
+    faces, left_out = experiment.load_faces(settings, fast)
     about = {"settings": loads(dumps(asdict(settings))), "fast": fast}
     about |= {"data": {name: training.digest(part) for name, part in faces.items()}}
     run = training.Run(folder, about, [training.WandB(folder, *wandb)] if wandb[0] else [])
@@ -115,7 +110,7 @@ def _train(
     sizes = run.about["sizes"] = {name: len(part) for name, part in faces.items()}
     run.about["command"] = shlex.join(["python3", "-m", "helpers", *sys.argv[1:]])
     if not json:
-        classes, left_out = len(faces["train"].classes), datasets.left_out(whole)
+        classes = len(faces["train"].classes)
         print(f"{settings.model} on {settings.data}: {settings.task}, {classes} classes, {settings.loss}")
         images = ", ".join(f"{number:,} {name}" for name, number in sizes.items())
         print(f"{images} images of {settings.image_size} pixels; kept in {cli.short(folder)}")
