@@ -266,8 +266,7 @@ def compare(
     from helpers.cli import scoring
 
     found = scoring.predict_all(runs, split, how.tta, how.device, given)
-    scores = [scoring.statistics(each) for each in found]
-    known = [name for name in scores[0] if all(name in each for each in scores)]
+    known = sorted(set.intersection(*(set(scoring.statistics(each)) for each in found)))
     score = cli.choose(f"score of the task {found[0].task}", score, known)
     content: dict[str, Any] = {"split": split, "tta": how.tta, "score": score}
     if ensemble:
@@ -286,8 +285,7 @@ def compare(
         return 0
     print(_as_text(rows, score))
     if ensemble:
-        gained = f"{shown(gain)}, McNemar p = {chance:.3g}"
-        print(f"\nThe ensemble gains in accuracy over {best.name}: {gained}")
+        print(f"\nThe ensemble gains over {best.name}, in accuracy: {shown(gain)}, McNemar p = {chance:.3g}")
     print(f"\nAll scores are in {cli.short(path.with_suffix('.csv'))}, the figure is {cli.short(path)}")
     return 0
 

@@ -102,16 +102,15 @@ def _train(
     about = {"settings": loads(dumps(asdict(settings))), "fast": fast}
     about |= {"data": {name: training.digest(part) for name, part in faces.items()}}
     run = training.Run(folder, about, [training.WandB(folder, *wandb)] if wandb[0] else [])
-    if anew:
-        run.forget()
-        training.Run(folder / "head").forget()
-    else:
+    for each in (run, training.Run(folder / "head")) if anew else ():
+        each.forget()
+    if not anew:
         _refuse_another(folder, about)
     sizes = run.about["sizes"] = {name: len(part) for name, part in faces.items()}
     run.about["command"] = shlex.join(["python3", "-m", "helpers", *sys.argv[1:]])
     if not json:
-        classes = len(faces["train"].classes)
-        print(f"{settings.model} on {settings.data}: {settings.task}, {classes} classes, {settings.loss}")
+        what = f"{settings.task}, {len(faces['train'].classes)} classes, {settings.loss}"
+        print(f"{settings.model} on {settings.data}: {what}")
         images = ", ".join(f"{number:,} {name}" for name, number in sizes.items())
         print(f"{images} images of {settings.image_size} pixels; kept in {cli.short(folder)}")
         print(left_out, end="\n" if left_out else "")
