@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from mutants import saved
 from PIL import Image
 
 from helpers import datasets, images
@@ -23,38 +23,11 @@ ALPHA = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
 FACE = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
 
 
-def saved(image: Image.Image | np.ndarray, format: str = "PNG", **options) -> bytes:
-    stream = io.BytesIO()
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(stream, format, **options)
-    return stream.getvalue()
-
-
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """ITU-R 601, rounded to the nearest whole number."""
-    return np.rint(rgb.astype(float) @ [0.299, 0.587, 0.114])
-
-
-@pytest.mark.parametrize("format", ["PNG", "BMP", "GIF", "TIFF", "PPM"])
-def test_grey_files_give_their_own_pixels(format):
-    np.testing.assert_array_equal(images.read(saved(GREY, format)), GREY)
-
-
-@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM"])
-def test_color_files_give_their_own_pixels_channel_first(format):
-    np.testing.assert_array_equal(images.read(saved(RGB, format), color=True), RGB.transpose(2, 0, 1))
-
-
 @pytest.mark.parametrize("format", ["JPEG", "MPO", "WEBP"])
 def test_lossy_files_come_close(format):
     smooth = np.stack([FACE, FACE[::-1], FACE.T], axis=-1)
     pixels = images.read(saved(smooth, format, quality=95), color=True)
     assert np.abs(pixels - smooth.transpose(2, 0, 1).astype(int)).mean() < 3
-
-
-def test_grey_is_itu_601():
-    assert np.abs(images.read(saved(RGB)) - luma(RGB)).max() <= 1  # Pillow's weights have 16 bits
-    np.testing.assert_array_equal(images.read(saved(RGB)), np.asarray(Image.fromarray(RGB).convert("L")))
 
 
 def test_a_transparent_shade_is_white():
@@ -63,25 +36,11 @@ def test_a_transparent_shade_is_white():
     np.testing.assert_array_equal(pixels, np.where(shade == GREY, 255, GREY))
 
 
-def test_a_transparent_palette_entry_is_white():
-    image = Image.fromarray(GREY)
-    image.putpalette(np.repeat(np.arange(256), 3).astype(np.uint8).tobytes())
-    entry = int(GREY[3, 4])
-    pixels = images.read(saved(image, transparency=entry))
-    np.testing.assert_array_equal(pixels, np.where(entry == GREY, 255, GREY))
-
-
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled_not_cut_off(format):
     deep = np.concatenate([RNG.integers(0, 65536, 594), [0, 1, 128, 129, 65534, 65535]]).reshape(20, 30)
     pixels = images.read(saved(deep.astype(np.uint16), format))
     np.testing.assert_array_equal(pixels, np.rint(deep * 255 / 65535))
-
-
-def test_big_endian_sixteen_bits():
-    deep = RNG.integers(0, 65536, (20, 30)).astype(">u2")
-    image = Image.frombytes("I;16B", (30, 20), deep.tobytes())
-    np.testing.assert_array_equal(images.read(saved(image, "TIFF")), np.rint(deep.astype(float) / 257))
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -109,12 +68,6 @@ def test_the_first_frame_counts(format, options):
     np.testing.assert_array_equal(images.read(animation), GREY)
 
 
-def test_the_content_decides_not_the_name(tmp_path):
-    file = tmp_path / "face.jpg"
-    file.write_bytes(saved(RGB, "WEBP", lossless=True))
-    np.testing.assert_array_equal(images.read(file, color=True), RGB.transpose(2, 0, 1))
-
-
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_shrinking_by_a_whole_number_takes_means(factor):
     side = 16
@@ -137,12 +90,6 @@ def test_shrinking_by_another_ratio_weighs_areas(size):
     pixels = RNG.integers(0, 256, (61, 61), dtype=np.uint8)
     weights = hamming_weights(61, size)
     assert np.abs(images.read(saved(pixels), size) - weights @ pixels @ weights.T).max() <= 2
-
-
-@pytest.mark.parametrize("size", [20, 32, 47, 64, 100])
-def test_resizing_keeps_a_flat_picture_flat_and_a_mean(size):
-    assert (images.read(saved(np.full((64, 64), 77, np.uint8)), size) == 77).all()
-    assert abs(images.read(saved(FACE), size).mean() - FACE.mean()) <= 1  # two passes, each rounded
 
 
 def test_a_square_is_cut_from_the_middle():
@@ -171,30 +118,22 @@ def png_header(width: int, height: int) -> bytes:
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 270964830\n"
 REFUSED = {
     "empty": (b"", "is empty", "download it again"),
-    "blank": (b"  \r\n \n", "is empty", "download it again"),
     "git-lfs pointer": (LFS, "git-lfs pointer", "git lfs pull"),
     "web page": (b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>Log in</html>", "web page", "log in"),
-    "web page without doctype": (b"<HTML><body>404</body></HTML>", "web page", "log in"),
-    "svg": (b"<?xml version='1.0'?><svg/>", "web page", "download"),
     "text": (b"not a picture at all, only words " * 10, "no image of a known format", "save it as"),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format", "JPEG"),
-    "pdf": (b"%PDF-1.4\n%%EOF" + b" " * 99, "no image of a known format", "PNG"),
     "zip": (b"PK\x03\x04" + bytes(100), "no image of a known format", "WEBP"),
     "cut png": (saved(GREY)[:300], "cannot be decoded", "get the file again"),
     "cut jpeg": (saved(FACE, "JPEG")[:-200], "cannot be decoded", "get the file again"),
-    "cut webp": (saved(RGB, "WEBP")[:80], "cannot be decoded", "get the file again"),
     "a byte of a png changed": (
         saved(GREY)[:200] + bytes([saved(GREY)[200] ^ 1]) + saved(GREY)[201:],
         "cannot",
         "again",
     ),
     "bomb": (png_header(20000, 20000), "million pixels", "scale it down"),
-    "larger bomb": (png_header(2**31 - 1, 2**31 - 1), "million pixels", "scale it down"),
     "one pixel": (saved(np.zeros((1, 1), np.uint8)), "1 x 1 pixels are too small", "larger"),
-    "a line": (saved(np.zeros((1, 400), np.uint8)), "400 x 1 pixels are too small", "larger"),
     "floating point": (saved(GREY.astype(np.float32), "TIFF"), "floating-point", "8 bits"),
     "32 bits": (saved(GREY.astype(np.int32) << 20, "TIFF"), "32-bit", "8 or 16 bits"),
-    "negative": (saved(GREY.astype(np.int32) - 99, "TIFF"), "32-bit", "8 or 16 bits"),
 }
 
 
@@ -288,14 +227,12 @@ CANNOT = {("GIF", "RGB"), ("PPM", "P")}  # a GIF has a palette, a PPM has none
 
 
 def packed(kind: str, mode: str, turn: int | None = None) -> bytes:
-    stream = io.BytesIO()
     made, options = MODES[mode][0](), dict(KINDS.get(kind, ((), {}))[1])
     if turn:
         options["exif"] = exif(turn)
     if mode == "CMYK" and kind == "JPEG":  # Pillow writes as Adobe does, with the ink inverted
         options.pop("subsampling")
-    made.save(stream, kind, **options)
-    return stream.getvalue()
+    return saved(made, kind, **options)
 
 
 @pytest.mark.parametrize("turn", UPRIGHT)

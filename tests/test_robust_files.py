@@ -69,12 +69,6 @@ def test_what_is_damaged_is_taken_or_refused_and_what_is_whole_is_taken(tmp_path
     assert feed(name, tmp_path, seed=0, num=25) >= 20
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", READERS)
-def test_thousands_of_damaged_files_find_nothing(tmp_path, name):
-    assert sum(feed(name, tmp_path / str(seed), seed, 1000) for seed in range(1, 4)) >= 1000
-
-
 def test_every_layout_has_whole_files_here(tmp_path):
     assert set(SETS) == set(datasets.LAYOUTS) - {"synthetic"}
     assert all(check_set(name, write_set(name, tmp_path / name)) for name in SETS)
