@@ -71,11 +71,8 @@ def free_memory(where: torch.device) -> int:
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch (every device), so that what follows is the same on each run.
 
-    Args:
-        seed: any integer from 0 to 2**32 - 1.
-
     Raises:
-        ValueError: the seed is outside that range.
+        ValueError: the seed is not from 0 to 2**32 - 1.
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {seed}")

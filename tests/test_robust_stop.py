@@ -222,7 +222,3 @@ def test_a_room_that_is_not_there_is_an_attribute_that_is_not_there():
         _ = helpers.trainign
     with pytest.raises(ImportError, match="cannot import name 'trainign'"):
         from helpers import trainign  # noqa: F401
-
-
-if __name__ == "__main__":  # python tests/test_robust_stop.py FOLDER NUM NUM_TO_A_KERNEL
-    print(interrupts(Path(__file__).resolve().parents[1], Path(sys.argv[1]), *map(int, sys.argv[2:])))

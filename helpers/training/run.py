@@ -255,8 +255,9 @@ class Run:
         frame, best = history.frame(), history.best_epoch
 
         def draw(ax: Axes) -> None:
+            figure = ax.figure
             ax.remove()
-            for place, name in zip(ax.figure.subplots(1, 2), ("loss", history.monitor), strict=True):
+            for place, name in zip(figure.subplots(1, 2), ("loss", history.monitor), strict=True):
                 plotting.curves(frame, [name], best, place)
 
         self.save_figure("curves", draw, (11, 4))
