@@ -133,7 +133,7 @@ def curves(epochs: pd.DataFrame, names: Sequence[str], best: int = 0, ax: Ax = N
     ax.set(xlabel="epoch", ylabel=next(iter(shown)) if len(shown) == 1 else "score")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(axis="y")
-    ax.legend(fontsize=9.5)
+    ax.legend(fontsize=9.5, **(OUTSIDE if len(shown) > 1 else {}))
     return ax
 
 
