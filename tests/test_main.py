@@ -1,8 +1,4 @@
-"""The set-up: whole set-ups of a small project by a stand-in installer, and once by the real pip.
-
-The stand-in is a program called ``uv`` at the front of the PATH. It writes down how it was called, leaves
-what an installer leaves, and fails or hangs on demand.
-"""
+"""The set-up of a small project, by a stand-in called ``uv``, and once by the real pip."""
 
 from __future__ import annotations
 

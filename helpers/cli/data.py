@@ -160,10 +160,10 @@ def _get(name: str, root: Path, url: str, sha256: str) -> int:
 
     if not url:
         print(f"{name}: {ADVICE[name]}. data/README.md says how it must be laid out.")
-        return 0 if name in ("synthetic", "folder") else 1
-    target = root / {"fer2013": "fer2013.csv", "ferplus": "fer2013new.csv"}.get(name, f"{name}.archive")
-    download.fetch(url, target, sha256 or None)
-    if target.suffix == ".archive":
+        return int(name not in ("synthetic", "folder"))
+    file = {"fer2013": "fer2013.csv", "ferplus": "fer2013new.csv"}.get(name)
+    target = download.fetch(url, root / (file or f"{name}.archive"), sha256 or None)
+    if file is None:
         download.extract(target, root / name.removesuffix("_fused"))
         target.unlink()
     print(f"{name}: {_said(name, root)}")
