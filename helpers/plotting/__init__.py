@@ -239,16 +239,17 @@ def scores(
 
 def subgroups(
     groups: Mapping[str, Mapping[str, Scored]],
-    ceilings: Mapping[str, Mapping[str, float]],
+    ceilings: Mapping[str, Mapping[str, float]] | None = None,
     label: str = "accuracy",
     ax: Ax = None,
 ) -> Axes:
     """Draw a score of each part ("frontal") of several divisions ("pose"), and the best possible there."""
     parts = [(division, part) for division in groups for part in groups[division]]
     ax = scores({f"{a}: {b}": groups[a][b] for a, b in parts}, label=label, ax=ax)
-    best = [ceilings[division][part] for division, part in parts]
-    ax.plot(best, range(len(best)), "D", color=SECOND, markersize=6.5, label="best possible")
-    ax.legend(**BELOW)
+    if ceilings:
+        best = [ceilings[division][part] for division, part in parts]
+        ax.plot(best, range(len(best)), "D", color=SECOND, markersize=6.5, label="best possible")
+        ax.legend(**BELOW)
     return ax
 
 
