@@ -3,8 +3,7 @@
     python -m benchmarks.faces                     grey, 48 pixels
     python -m benchmarks.faces --size 112 --color --device cuda
 
-Drawing in blocks is compared with the loop over faces, the same renderer asked for one face at a time; they
-take turns, so that a busy machine slows both. Memory is the highest that a fresh process reaches.
+Drawing in blocks is compared in turns with one face at a time. Memory is the most that a fresh process holds.
 """
 
 from __future__ import annotations
@@ -62,19 +61,9 @@ def measured(options: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Print the figures, and keep them if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=48, help="side length in pixels")
+    """Print the figures and keep them."""
+    parser = records.parser(__doc__, size=48, device="cpu", faces=2048, turns=5, memory=10_000)
     parser.add_argument("--color", action="store_true", help="RGB instead of grey")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--faces", type=int, default=2048, help="faces a turn")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--memory", type=int, default=10_000, help="faces to measure memory with; 0 for none")
-    parser.add_argument("--keep", action="store_true", help="write data/results/faces_speed.json")
-    parser.set_defaults(seed=0, data=None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     record = records.circumstances(options)
@@ -82,15 +71,12 @@ def main() -> None:
         # before anything is drawn here: a new process begins with its parent's highest memory
         before, after = peak_memory(options)
         record["peak_memory_mb"] = {"faces": options.memory, "imported": before, "drawn": after}
-        print(
-            f"peak memory {after:.0f} MB for {options.memory} faces, {before:.0f} MB of it before the first"
-        )
+        print(f"peak memory {after:.0f} MB for {options.memory} faces, {before:.0f} MB before the first")
     record["turns"] = measured(options)
     for name, several in record["turns"].items():
         print(f"{name:12} {statistics.median(several):8.1f}   ({min(several):.1f} to {max(several):.1f})")
     record["median"] = {name: statistics.median(several) for name, several in record["turns"].items()}
-    if options.keep:
-        records.write("faces_speed", record)
+    records.write("faces_speed", record)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@
 The training loop against the one that everybody writes (with 16 workers), with and without torch.compile; the
 share of the chip's speed at matrix products; FER2013 from scratch to 70 % of PublicTest; several seeds one
 after the other; drawn faces a second; peak memory. Before that the GPU path is checked: weights after 20
-steps against the CPU's, resume, half precision. Each part prints its figures and is written at once to
-data/results/gpu.json; parts that do not fit into the minutes are left out and named. ``--tiny`` runs all
-parts but FER2013 in seconds on any device, to see that they work.
+steps against the CPU's, resume, half precision. Parts that do not fit into the minutes
+are left out and named; ``--tiny`` runs all but FER2013 in seconds on any device, to see that they work.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
     python -m benchmarks.overview
 
-Drawn faces of each expression (01), a face drawn from its action units by sliders (01), and where a network
-looks (07). Run it after these notebooks were saved executed. Writes data/results/overview.png.
+Run it after notebooks 01 and 07 were saved executed. Writes data/results/overview.png.
 """
 
 from __future__ import annotations

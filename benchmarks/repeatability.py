@@ -2,9 +2,8 @@
 
     python -m benchmarks.repeatability [NOTEBOOK ...]
 
-The same seed must give the same numbers: printed text is compared with times and paths taken out. Another
-processor may round otherwise, so where a run differs from the saved one, it is run once more and compared
-with that; a cell that differs still is shown, and the exit status is 1.
+Printed text is compared without times and paths. Another processor may round otherwise, so a notebook that
+differs is run once more and compared with that; a cell that differs still is shown, and the status is 1.
 """
 
 from __future__ import annotations
