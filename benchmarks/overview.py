@@ -22,7 +22,7 @@ SHOWN = (
     ("07", 'print("no correct prediction'),
 )
 """Notebook, and what the code of the cell holds whose figure is taken."""
-HEIGHT, GAP = 280, 16  # pixels
+HEIGHT, GAP = 270, 16  # pixels
 
 
 def figure(number: str, code: str) -> Image.Image:
