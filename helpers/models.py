@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,15 +32,10 @@ BACKBONES = {
     "efficientnet_lite0": ("conv_stem", "inception", 0.2),
     "vit_b_16": ("conv_proj", "imagenet", 0.0),
 }
-# By class of network: its head, and how the parameters of each stage are called, from the image to the head
-# (the rest is the last stage); a number in a name counts stages.
-PARTS = {
-    "FaceCNN": (("dense", "head"), (r"stem", r"blocks\.(\d+)")),
-    "ResNet": (("fc",), (r"conv1|bn1", r"layer(\d+)")),
-    "EfficientNet": (("classifier",), (r"conv_stem|bn1", r"(?:features|blocks)\.(\d+)", r"conv_head|bn2")),
-}
-VIT = r"class_token|conv_proj|encoder\.pos", r"encoder\.layers\.encoder_layer_(\d+)"
-PARTS["VisionTransformer"] = ("heads",), VIT
+# By class of network the layers that are its head; how a block's parameters begin, between stem and head.
+HEADS = {"ResNet": ("fc",), "EfficientNet": ("classifier",), "VisionTransformer": ("heads",)}
+HEADS |= {"FaceCNN": ("dense", "head")}
+BLOCK = re.compile(r"((?:layer|blocks\.|features\.|encoder\.layers\.encoder_layer_)\d+)|conv_head|bn2")
 NAMES = ("face-cnn", "face-cnn-fast", *BACKBONES)
 """What :func:`create` knows."""
 
@@ -51,10 +47,10 @@ GRID = 6  # cells a side of the "grid" readout: the map of three blocks behind "
 def create(
     name: str, num_classes: int | Mapping[str, int], in_channels: int = 1, **options: object
 ) -> nn.Module:
-    """Return a network by name.
+    """Return a network by name, its head randomly initialised.
 
     ``net.spec`` is what it was made from: ``create(**net.spec)`` makes it again. ``net.origin`` says in one
-    line where its weights come from. The head is always randomly initialised.
+    line where its weights come from.
 
     Options of "face-cnn" and "face-cnn-fast": ``widths``, channels of each block, which halves the image;
     ``convs``, convolutions in a block; ``stem``, "conv" or "unshuffle" (2 by 2 pixels become channels first,
@@ -134,19 +130,15 @@ class FaceCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
         """Return logits ``[B, num_classes]``, or a dict of them; images are at least 16 pixels a side."""
         maps = self.blocks(self.stem(images))
-        features = _grid_means(maps).flatten(1) if self.readout == "grid" else maps.mean(dim=(2, 3))
+        if self.readout == "grid":
+            if maps.shape[2:] != (GRID, GRID):  # enlarged first, so that the size of any map divides
+                maps = functional.avg_pool2d(functional.interpolate(maps, scale_factor=GRID), maps.shape[2:])
+            features = maps.flatten(1)
+        else:
+            features = maps.mean(dim=(2, 3))
         if self.readout == "mean+max":
             features = torch.cat([features, maps.amax(dim=(2, 3))], dim=1)
         return self.head(self.dense(features))
-
-
-def _grid_means(maps: Tensor) -> Tensor:
-    """Return ``adaptive_avg_pool2d(maps, GRID)``, which Apple's chip does only for sizes that divide."""
-    for axis in (2, 3) if maps.shape[-2:] != (GRID, GRID) else ():
-        size = maps.shape[axis]
-        ends = [(i * size // GRID, -(-(i + 1) * size // GRID)) for i in range(GRID)]
-        maps = torch.stack([maps.narrow(axis, a, b - a).mean(axis) for a, b in ends], axis)
-    return maps
 
 
 class LocalContrast(nn.Module):
@@ -175,10 +167,10 @@ class LocalContrast(nn.Module):
 
 
 class Heads(nn.ModuleDict):
-    """One linear layer a name on the same features."""
+    """One linear layer a name on the same features: ``[B, outputs]`` by head name."""
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Return ``[B, outputs]`` by head name of features ``[B, in_features]``."""
+        """Return the outputs of every head."""
         return {name: layer(features) for name, layer in self.items()}
 
 
@@ -210,10 +202,6 @@ class Preprocess(nn.Module):
         return images if self.pixels == "workbook" else images * self.scale + self.shift
 
 
-def _preprocessed(net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (net.preprocess(inputs[0]), *inputs[1:])
-
-
 def _backbone(
     name: str,
     num_classes: int | Mapping[str, int],
@@ -233,7 +221,7 @@ def _backbone(
     if name == "vit_b_16" and (stem == "stride1" or (stem == "small" and weights is not None)):
         raise ValueError("vit_b_16: no stem of stride 1, weights for patches of 16 pixels; take 'standard'")
     net = _published(name, resize or image_size, 8 if stem == "small" else 16)
-    head_path, net.origin = PARTS[type(net).__name__][0][0], "randomly initialised"
+    (head_path,), net.origin = HEADS[type(net).__name__], FaceCNN.origin
     if weights is not None:
         tensors, net.origin = pretrained(name, weights)
         load(net, name, tensors, head_path, str(weights))
@@ -256,7 +244,7 @@ def _backbone(
     net.set_submodule(head_path, nn.Sequential(nn.Dropout(share), new) if share else new)
     if resize is not None or pixels != "workbook":
         net.preprocess = Preprocess(resize, pixels, in_channels)
-        net.register_forward_pre_hook(_preprocessed)
+        net.register_forward_pre_hook(lambda net, inputs: net.preprocess(inputs[0]))
     return net
 
 
@@ -270,10 +258,9 @@ def _published(name: str, image_size: int, patch_size: int) -> nn.Module:
     return library.get_model(name, weights=None)
 
 
-def _parts(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the head and the stages of a network; of an unknown one no head, and a stage for each part."""
-    kinds = (PARTS[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in PARTS)
-    return next(kinds, ((), tuple(rf"{re.escape(name)}\." for name, _ in model.named_children())))
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of a network's last layers, of an unknown network none."""
+    return next((HEADS[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in HEADS), ())
 
 
 def split(model: nn.Module, head: str | None = None) -> tuple[nn.Module, nn.Module]:
@@ -282,13 +269,12 @@ def split(model: nn.Module, head: str | None = None) -> tuple[nn.Module, nn.Modu
     Both share their layers with the network, and ``head(body(images))`` is ``model(images)``. ``head`` is a
     name in ``model.named_modules()``, None where the workbook knows the network.
     """
-    names = _parts(model)[0] if head is None else (head,)
+    names = _heads(model) if head is None else (head,)
     if not names:
         inside = ", ".join(name for name, child in model.named_children() if list(child.parameters()))
         raise ValueError(f"say which part of this {type(model).__name__} is the head: one of {inside}")
-    body = functools.reduce(_without, names, model)
     parts = [model.get_submodule(name) for name in names]
-    return body, parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+    return functools.reduce(_without, names, model), parts[0] if len(parts) == 1 else nn.Sequential(*parts)
 
 
 def _without(module: nn.Module, path: str) -> nn.Module:
@@ -304,16 +290,11 @@ def freeze(model: nn.Module, head: str | None = None) -> nn.Module:
     """Return the same network with its body frozen: only the head (as for :func:`split`) learns.
 
     A frozen part stays in evaluation mode in training, too: its batch norm would move its running means.
+    ``model.requires_grad_(True)`` lets everything learn again.
     """
     split(model, head)[0].requires_grad_(False)
-    if _keep_frozen_in_eval not in model._forward_pre_hooks.values():
-        model.register_forward_pre_hook(_keep_frozen_in_eval)
+    model.register_forward_pre_hook(_keep_frozen_in_eval)
     return model
-
-
-def unfreeze(model: nn.Module) -> nn.Module:
-    """Return the same network with every part learning, from the next ``train()`` on."""
-    return model.requires_grad_(True)
 
 
 def _keep_frozen_in_eval(model: nn.Module, _inputs: object = None) -> None:
@@ -327,12 +308,15 @@ def _keep_frozen_in_eval(model: nn.Module, _inputs: object = None) -> None:
 
 def stages(model: nn.Module) -> list[list[str]]:
     """Return the names of a network's parameters by stage, from the image to the head; else by part."""
-    found: dict[tuple[int, int], list[str]] = {}
-    for name, _ in model.named_parameters():
-        matches = (re.match(pattern, name) for pattern in (*_parts(model)[1], ""))
-        number, match = next((number, match) for number, match in enumerate(matches) if match)
-        found.setdefault((number, int(match[1]) if match.groups() else 0), []).append(name)
-    return [found[place] for place in sorted(found)]
+
+    def stage(name: str) -> str | bool | None:
+        if not _heads(model):
+            return name.partition(".")[0]
+        found = BLOCK.match(name)
+        return found and (found[1] or True)  # None before the first block and behind the last
+
+    named = itertools.groupby((name for name, _ in model.named_parameters()), stage)
+    return [list(names) for _, names in named]
 
 
 def num_parameters(model: nn.Module, trainable_only: bool = False) -> int:
@@ -345,11 +329,10 @@ def flops(model: nn.Module, image_size: int = 48, in_channels: int = 1) -> int:
 
     Counted are convolutions, matrix products and attention, of one image of so many pixels a side.
     """
-    # gradients and MATH keep attention out of its fused kernels, which the counter does not see
-    twin, counter = copy.deepcopy(model).eval().requires_grad_(True), FlopCounterMode(display=False)
-    where = next((weights.device for weights in model.parameters()), None)
+    twin, counter = copy.deepcopy(model).to("meta").eval(), FlopCounterMode(display=False)
+    # the counter does not see attention in its fused kernels; gradients and MATH keep it out of them
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        twin(torch.zeros(1, in_channels, image_size, image_size, device=where))
+        twin.requires_grad_(True)(torch.zeros(1, in_channels, image_size, image_size, device="meta"))
     return counter.get_total_flops()
 
 
@@ -359,18 +342,14 @@ def step_memory(model: nn.Module, batch_size: int, image_size: int = 48, in_chan
     Counted, not measured: the weights, a gradient and AdamW's two means for each that learns, and what the
     forward pass keeps for the backward pass; without what a library takes for itself.
     """
-    twin, kept = copy.deepcopy(model).train(), {}
+    twin, held = copy.deepcopy(model).cpu().train(), {}
     own = {weights.untyped_storage().data_ptr() for weights in twin.parameters()}
-    where = next((weights.device for weights in model.parameters()), None)
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        held[tensor.untyped_storage().data_ptr()] = tensor  # none is freed, so that no address comes again
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = twin(torch.zeros(batch_size, in_channels, image_size, image_size, device=where))
-        held = sum(kept.values())  # while the graph is there, and no address is used again
-    del outputs
-    return 4 * (num_parameters(model) + 3 * num_parameters(model, trainable_only=True)) + held
+        twin(torch.zeros(batch_size, in_channels, image_size, image_size))
+    kept = sum(each.untyped_storage().nbytes() for place, each in held.items() if place not in own)
+    return 4 * (num_parameters(model) + 3 * num_parameters(model, trainable_only=True)) + kept

