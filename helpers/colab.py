@@ -1,28 +1,21 @@
-"""Google Colab: what its machines lack of what the notebooks need. Standard library only."""
+"""Google Colab: ``python -m helpers.colab`` installs what its machine lacks of what the notebooks need.
+
+What is there stays as it is, so that Colab's own packages go on fitting together. Standard library only.
+"""
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 
 from helpers import __main__ as setup
 
 
-def install_missing() -> list[str]:
-    """Install what the notebooks need and this machine lacks; what is there stays as it is.
-
-    Returns:
-        What was installed; nothing where all was there.
-
-    Raises:
-        RuntimeError: pip failed.
-    """
+def main() -> int:
+    """Install what is missing, and return pip's exit status; pip's own words say what went wrong."""
     missing = setup.missing()
-    if missing:
-        done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing])
-        if done.returncode:
-            names = ", ".join(missing)
-            raise RuntimeError(f"pip could not install {names}; restart the runtime and try again")
-        importlib.invalidate_caches()
-    return missing
+    return subprocess.call([sys.executable, "-m", "pip", "install", "-q", *missing]) if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

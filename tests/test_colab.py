@@ -5,13 +5,12 @@ Colab is stood in for by a module of that name, the published repository by one 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import types
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -21,126 +20,75 @@ from helpers import __main__ as setup
 from helpers import cli, colab
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+ADDRESS = PROJECT["urls"]["Repository"]
 FIRST = {
-    path.stem: next(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+    next(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
     for path in cli.run.notebooks(ROOT)
 }
 
-COLAB = """
-import json, os, sys, types
-google, colab, drive = (types.ModuleType(name) for name in ("google", "google.colab", "google.colab.drive"))
-mounted = []
-drive.mount = mounted.append
-colab.drive = google.drive = drive
-google.colab = colab
-if {IN_COLAB}:
-    sys.modules.update({{"google": google, "google.colab": colab}})
-"""
-REPORT = """
-import importlib.util
-told = {"folder": os.getcwd(), "mounted": mounted, "path": sys.path[0]}
-told["helpers"] = importlib.util.find_spec("helpers") is not None
-print("\\n" + json.dumps(told))
-"""
 
-
-def run(cell: str, folder: Path, in_colab: bool) -> dict:
-    """Run the first cell in a new Python in a folder; return what it left behind."""
-    code = COLAB.format(IN_COLAB=in_colab) + cell + REPORT
+def run(cell: str, folder: Path, before: str = "") -> str:
+    """Run a first cell in a new IPython in a folder; return the folder it ends in, and what it imports."""
+    code = f"import sys, types\n{before}\n{cell}\nimport os, importlib.util\n"
+    code += "found = importlib.util.find_spec('helpers')\nprint(os.getcwd(), found and found.origin)"
+    words = [sys.executable, "-m", "IPython", "--no-banner", "-c", code]
     settings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ran = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=folder, env=settings, capture_output=True, text=True
-    )
+    ran = subprocess.run(words, cwd=folder, env=settings, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.strip().split("\n")[-1])
+    return ran.stdout.strip().split("\n")[-1]
 
 
-def git(folder: Path, *words: str) -> None:
-    who = ["-c", "user.name=somebody", "-c", "user.email=nobody@example.org", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture
-def published(tmp_path) -> Path:
-    """A repository of the workbook with its release, and a later commit that is broken."""
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
-    folder = tmp_path / "published"
-    hidden = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "helpers", folder / "helpers", ignore=hidden)
-    shutil.copy(ROOT / "requirements.txt", folder)
-    git(folder, "init")
-    git(folder, "add", ".")
-    git(folder, "commit", "-m", "the release")
-    [revision] = re.findall(r'REPOSITORY, REVISION = ".*", "(.+)"', next(iter(FIRST.values())))
-    git(folder, "tag", revision)
-    (folder / "helpers" / "colab.py").write_text("raise SystemExit('a later state')")
-    git(folder, "commit", "-am", "later")
-    return folder
-
-
-def test_the_first_cell_is_the_same_everywhere():
-    assert len(set(FIRST.values())) == 1, "they differ"
-
-
-def test_the_release_is_this_one():
-    [revision] = re.findall(r'REPOSITORY, REVISION = ".*", "(.+)"', next(iter(FIRST.values())))
-    [version] = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert revision == f"v{version}"
+def test_the_first_cell_is_one_short_cell_that_fetches_this_release():
+    [cell] = FIRST
+    assert len([line for line in cell.splitlines() if line.strip()]) <= 6
+    assert f" -b v{PROJECT['version']} {ADDRESS} " in cell
 
 
 def test_outside_colab_it_does_nothing(tmp_path):
-    before = sorted(tmp_path.iterdir())
-    left = run(next(iter(FIRST.values())), tmp_path, in_colab=False)
-    assert (Path(left["folder"]), left["mounted"]) == (tmp_path, [])
-    assert sorted(tmp_path.iterdir()) == before
+    assert run(min(FIRST), tmp_path) == f"{tmp_path} None"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_in_colab_it_fetches_the_release(tmp_path, published):
-    work = tmp_path / "content"
-    work.mkdir()
-    cell = next(iter(FIRST.values())).replace(
-        'REPOSITORY, REVISION = "",', f'REPOSITORY, REVISION = "file://{published}",'
-    )
-    left = run(cell, work, in_colab=True)
-    assert Path(left["folder"]) == work / "reading-faces"
-    assert left["helpers"]
-    assert left["mounted"] == []
-    assert "a later state" not in (work / "reading-faces" / "helpers" / "colab.py").read_text()
-    again = run(cell, work / "reading-faces", in_colab=True)  # the cell is run a second time
-    assert Path(again["folder"]) == work / "reading-faces"
-
-
-def test_in_colab_without_an_address_it_goes_to_the_drive(tmp_path):
-    drive = tmp_path / "MyDrive" / "reading-faces"
-    shutil.copytree(ROOT / "helpers", drive / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "requirements.txt", drive)
-    cell = next(iter(FIRST.values())).replace("/content/drive/MyDrive", str(tmp_path / "MyDrive"))
-    cell = re.sub(r'REPOSITORY, REVISION = ".*?",', 'REPOSITORY, REVISION = "",', cell)
-    left = run(cell, tmp_path, in_colab=True)
-    assert (Path(left["folder"]), left["mounted"]) == (drive, ["/content/drive"])
-    assert left["helpers"]
+def test_in_colab_it_fetches_the_release(tmp_path):
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    published, content = tmp_path / "published", tmp_path / "content"
+    shutil.copytree(ROOT / "helpers", published / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    (published / "requirements.txt").write_text("numpy>=1.26\n")
+    who = ["-c", "user.name=somebody", "-c", "user.email=nobody@example.org"]
+    for words in (["init"], ["add", "."], ["commit", "-m", "release"], ["tag", f"v{PROJECT['version']}"]):
+        subprocess.run(["git", *who, *words], cwd=published, check=True, capture_output=True)
+    (published / "helpers" / "colab.py").write_text("raise SystemExit('a later state')")
+    subprocess.run(["git", *who, "commit", "-am", "later"], cwd=published, check=True, capture_output=True)
+    content.mkdir()
+    cell = min(FIRST).replace(ADDRESS, f"file://{published}").replace("/content", str(content))
+    folder = content / "reading-faces"
+    for _ in range(2):  # the cell may be run again
+        found = run(cell, content, "sys.modules['google.colab'] = types.ModuleType('colab')")
+        assert found == f"{folder} {folder / 'helpers' / '__init__.py'}"
+    assert "a later state" not in (folder / "helpers" / "colab.py").read_text()
 
 
 def test_what_is_missing_is_installed_by_name(monkeypatch, tmp_path):
-    (tmp_path / "requirements.txt").write_text(
-        "numpy>=1.26\nno-such-thing>=2.0\nipywidgets>=7.7.1\n# The tests.\npytest>=999\n"
-    )
+    asked, lines = [], "numpy>=1.26\nno-such-thing>=2.0\n# The tests.\npytest>=999\n"
+    (tmp_path / "requirements.txt").write_text(lines)
     monkeypatch.setattr(setup, "REQUIREMENTS", tmp_path / "requirements.txt")
-    asked = []
-
-    def pip(words, status=0):
-        asked.append(words[1:])
-        return types.SimpleNamespace(returncode=status)
-
-    monkeypatch.setattr(colab.subprocess, "run", pip)
-    assert colab.install_missing() == ["no-such-thing>=2.0"]  # pytest is not needed to run a notebook
-    assert asked == [["-m", "pip", "install", "--quiet", "no-such-thing>=2.0"]]
-    monkeypatch.setattr(colab.subprocess, "run", lambda words: pip(words, status=1))
-    with pytest.raises(RuntimeError, match="could not install no-such-thing"):
-        colab.install_missing()
+    monkeypatch.setattr(colab.subprocess, "call", lambda words: asked.append(words[1:]) or 1)
+    assert colab.main() == 1
+    assert asked == [["-m", "pip", "install", "-q", "no-such-thing>=2.0"]]  # pytest runs no notebook
+    (tmp_path / "requirements.txt").write_text("numpy>=1.26\n")
+    assert colab.main() == 0
+    assert len(asked) == 1
 
 
-def test_where_nothing_is_missing_nothing_is_installed(monkeypatch):
-    monkeypatch.setattr(colab.subprocess, "run", lambda words: pytest.fail("nothing to install"))
-    assert colab.install_missing() == []
+def test_the_address_stands_in_one_place():
+    """Every other mention repeats the one in pyproject.toml: badges, citation, workflow, notebooks."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    owner, said = ADDRESS.removeprefix("https://github.com/"), {}
+    for name in listed or ["README.md", "CITATION.cff", "CONTRIBUTING.md"]:
+        if name.endswith((".md", ".cff", ".yml", ".yaml", ".json", ".ipynb", ".toml")):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            places = re.findall(r"(?:github(?:\.com)?|/gh)/([\w.-]+/reading-faces)\b", text)
+            said |= {f"{name}: {place}": place for place in places if place != owner}
+    assert said == {}, f"pyproject.toml says {owner}"

@@ -27,6 +27,11 @@ MACHINE_PATH = re.compile(
 )
 
 
+def marks(cell: dict) -> dict:
+    """Return what nbgrader knows of a cell."""
+    return cell["metadata"].get("nbgrader", {})
+
+
 class Notebook:
     """A notebook as it stands in its file."""
 
@@ -37,6 +42,7 @@ class Notebook:
             cell["source"] = "".join(cell["source"])
         self.texts = [cell for cell in self.cells if cell["cell_type"] == "markdown"]
         self.code = [cell for cell in self.cells if cell["cell_type"] == "code"]
+        self.checks = [cell for cell in self.code if marks(cell).get("grade")]
 
     @cached_property
     def trees(self) -> list[ast.Module]:
@@ -114,13 +120,13 @@ def test_cells_are_short(notebook):
 
 
 def test_text_carries_the_story(notebook):
-    assert 50 <= round(100 * len(notebook.texts) / len(notebook.cells)) <= 60
+    assert 50 <= round(100 * len(notebook.texts) / (len(notebook.cells) - len(notebook.checks))) <= 60
 
 
 def test_a_sentence_stands_before_each_code_cell_and_after_each_figure(notebook):
     around = [{"cell_type": "none", "source": ""}, *notebook.cells, {"cell_type": "none", "source": ""}]
     for before, cell, after in zip(around, around[1:], around[2:], strict=False):
-        if cell["cell_type"] != "code":
+        if cell["cell_type"] != "code" or marks(cell).get("grade"):
             continue
         start = lines(cell)[0]
         assert before["cell_type"] == "markdown", f"nothing leads to {start!r}"
@@ -145,25 +151,43 @@ def test_it_closes_with_takeaways_and_exercises(notebook):
     assert exercises
     assert takeaways[-1] <= exercises[0]
     rest = notebook.cells[exercises[0] :]
-    for cell in rest:
-        if cell["cell_type"] == "code":
-            assert_is_a_stub(cell)
     hints = sum(cell["source"].count("<details>") for cell in rest)
     assert 3 <= hints <= 5, "three to five exercises, each with a folded hint"
     assert sum(cell["source"].count("</details>") for cell in rest) == hints
 
 
-def assert_is_a_stub(cell: dict) -> None:
-    """Assert that a cell is one function that waits for its answer, and its check: nothing depends on it."""
-    function, check = ast.parse(cell["source"]).body
+def test_exercises_are_marked_for_nbgrader_and_wait(notebook):
+    first = next(i for i, cell in enumerate(notebook.cells) if cell["source"].startswith("## Exercises"))
+    assert not [cell for cell in notebook.cells[:first] if marks(cell)]
+    rest, worth = notebook.cells[first:], {"easy": 2, "medium": 3, "harder": 4}
+    for text, answer, check in zip(rest, [*rest[1:], rest[0]], [*rest[2:], *rest[:2]], strict=True):
+        title = re.search(r"^\*\*\d\. .*?\*\* \(\d+ minutes.*?, (\w+)\)", text["source"], re.MULTILINE)
+        if title and answer["cell_type"] == "markdown":  # an open exercise, graded by hand
+            assert (marks(text)["task"], marks(text)["points"]) == (True, worth[title[1]])
+        elif title:
+            name, points = assert_is_a_stub(answer), worth[title[1]]
+            assert (marks(answer)["grade_id"], marks(answer)["solution"]) == (name, True)
+            assert check["source"] == f"{points} * exercises.check_{name}({name})"
+            assert (marks(check)["grade_id"], marks(check)["points"]) == (f"check_{name}", points)
+            assert marks(check)["locked"]
+            assert check["outputs"][0]["text"][0].endswith("waits for your answer\n")
+            assert check["outputs"][1]["data"]["text/plain"] == ["0"]
+    ids = [marks(cell)["grade_id"] for cell in rest if marks(cell)]
+    assert len(set(ids)) == len(ids) == 2 * len(notebook.checks) + sum(
+        bool(marks(cell).get("task")) for cell in rest
+    )
+
+
+def assert_is_a_stub(cell: dict) -> str:
+    """Assert that a cell is one function that waits for its answer; return its name."""
+    [function] = ast.parse(cell["source"]).body
     assert isinstance(function, ast.FunctionDef)
-    assert isinstance(function.body[-1], ast.Raise), "the notebook runs to its end unsolved"
+    assert "    # BEGIN SOLUTION\n    raise NotImplementedError\n    # END SOLUTION" in cell["source"]
+    assert isinstance(function.body[1], ast.Raise), "the notebook runs to its end unsolved"
     assert all(argument.annotation for argument in function.args.args), "a typed signature"
     assert function.returns is not None
     assert re.search(r"\[.*\]|number", ast.get_docstring(function)), "with shapes"
-    name = function.name
-    called = ast.unparse(check).removeprefix("_ = ")
-    assert called == f"exercises.check_{name}({name})"
+    return function.name
 
 
 # --- references ---
