@@ -7,9 +7,8 @@ import importlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,9 @@ MARGIN = 1.05  # of the square that is read to the cascade's, so that faces fill
 SHORTEST = 160  # pixels: images with a shorter side are enlarged, or close faces are too coarse to be found
 LONGEST = 1200  # pixels: a panorama is shrunk further
 AROUND = 0.25  # of the shorter side: what is put around an image, for faces that fill it
+EVERY = 10  # frames: how often the whole of one is searched
+PATIENCE = 10  # frames that a face may be missing
+INERTIA = 0.6  # the share of its place that a box keeps from one frame to the next, or it would tremble
 
 
 class VideoError(ValueError):
@@ -68,11 +70,10 @@ class Detector:
         target = float(np.clip(shorter, SHORTEST, max(SHORTEST, WINDOW / self.smallest)))
         target = min(target, max(LONGEST * shorter / max(grey.shape), 1.0))
         small, edge = _resized(grey, target / shorter), round(target * around)
-        padded, smallest = np.pad(small, edge, mode="edge"), max(24, round(self.smallest * target))
-        found = self._windows(
-            padded, (smallest, min(small.shape) + edge), self.agreeing, shorter / target, -edge
-        )
+        sides = max(24, round(self.smallest * target)), min(small.shape) + edge
+        padded = np.pad(small, edge, mode="edge")
         apart: list[Box] = []  # of windows that lie on each other only the largest
+        found = self._windows(padded, sides, self.agreeing, shorter / target, (-edge, -edge))
         for box in sorted(found, key=lambda box: -box.side):
             if not any(box.meets(other) for other in apart):
                 apart.append(box)
@@ -80,28 +81,27 @@ class Detector:
 
     def find_again(self, grey: np.ndarray, box: Box) -> Box | None:
         """Return where a face of the frame before is now, searched around its place; None: gone."""
-        side = round(box.side * 1.7)
+        side, scale = round(box.side * 1.7), 1.3 * WINDOW / box.side
         left, top = (round(middle - side / 2) for middle in box.center)
         rows = np.arange(top, top + side).clip(0, grey.shape[0] - 1)
         columns = np.arange(left, left + side).clip(0, grey.shape[1] - 1)
-        small = _resized(grey[rows[:, None], columns], scale := 1.3 * WINDOW / box.side)
-        found = self._windows(small, (WINDOW, round(1.6 * WINDOW)), max(1, self.agreeing - 1), 1 / scale)
-        found = [each._replace(left=each.left + left, top=each.top + top) for each in found]
+        small, sides = _resized(grey[rows[:, None], columns], scale), (WINDOW, round(1.6 * WINDOW))
+        corner = left * scale, top * scale
+        found = self._windows(small, sides, max(1, self.agreeing - 1), 1 / scale, corner)
         return min(found, key=lambda each: math.dist(each.center, box.center), default=None)
 
     def _windows(
-        self, grey: np.ndarray, sides: tuple[int, int], agreeing: int, scale: float, shift: int = 0
+        self, grey: np.ndarray, sides: tuple[int, int], agreeing: int, scale: float, corner: tuple
     ) -> list[Box]:
-        """Return the windows found in a shrunk image as squares to read in the image itself."""
+        """Return the windows in a part of the shrunk image, from a corner on, as boxes of the image."""
         if min(grey.shape) <= sides[0]:
             return []
-        sizes = [(side, side) for side in (sides[0], max(sides))]
+        sizes, boxes = [(side, side) for side in (sides[0], max(sides))], []
         found = _cascade().detect_multi_scale(grey, 1.2, self.step, *sizes, min_neighbor_number=agreeing)
-        boxes = []
         for window in found:
-            side = window["width"] * MARGIN
-            x, y = window["c"] + window["width"] / 2 + shift, window["r"] + window["height"] / 2 + shift
-            boxes.append(Box(*(round(number * scale) for number in (x - side / 2, y - side / 2, side))))
+            side, wide = window["width"] * MARGIN, window["width"]
+            left, top = (at + window[key] + (wide - side) / 2 for at, key in zip(corner, "cr", strict=True))
+            boxes.append(Box(*(round(number * scale) for number in (left, top, side))))
         return boxes
 
 
@@ -118,85 +118,65 @@ def _resized(grey: np.ndarray, scale: float) -> np.ndarray:
     return np.asarray(Image.fromarray(grey).resize((width, height), kind))
 
 
-@dataclass
 class Tracker:
-    """Follows faces from frame to frame.
+    """Follows faces from frame to frame, and searches mostly around known ones: a tenth of the work."""
 
-    The whole frame is searched once in ``every`` frames, in between only around known faces: a tenth of the
-    work. A face may be missing for ``patience`` frames; a box keeps ``inertia`` of its place, or it trembles.
-    """
-
-    detector: Detector = field(default_factory=lambda: Detector(smallest=1 / 6, agreeing=2, step=1.25))
-    every: int = 10
-    patience: int = 10
-    inertia: float = 0.6
-    boxes: dict[int, Box] = field(default_factory=dict)
-    missing: dict[int, int] = field(default_factory=dict)
-    frames: int = 0
-    people: int = 0
+    def __init__(self) -> None:
+        self.detector = Detector(smallest=1 / 6, agreeing=2, step=1.25)
+        self.boxes: dict[int, Box] = {}
+        self.seen: dict[int, int] = {}  # in which frame each face was seen last
+        self.frames = 0
 
     def update(self, grey: np.ndarray) -> dict[int, Box]:
         """Return the faces of the next frame, uint8 ``[H, W]``, by a number that stays with each."""
         for number, old in list(self.boxes.items()):
             if (new := self.detector.find_again(grey, old)) is not None:
-                share = self.inertia if math.dist(old.center, new.center) < 0.3 * old.side else 0.0
-                mixed = [round(share * a + (1 - share) * b) for a, b in zip(old, new, strict=True)]
-                self.boxes[number], self.missing[number] = Box(*mixed), 0
-            elif self.missing[number] >= self.patience:
-                del self.boxes[number], self.missing[number]
-            else:
-                self.missing[number] += 1
-        for box in self.detector.find(grey, around=0.0) if self.frames % self.every == 0 else ():
+                kept = INERTIA if math.dist(old.center, new.center) < 0.3 * old.side else 0.0
+                mixed = [round(kept * a + (1 - kept) * b) for a, b in zip(old, new, strict=True)]
+                self.boxes[number], self.seen[number] = Box(*mixed), self.frames
+            elif self.frames - self.seen[number] > PATIENCE:
+                del self.boxes[number]
+        for box in self.detector.find(grey, around=0.0) if self.frames % EVERY == 0 else ():
             if not any(box.meets(other) for other in self.boxes.values()):
-                self.people += 1
-                self.boxes[self.people], self.missing[self.people] = box, 0
+                number = len(self.seen) + 1
+                self.boxes[number], self.seen[number] = box, self.frames
         self.frames += 1
         return dict(self.boxes)
 
 
 def video_frames(path: str | Path) -> Iterator[tuple[np.ndarray, float]]:
     """Yield the frames of a video file as uint8 ``[3, H, W]`` of RGB, each with its time in seconds."""
-    cv2, path = _opencv(), Path(path).expanduser()
+    path, number = Path(path).expanduser(), -1
     if not path.is_file():
         raise VideoError(f"{path}: no such file; check its name")
-    source, number = cv2.VideoCapture(str(path)), 0
-    try:
-        rate = source.get(cv2.CAP_PROP_FPS)
-        rate = rate if 0 < rate < 1000 else 25.0  # a damaged head may claim anything
-        while (frame := _grab(cv2, source)) is not None:
-            yield frame, number / rate
-            number += 1
-    finally:
-        source.release()
-    if not number:
+    for number, (frame, rate) in enumerate(_frames(str(path))):
+        yield frame, number / (rate if 0 < rate < 1000 else 25.0)  # a damaged head may claim anything
+    if number < 0:
         raise VideoError(f"{path}: no video that can be read; save it as MP4 or AVI")
 
 
 def camera_frames(index: int = 0) -> Iterator[tuple[np.ndarray, float]]:
     """Yield the frames of a camera as uint8 ``[3, H, W]`` of RGB, each with the seconds since the first."""
-    cv2, began = _opencv(), None
-    source = cv2.VideoCapture(index)
-    try:
-        while (frame := _grab(cv2, source)) is not None:
-            began = began or time.perf_counter()
-            yield frame, time.perf_counter() - began
-    finally:
-        source.release()
+    began = None
+    for frame, _ in _frames(index):
+        began = began or time.perf_counter()
+        yield frame, time.perf_counter() - began
     if began is None:
         advice = "plug it in or close that program"
         raise VideoError(f"camera {index} is not there, or another program uses it; {advice}")
     raise VideoError(f"camera {index} went away; plug it in and start again")
 
 
-def _grab(cv2: ModuleType, source: Any) -> np.ndarray | None:
-    read, frame = source.read()
-    return np.ascontiguousarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).transpose(2, 0, 1)) if read else None
-
-
-def _opencv() -> ModuleType:
+def _frames(name: str | int) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield frame after frame of RGB, and how many a second the source claims to have."""
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError:
         raise ImportError('videos and cameras need OpenCV: pip install "opencv-python<5"') from None
     cv2.utils.logging.setLogLevel(0)  # what goes wrong is said once, by the errors here
-    return cv2
+    source = cv2.VideoCapture(name)
+    try:
+        while (read := source.read())[0]:
+            yield np.ascontiguousarray(read[1].transpose(2, 0, 1)[::-1]), source.get(cv2.CAP_PROP_FPS)
+    finally:
+        source.release()

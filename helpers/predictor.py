@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor, nn
 
-from helpers import batches, emotions, files, gradcam, images, plotting, runtime, training
+from helpers import batches, emotions, files, gradcam, images, one_of, plotting, runtime, training
 from helpers.detector import Box, Detector, Tracker, camera_frames, video_frames
 
 Source = str | Path | bytes | np.ndarray | Image.Image
@@ -59,17 +59,17 @@ class Face:
     def record(self) -> dict[str, Any]:
         """Return the face as plain types, for JSON."""
         shares = zip(self.classes, self.distribution.tolist(), strict=True)
-        found = {"number": self.number, "box": self.box._asdict(), "label": self.label}
+        found = {} if self.number is None else {"number": self.number}
+        found |= {"box": self.box._asdict(), "label": self.label}
         found["distribution"] = {name: round(share, 4) for name, share in shares}
-        found |= {name: each and round(each, 3) for name, each in self._place().items()}
-        return {name: value for name, value in found.items() if value is not None}
+        if self.valence is not None:
+            found |= {"valence": round(self.valence, 3), "arousal": round(self.arousal, 3)}
+        return found
 
     def __str__(self) -> str:
-        place = "".join(f", {name} {each:+.2f}" for name, each in self._place().items() if each is not None)
+        known = self.valence is not None
+        place = f", valence {self.valence:+.2f}, arousal {self.arousal:+.2f}" if known else ""
         return f"{self.label} {self.probability:.2f}{place}"
-
-    def _place(self) -> dict[str, float | None]:
-        return {"valence": self.valence, "arousal": self.arousal}
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,7 @@ class Reading:
             pen.rectangle((left, top, left + side - 1, top + side - 1), outline=color, width=2 * unit)
             wide, high = pen.textbbox((0, 0), str(face), font=font)[2:]
             x = max(0, min(left, image.width - wide - 4))
-            below = max(0, min(top + side - 1, image.height - high - 4))  # where there is no room above
-            y = top - high - 4 if top >= high + 4 else below
+            y = max(0, top - high - 4)
             pen.rectangle((x, y, x + wide + 4, y + high + 4), fill=color)
             pen.text((x + 2, y + 1), str(face), fill="white", font=font)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
@@ -127,23 +126,17 @@ class Stream:
 
     def next(self, picture: np.ndarray, seconds: float) -> Reading:
         """Return the reading of the next frame, uint8 ``[3, H, W]``, and when it was taken."""
-        boxes = self.tracker.update(images.grey(picture))
-        found = self.read(picture, list(boxes.values()))
-        faces = [self._smoothed(number, face, seconds) for number, face in zip(boxes, found, strict=True)]
-        self._before = {number: self._before[number] for number in boxes}
-        return Reading(picture, tuple(sorted(faces, key=lambda face: -face.box.side)), seconds)
-
-    def _smoothed(self, number: int, face: Face, seconds: float) -> Face:
-        place = [] if face.valence is None else [face.valence, face.arousal]
-        now = np.append(face.distribution, place)
-        if number in self._before and self.memory > 0:
-            then, before = self._before[number]
-            kept = math.exp(-max(0.0, seconds - then) / self.memory)
+        boxes, faces = self.tracker.update(images.grey(picture)), []
+        for number, face in zip(boxes, self.read(picture, list(boxes.values())), strict=True):
+            now = np.append(face.distribution, np.array([face.valence, face.arousal], float))  # None is NaN
+            then, before = self._before.get(number, (-math.inf, now))
+            kept = math.exp(-max(0.0, seconds - then) / self.memory) if self.memory > 0 else 0.0
             now = kept * before + (1 - kept) * now
-        self._before[number], num = (seconds, now), len(face.distribution)
-        valence, arousal = now[num:].tolist() if place else (None, None)
-        smooth = now[:num].astype(np.float32)
-        return replace(face, distribution=smooth, valence=valence, arousal=arousal, number=number)
+            self._before[number] = seconds, now
+            place = (None, None) if face.valence is None else now[-2:].tolist()
+            smooth = {"distribution": now[:-2].astype(np.float32), "valence": place[0], "arousal": place[1]}
+            faces.append(replace(face, number=number, **smooth))
+        return Reading(picture, tuple(sorted(faces, key=lambda face: -face.box.side)), seconds)
 
 
 class Predictor:
@@ -173,11 +166,9 @@ class Predictor:
     def load(cls, run: str | Path | None = None, model: nn.Module | None = None, **options: Any) -> Predictor:
         """Return the predictor of a training that was kept.
 
-        Args:
-            run: the folder that ``training.fit(..., run=...)`` left, or its file of weights; None: the
-                weights that come with the workbook.
-            model: a network of the same shape, where it was not made by ``models.create``.
-            options: ``detector`` and ``device``.
+        ``run`` is the folder that ``training.fit(..., run=...)`` left, or its file of weights, None for the
+        weights that come with the workbook; ``model`` is a network of the same shape, where it was not made
+        by ``models.create``; options are ``detector`` and ``device``.
         """
         if run is None and not (run := next(WEIGHTS.glob("*.safetensors"), None)):
             advice = "train a network (notebook 03) and name its folder in runs/"
@@ -208,39 +199,37 @@ class Predictor:
             color: the order of an array's channels, "rgb", or "bgr" as OpenCV reads them.
         """
         picture = pixels(source, color)
-        boxes = self._boxes(picture, whole) if box is None else [_squared(picture, box)]
-        return Reading(picture, self._faces([picture], [boxes], heat))
+        height, width = picture.shape[1:]
+        if whole:  # the central square, as the training sets keep it
+            side = min(height, width)
+            box = (width - side) // 2, (height - side) // 2, side, side
+        boxes = [_squared(picture, box)] if box else self.detector.find(images.grey(picture))
+        return Reading(picture, self._faces(picture, boxes, heat))
 
-    def images(
-        self, sources: Sequence[Source] | str | Path, *, whole: bool = False, heat: bool = False
-    ) -> list[Reading]:
-        """Return the readings of images, of those in a folder, or of a pattern such as "photos/*.jpg"."""
+    def images(self, sources: Sequence[Source] | str | Path, **options: Any) -> list[Reading]:
+        """Return the readings of images, of those in a folder, or of a pattern such as "photos/*.jpg".
+
+        Options are those of :meth:`image`.
+        """
         sources = image_files(sources) if isinstance(sources, str | Path) else sources
-        pictures = [pixels(source) for source in sources]
-        boxes = [self._boxes(picture, whole) for picture in pictures]
-        found = iter(self._faces(pictures, boxes, heat))
-        parts = [tuple(itertools.islice(found, len(its))) for its in boxes]
-        return list(map(Reading, pictures, parts))
+        return [self.image(source, **options) for source in sources]
 
     def squares(self, source: Source) -> np.ndarray:
         """Return an image's faces as the network sees them, uint8 ``[F, size, size]``, or RGB."""
         picture = pixels(source)
-        found = [self._square(picture, box) for box in self._boxes(picture, whole=False)]
-        return np.stack(found) if found else np.empty((0, self.image_size, self.image_size), dtype=np.uint8)
+        return self._squares(picture, self.detector.find(images.grey(picture)))
 
     def stream(self, memory: float = 0.3, *, heat: bool = False) -> Stream:
         """Return what reads frame after frame; see :class:`Stream`."""
-        return Stream(lambda picture, boxes: self._faces([picture], [boxes], heat), memory)
+        return Stream(lambda picture, boxes: self._faces(picture, boxes, heat), memory)
 
     def video(self, path: str | Path, memory: float = 0.3, *, heat: bool = False) -> Iterator[Reading]:
         """Yield the reading of each frame of a video file; ImportError without OpenCV, else VideoError."""
-        stream = self.stream(memory, heat=heat)
-        return (stream.next(*frame) for frame in video_frames(path))
+        return itertools.starmap(self.stream(memory, heat=heat).next, video_frames(path))
 
     def camera(self, index: int = 0, memory: float = 0.3, *, heat: bool = False) -> Iterator[Reading]:
         """Yield the reading of frame after frame of a camera until nobody asks for more; as :meth:`video`."""
-        stream = self.stream(memory, heat=heat)
-        return (stream.next(*frame) for frame in camera_frames(index))
+        return itertools.starmap(self.stream(memory, heat=heat).next, camera_frames(index))
 
     def export_onnx(self, path: str | Path) -> float:
         """Write the network for ONNX, and return how far its outputs there are from those here, at most.
@@ -248,9 +237,8 @@ class Predictor:
         Input is "images", normalised float32 ``[N, C, size, size]``; the outputs are named as the heads.
         """
         try:
-            onnxruntime = [importlib.import_module(name) for name in ("onnx", "onnxscript", "onnxruntime")][
-                -1
-            ]
+            for name in ("onnx", "onnxscript", "onnxruntime"):
+                runner = importlib.import_module(name)
         except ImportError as error:
             raise ImportError(f"{error.name} is missing: pip install onnx onnxscript onnxruntime") from None
         model, buffer = copy.deepcopy(self.model).cpu(), io.BytesIO()
@@ -260,10 +248,10 @@ class Predictor:
             here = _named(model(inputs))
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # the exporter reports its every step
             warnings.simplefilter("ignore")
-            free = ({0: torch.export.Dim("faces", min=1)},)
-            names = {"input_names": ["images"], "output_names": list(here)}
-            torch.onnx.export(model, (inputs,), dynamo=True, dynamic_shapes=free, **names).save(buffer)
-        session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+            how = {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("faces", min=1)},)}
+            how |= {"input_names": ["images"], "output_names": list(here)}
+            torch.onnx.export(model, (inputs,), **how).save(buffer)
+        session = runner.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
         there = session.run(list(here), {"images": inputs.numpy()})
         furthest = float(max(np.abs(a - b.numpy()).max() for a, b in zip(there, here.values(), strict=True)))
         if not furthest <= AGREEMENT:
@@ -272,25 +260,18 @@ class Predictor:
             file.write(buffer.getvalue())
         return furthest
 
-    def _boxes(self, picture: np.ndarray, whole: bool) -> list[Box]:
-        height, width = picture.shape[1:]
-        side = min(height, width)
-        central = Box((width - side) // 2, (height - side) // 2, side)  # as the training sets keep it
-        return [central] if whole else self.detector.find(images.grey(picture))
+    def _squares(self, picture: np.ndarray, boxes: list[Box]) -> np.ndarray:
+        found = [images.cut(picture, *box, self.image_size, self.color) for box in boxes]
+        return np.stack(found) if found else np.empty((0, self.image_size, self.image_size), dtype=np.uint8)
 
-    def _square(self, picture: np.ndarray, box: Box) -> np.ndarray:
-        return images.cut(picture, *box, self.image_size, self.color)
-
-    def _faces(self, pictures: list[np.ndarray], boxes: list[list[Box]], heat: bool) -> tuple[Face, ...]:
-        """Return the faces in the boxes of each image, one image after the other."""
-        pairs = [(picture, box) for picture, its in zip(pictures, boxes, strict=True) for box in its]
-        if not pairs:
+    def _faces(self, picture: np.ndarray, boxes: list[Box], heat: bool) -> tuple[Face, ...]:
+        if not boxes:
             return ()
-        squares = torch.from_numpy(np.stack([self._square(*pair) for pair in pairs])).to(self.where)
+        squares = torch.from_numpy(self._squares(picture, boxes)).to(self.where)
         inputs = batches.normalise(squares if self.color else squares[:, None])
         with torch.inference_mode():
             out = {name: values.float().cpu() for name, values in _named(self.model(inputs)).items()}
-        maps, places = [None] * len(pairs), [(None, None)] * len(pairs)
+        maps, places = [None] * len(boxes), [(None, None)] * len(boxes)
         if heat:
             head = "labels" if len(out) > 1 else None
             maps = gradcam.grad_cam(self.model, gradcam.last_map(self.model), inputs, head=head).cpu().numpy()
@@ -298,8 +279,8 @@ class Predictor:
             out["valence_arousal"] = torch.cat([out["valence"], out["arousal"]], 1)
         if "valence_arousal" in out:
             places = out["valence_arousal"].clamp(-1, 1).tolist()
-        rows = zip(pairs, out["labels"].softmax(1).numpy(), places, maps, strict=True)
-        return tuple(Face(box, self.classes, share, *place, each) for (_, box), share, place, each in rows)
+        rows = zip(boxes, out["labels"].softmax(1).numpy(), places, maps, strict=True)
+        return tuple(Face(box, self.classes, share, *place, each) for box, share, place, each in rows)
 
 
 def _named(out: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
@@ -307,35 +288,31 @@ def _named(out: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _squared(picture: np.ndarray, box: tuple[int, int, int, int]) -> Box:
-    x, y, width, height = box
-    middle, side, (tall, wide) = (x + width / 2, y + height / 2), max(width, height), picture.shape[1:]
-    if min(width, height) < 1 or not (0 <= middle[0] < wide and 0 <= middle[1] < tall):
+    (x, y, width, height), (tall, wide) = box, picture.shape[1:]
+    across, down, side = x + width / 2, y + height / 2, max(width, height)
+    if min(width, height) < 1 or not (0 <= across < wide and 0 <= down < tall):
         raise ValueError(f"box is (x, y, width, height) in pixels of the image, not {tuple(box)}")
-    return Box(round(middle[0] - side / 2), round(middle[1] - side / 2), round(side))
+    return Box(round(across - side / 2), round(down - side / 2), round(side))
 
 
 def pixels(source: Source, color: str = "rgb") -> np.ndarray:
     """Return an image as uint8 ``[3, H, W]`` of RGB, or raise images.PictureError."""
-    if color not in ("rgb", "bgr"):
-        raise ValueError(f"color is 'rgb' or 'bgr', not {color!r}")
+    one_of("color", color, ("rgb", "bgr"))
+    if isinstance(source, str | Path) and image_files(source) != [Path(source).expanduser()]:
+        what = "is a folder or a pattern, not an image"
+        raise images.PictureError(str(source), what, "give it to Predictor.images or predict")
     if isinstance(source, Image.Image):
         content = io.BytesIO()
         ImageOps.exif_transpose(source).save(content, "TIFF")  # keeps every depth and mode
         source = content.getvalue()
-    if isinstance(source, str | Path):
-        source = Path(source).expanduser()
-        if source.is_dir() or (glob.has_magic(str(source)) and not source.exists()):
-            what = "is a folder" if source.is_dir() else "is a pattern"
-            advice = "give it to Predictor.images or predict"
-            raise images.PictureError(str(source), f"{what}, not an image", advice)
-    if isinstance(source, Path | bytes):
+    if isinstance(source, str | Path | bytes):
         return images.read(source, color=True)
     kind, shape = getattr(source, "dtype", type(source).__name__), getattr(source, "shape", ())
     if kind != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and 3 in (shape[0], shape[2]))):
         advice = "give uint8 [H, W], [3, H, W] or [H, W, 3]"
         raise images.PictureError("array", f"{kind} {list(shape)} is no image", advice)
     array = np.repeat(source[None], 3, axis=0) if len(shape) == 2 else source
-    array = array.transpose(2, 0, 1) if shape[-1] == 3 and len(shape) == 3 else array
+    array = array.transpose(2, 0, 1) if len(shape) == 3 and shape[2] == 3 else array
     if min(array.shape[1:]) < images.MIN_SIDE:
         size = f"{array.shape[2]} x {array.shape[1]}"
         raise images.PictureError("array", f"{size} pixels are too small for a face", "use a larger image")
