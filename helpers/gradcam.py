@@ -9,7 +9,7 @@ score y of a class would grow with each of them:
 from __future__ import annotations
 
 import copy
-import itertools
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helpers import did_you_mean
+from helpers import did_you_mean, one_of
 
 Targets = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
 """The explained score: a class for all or for each image, None: the likeliest, or a function of the outputs
@@ -34,38 +34,6 @@ class Curves(NamedTuple):
     shares: Tensor  # [S + 1]
     scores: Tensor  # [N, S + 1]
     area: Tensor  # [N], under each curve
-
-
-@contextmanager
-def watch(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what a layer puts out while the context lasts, as tensors that a gradient can be asked for."""
-    seen: list[Tensor] = []
-
-    def keep(_: nn.Module, __: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or not output.is_floating_point():
-            kind = type(output).__name__
-            raise ValueError(f"the layer puts out a {kind}, not a map; take one before or after it")
-        # cut off from what lies before: the backward pass ends here, even where every weight is frozen
-        seen.append(output.detach().requires_grad_())
-        return seen[-1].clone()  # a layer that follows may change its input in place
-
-    hook = layer.register_forward_hook(keep)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
-def to_map(output: Tensor) -> Tensor:
-    """Return a layer's output as maps ``[B, D, h, w]``; tokens and channels-last maps come from a square."""
-    if output.ndim == 4:
-        channels_last = output.shape[1] == output.shape[2] != output.shape[3]  # as in a Swin transformer
-        return output.permute(0, 3, 1, 2) if channels_last else output
-    tokens = output.shape[1] if output.ndim == 3 else 0
-    side = math.isqrt(tokens)
-    if not tokens or tokens not in (side**2, side**2 + 1):  # one more: the class token, which comes first
-        raise ValueError(f"the layer puts out {list(output.shape)}, no map [B, D, h, w]: take an earlier one")
-    return output[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
 
 
 def last_map(model: nn.Module) -> str:
@@ -108,23 +76,49 @@ def grad_cam(
         float32 ``[N, H, W]`` (``[N, h, w]`` without ``upsample``) on the images' device.
     """
     module, targets, parts = _layer(model, layer), _checked(images, targets), []
-    with _evaluating(model), torch.inference_mode(False), torch.enable_grad(), watch(module) as seen:
-        for outputs, chosen in _run(model, images, targets, batch_size):
-            if len(seen) != 1:
-                how = f"runs {len(seen)} times in one pass" if seen else "is not used when the network runs"
-                raise ValueError(f"the layer {how}; name one that runs once")
-            # in evaluation mode no image sees another, so the sum has each image's own gradient
-            score, maps = _score(outputs, chosen, head).sum(), seen.pop()
-            [gradient] = torch.autograd.grad(score, maps, allow_unused=True)
-            if gradient is None:
-                raise ValueError("the score does not depend on the layer; take one on the way to it")
-            weights = to_map(gradient).float().mean((2, 3), keepdim=True)
-            parts.append((weights * to_map(maps.detach()).float()).sum(1))
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            kind = type(output).__name__
+            raise ValueError(f"the layer puts out a {kind}, not a map; take one before or after it")
+        # cut off from what lies before: the backward pass ends here, even where every weight is frozen
+        seen.append(output.detach().requires_grad_())
+        return seen[-1].clone()  # a layer that follows may change its input in place
+
+    hook = module.register_forward_hook(keep)
+    try:
+        with _evaluating(model), torch.inference_mode(False), torch.enable_grad():
+            for outputs, chosen in _run(model, images, targets, batch_size):
+                if len(seen) != 1:
+                    how = f"runs {len(seen)} times when the network runs once"
+                    raise ValueError(f"the layer {how}; name one that runs once, too")
+                # in evaluation mode no image sees another, so the sum has each image's own gradient
+                score, maps = _score(outputs, chosen, head).sum(), seen.pop()
+                [gradient] = torch.autograd.grad(score, maps, allow_unused=True)
+                if gradient is None:
+                    raise ValueError("the score does not depend on the layer; take one on the way to it")
+                weights = _to_map(gradient).float().mean((2, 3), keepdim=True)
+                parts.append((weights * _to_map(maps.detach()).float()).sum(1))
+    finally:
+        hook.remove()
     maps = torch.cat(parts)
     if not torch.isfinite(maps).all():
         raise ValueError("the network's maps or gradients hold NaN or infinity: look at its weights")
     maps = (maps if signed else maps.relu()).to(images.device)
     return enlarged(maps, images.shape[-2:]) if upsample else maps
+
+
+def _to_map(output: Tensor) -> Tensor:
+    """Return a layer's output as maps ``[B, D, h, w]``; tokens and channels-last maps come from a square."""
+    if output.ndim == 4:
+        channels_last = output.shape[1] == output.shape[2] != output.shape[3]  # as in a Swin transformer
+        return output.permute(0, 3, 1, 2) if channels_last else output
+    tokens = output.shape[1] if output.ndim == 3 else 0
+    side = math.isqrt(tokens)
+    if not tokens or tokens not in (side**2, side**2 + 1):  # one more: the class token, which comes first
+        raise ValueError(f"the layer puts out {list(output.shape)}, no map [B, D, h, w]: take an earlier one")
+    return output[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
 
 
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -162,7 +156,6 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> nn.Mod
 
     What lies in ``layers`` is randomised too; "" is the whole network. A seed means the same on every device.
     """
-    device = next((weights.device for weights in model.parameters()), "cpu")
     twin = copy.deepcopy(model).cpu()
     with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(seed)
@@ -172,7 +165,7 @@ def randomised(model: nn.Module, layers: Sequence[str], seed: int = 0) -> nn.Mod
                 continue
             for weights in part.parameters(recurse=False):
                 weights.copy_(weights.flatten()[torch.randperm(weights.numel())].view_as(weights))
-    return twin.to(device)
+    return twin.to(next((weights.device for weights in model.parameters()), "cpu"))
 
 
 def cascade(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
@@ -180,8 +173,7 @@ def cascade(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterator[
 
     A map that explains what was learned must change on the way (Adebayo et al. 2018, arXiv 1810.03292).
     """
-    for reached in itertools.accumulate([name] for name in layers):
-        yield reached[-1], randomised(model, reached, seed)
+    return ((name, randomised(model, layers[: i + 1], seed)) for i, name in enumerate(layers))
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -203,6 +195,7 @@ def deletion(
     steps: int = 16,
     head: str | None = None,
     seed: int = 0,
+    insert: bool = False,
 ) -> Curves:
     """Return how a class loses its probability while the hottest places of each image are deleted.
 
@@ -212,7 +205,10 @@ def deletion(
     then ``blank``, a number (0 is mean grey) or images, for instance blurred ones. An image is cut into
     ``steps`` equal parts.
     """
-    targets = _settled(model, images, targets, head)
+    if (targets := _checked(images, targets)) is None:
+        with _evaluating(model), torch.no_grad():
+            likeliest = [_logits(outputs, head).argmax(1).cpu() for outputs, _ in _run(model, images)]
+        targets = torch.cat(likeliest)
     if maps.shape != (len(images), *images.shape[-2:]) or maps.isnan().any():
         shapes = f"maps {list(maps.shape)} do not fit images {list(images.shape)}"
         raise ValueError(f"{shapes}, or hold NaN; enlarge them first")
@@ -221,28 +217,20 @@ def deletion(
     shuffled = torch.rand(heat.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
     order = shuffled.gather(1, heat.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
     place = order.argsort(1).view_as(maps)[:, None].to(images.device)
-    blank = torch.as_tensor(blank).to(images)
+    blank = torch.as_tensor(blank).to(images).expand_as(images)
+    hottest, rest = (images, blank) if insert else (blank, images)
     shares, scores = torch.linspace(0, 1, steps + 1), []
     with _evaluating(model), torch.no_grad():
         for share in shares.tolist():
-            mixed = torch.where(place < round(share * heat.shape[1]), blank, images)
+            mixed = torch.where(place < round(share * heat.shape[1]), hottest, rest)
             parts = [_score(*each, head, True).cpu() for each in _run(model, mixed, targets)]
             scores.append(torch.cat(parts))
     scores = torch.stack(scores, 1)
     return Curves(shares, scores, torch.trapezoid(scores, shares, dim=1))
 
 
-def insertion(
-    model: nn.Module, images: Tensor, maps: Tensor, targets: Targets = None, *, blank: Any = 0, **options: Any
-) -> Curves:
-    """Return how a class gains probability while the hottest places of each image are put on a blank one.
-
-    It is :func:`deletion` with the two images exchanged, and takes the same; the better the map, the larger
-    the area. Without ``targets`` it is the class that is likeliest on the whole image, not on the blank one.
-    """
-    settled = _settled(model, images, targets, options.get("head"))
-    start = torch.as_tensor(blank).to(images).expand_as(images)
-    return deletion(model, start, maps, settled, blank=images, **options)
+insertion = functools.partial(deletion, insert=True)
+"""How a class gains probability while the hottest places are put on a blank image: the larger, the better."""
 
 
 def pointing_hits(maps: Tensor, masks: Tensor) -> Tensor:
@@ -286,31 +274,22 @@ def _layer(model: nn.Module, name: str) -> nn.Module:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a network in evaluation mode, without autocast; then each layer back into its own mode."""
     modes = {module: module.training for module in model.modules()}
-    where = next((weights.device.type for weights in model.parameters()), "cpu")
     model.eval()
     try:
-        with torch.autocast(where, enabled=False):
+        with torch.autocast(next((p.device.type for p in model.parameters()), "cpu"), enabled=False):
             yield
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def _run(model: nn.Module, images: Tensor, targets: Targets, size: int = 256) -> Iterator[tuple]:
+def _run(model: nn.Module, images: Tensor, targets: Targets = None, size: int = 256) -> Iterator[tuple]:
     """Yield the outputs of one batch after the other, in the precision of the weights, and its targets."""
     weights = next((p for p in model.parameters() if p.is_floating_point()), images)
     for start in range(0, max(len(images), 1), size):  # of no images one batch, so that shapes are known
         rows = slice(start, start + size)
         some = images[rows].to(weights.device, weights.dtype, copy=True)  # autograd takes no inference tensor
         yield model(some), targets[rows].clone() if isinstance(targets, Tensor) else targets
-
-
-def _settled(model: nn.Module, images: Tensor, targets: Targets, head: str | None) -> Targets:
-    """Return the targets; where none are named, the classes that are likeliest on the whole images."""
-    if (targets := _checked(images, targets)) is None:
-        with _evaluating(model), torch.no_grad():
-            targets = torch.cat([_logits(out, head).argmax(1).cpu() for out, _ in _run(model, images, None)])
-    return targets
 
 
 def _checked(images: Tensor, targets: Targets) -> Targets:
@@ -337,8 +316,7 @@ def _score(outputs: Any, targets: Targets, head: str | None, probability: bool =
             raise ValueError(f"a score must be one number for each image, not {list(scores.shape)}")
         return scores.float()
     logits = _logits(outputs, head)
-    classes = logits.argmax(1) if targets is None else targets.to(logits.device)
-    num = logits.shape[1]
+    classes, num = logits.argmax(1) if targets is None else targets.to(logits.device), logits.shape[1]
     if wrong := classes[(classes < 0) | (classes >= num)].tolist():
         raise ValueError(f"there is no class {wrong[0]}: the network has {num}, counted from 0")
     return (logits.softmax(1) if probability else logits).gather(1, classes[:, None])[:, 0]
@@ -346,8 +324,5 @@ def _score(outputs: Any, targets: Targets, head: str | None, probability: bool =
 
 def _logits(outputs: Any, head: str | None) -> Tensor:
     heads = outputs if isinstance(outputs, dict) else {"labels": outputs}
-    name = next(iter(heads)) if head is None and len(heads) == 1 else head
-    if name not in heads:
-        known = ", ".join(map(repr, heads))
-        raise ValueError(f"no head {name!r}{did_you_mean(name, heads)}; the network has: {known}")
-    return heads[name].float()
+    only = len(heads) == 1 and head is None
+    return heads[next(iter(heads)) if only else one_of("head", head, heads)].float()
