@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import linprog
 from scipy.spatial import distance
-from sklearn.linear_model import LogisticRegression
-from torchmetrics import functional as torchmetrics
 from torchmetrics.functional.classification import multiclass_calibration_error
-from torchmetrics.functional.nominal import fleiss_kappa
 
 from helpers import emotions, metrics
 
@@ -42,9 +37,6 @@ def row_by_row(function, p, q):
     return np.array([function(a, b) for a, b in zip(p, q, strict=True)])
 
 
-# --- classes
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("ours", "theirs"),
@@ -59,14 +51,9 @@ def row_by_row(function, p, q):
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 def test_class_scores_equal_scikit_learn(ours, theirs, seed):
     labels, predictions = answers(seed=seed, skill=seed / 4)
-    assert ours(labels, predictions) == pytest.approx(theirs(labels, predictions), **TIGHT)
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12))
-def test_macro_f1_equals_scikit_learn_where_classes_are_missing(rows):
-    labels, predictions = np.array(rows).T
-    theirs = oracle.f1_score(labels, predictions, average="macro", zero_division=0)
-    assert metrics.macro_f1(labels, predictions) == pytest.approx(theirs, **TIGHT)
+    for rows in (slice(None), slice(9)):  # of the few, most lack a class
+        expected = theirs(labels[rows], predictions[rows])
+        assert ours(labels[rows], predictions[rows]) == pytest.approx(expected, **TIGHT)
 
 
 def test_scores_over_given_classes_and_of_each_class_equal_scikit_learn():
@@ -85,9 +72,8 @@ def test_scores_over_given_classes_and_of_each_class_equal_scikit_learn():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("seed", range(3))
-def test_threshold_curves_equal_scikit_learn(ties, seed):
-    rng = np.random.default_rng(seed)
+def test_threshold_curves_equal_scikit_learn(ties):
+    rng = np.random.default_rng(0)
     positive = rng.random(300) < 0.3
     score = rng.normal(size=300) + positive
     score = np.round(score * 2) if ties else score
@@ -100,9 +86,6 @@ def test_threshold_curves_equal_scikit_learn(ties, seed):
     precision, recall, _ = oracle.precision_recall_curve(positive, score)
     np.testing.assert_allclose([curve.x, curve.y], [recall[-2::-1], precision[-2::-1]], atol=1e-12)
     assert curve.area == pytest.approx(oracle.average_precision_score(positive, score), **TIGHT)
-
-
-# --- probabilities
 
 
 def test_log_loss_equals_scikit_learn_and_stays_finite():
@@ -129,19 +112,14 @@ def test_calibration_errors_equal_torchmetrics(num_bins):
     assert metrics.expected_calibration_error(p.argmax(axis=1), p) > 0.2
 
 
-def test_temperature_equals_a_logistic_regression_and_undoes_a_factor():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=2000) * 3
-    labels = (rng.random(2000) < 1 / (1 + np.exp(-z / 2.5))).astype(int)
-    fitted = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10).fit(z[:, None], labels)
-    found = metrics.temperature(np.stack([np.zeros(2000), z], axis=1), labels)
-    assert found == pytest.approx(1 / fitted.coef_[0, 0], rel=1e-4)
-    p = pairs(500)[1]
+def test_temperature_minimises_the_log_loss_and_undoes_a_factor():
+    rng, p = np.random.default_rng(0), pairs(500)[1]
     for factor in (0.3, 4.0):
         assert metrics.temperature(factor * np.log(p), p) == pytest.approx(factor, rel=1e-4)
-
-
-# --- valence and arousal
+    labels, logits = (p.cumsum(axis=1) > rng.random((500, 1))).argmax(axis=1), 5 * np.log(p + 1e-3)
+    best = metrics.temperature(logits, labels)
+    losses = [oracle.log_loss(labels, metrics.softmax(logits / t)) for t in (best, 0.95 * best, 1.05 * best)]
+    assert losses[0] == min(losses)
 
 
 def numbers(num=200, seed=0):
@@ -167,11 +145,10 @@ ORACLES = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ORACLES)
-def test_scores_of_numbers_equal_their_oracle_and_leave_unknown_truth_out(name, seed):
+def test_scores_of_numbers_equal_their_oracle_and_leave_unknown_truth_out(name):
     ours, theirs = getattr(metrics, name), ORACLES[name]
-    truth, predicted = numbers(seed=seed)
+    truth, predicted = numbers()
     expected = [theirs(truth[:, i], predicted[:, i]) for i in range(2)]
     np.testing.assert_allclose(ours(truth, predicted), expected, rtol=1e-6)
     truth[::3, 1] = np.nan
@@ -185,43 +162,30 @@ def test_scores_of_numbers_equal_their_oracle_and_leave_unknown_truth_out(name, 
 def test_ccc_divides_by_n_where_torchmetrics_divides_by_n_minus_1():
     """For two points, (0, 1) against (1, 2): population moments give 2 * .25 / (.25 + .25 + 1) = 1/3."""
     assert metrics.ccc([0.0, 1.0], [1.0, 2.0]) == pytest.approx(1 / 3)
-    assert np.isnan(metrics.ccc(np.ones(4), np.ones(4)))
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, -0.7])
 def test_scores_of_what_is_constant_are_undefined_not_noise(value):
     still, moving = np.full(7, value), np.linspace(-1, 1, 7)
-    assert np.isnan([metrics.r2(still, moving), metrics.pearson(still, moving)]).all()
-    assert np.isnan([metrics.pearson(moving, still), metrics.cohens_kappa([1, 1], [1, 1])]).all()
+    undefined = [metrics.r2(still, moving), metrics.pearson(still, moving), metrics.pearson(moving, still)]
+    assert np.isnan([*undefined, metrics.ccc(still, still), metrics.cohens_kappa([1, 1], [1, 1])]).all()
     assert metrics.sagr([0.0, 0.5, -0.5, 0.0], [0.0, 0.1, 0.1, 0.1]) == 0.5
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_within_class_ccc_equals_torchmetrics_class_by_class(seed):
-    """torchmetrics divides variances by n - 1 and the difference of means by nothing; undo the first."""
-    truth, predicted = (column[:, 0] for column in numbers(seed=seed))
-    labels = np.random.default_rng(seed).choice(4, size=len(truth), p=[0.6, 0.25, 0.1, 0.05])
-    total = weight = 0.0
-    for k in range(4):
-        x, y = torch.from_numpy(truth[labels == k]), torch.from_numpy(predicted[labels == k])
-        theirs, n = float(torchmetrics.concordance_corrcoef(y, x)), len(x)
-        spread, apart = float(x.var() + y.var()), float((x.mean() - y.mean()) ** 2)
-        total += n * theirs * (spread + apart) / (spread + apart * n / (n - 1))
-        weight += n
-    assert metrics.within_class_ccc(labels, truth, predicted) == pytest.approx(total / weight, rel=1e-6)
-
-
-def test_knowing_the_class_alone_scores_nothing_within_it():
+def test_within_class_ccc_is_lins_class_by_class_and_nothing_for_knowing_the_class_alone():
+    truth, predicted = numbers()
     rng = np.random.default_rng(0)
+    labels = rng.choice(4, size=len(truth), p=[0.6, 0.25, 0.1, 0.05])
+    parts = [labels == k for k in range(4)]
+    each = [[lin(truth[part, i], predicted[part, i]) for i in (0, 1)] for part in parts]
+    expected = np.average(each, axis=0, weights=[part.sum() for part in parts])
+    np.testing.assert_allclose(metrics.within_class_ccc(labels, truth, predicted), expected, rtol=1e-6)
     labels, centers = rng.integers(5, size=400), rng.uniform(-0.8, 0.8, size=(5, 2))
     truth = centers[labels] + rng.normal(0, 0.1, size=(400, 2))
     means = np.stack([truth[labels == k].mean(axis=0) for k in range(5)])
-    assert (metrics.ccc(truth, means[labels]) > 0.9).all()
+    assert (metrics.ccc(truth, means[labels]) > 0.7).all()
     np.testing.assert_allclose(metrics.within_class_ccc(labels, truth, means[labels]), 0, atol=1e-12)
     assert np.isnan(metrics.within_class_ccc([0, 1], [0.1, 0.2], [0.1, 0.2]))  # classes of one do not count
-
-
-# --- distributions
 
 
 BY_SCIPY = {
@@ -237,22 +201,19 @@ BY_SCIPY = {
 }
 
 
-@pytest.mark.parametrize("name", BY_SCIPY)
-def test_scores_of_each_face_equal_scipy_s(name):
+def test_scores_of_each_face_equal_scipy_s_and_are_perfect_for_the_truth():
     p, q = pairs()
-    found = metrics.distribution_scores(FER7)[name](p, q)
-    np.testing.assert_allclose(found, row_by_row(BY_SCIPY[name], p, q), rtol=1e-9, atol=1e-12)
-
-
-def test_every_score_is_perfect_for_the_truth_and_for_nothing_else():
-    p, q = pairs()
-    for name, score in metrics.distribution_scores(FER7).items():
+    scores = metrics.distribution_scores(FER7)
+    assert set(scores) == {*BY_SCIPY, "EMD", "Clark"}
+    for name, score in scores.items():
         best = 1.0 if name in ("cosine", "intersection") else 0.0
         np.testing.assert_allclose(score(p, p), best, atol=1e-7)
-        assert (score(p, q) < 1).all() if best else (score(p, q) > 0).all()
+        if name in BY_SCIPY:
+            np.testing.assert_allclose(score(p, q), row_by_row(BY_SCIPY[name], p, q), rtol=1e-9, atol=1e-12)
     # differences over sums of a pair on paper: 1/3, 1, 0 / 0 and 1/3
-    clark = metrics.distribution_scores(FER7)["Clark"]
-    assert clark([[0.4, 0.2, 0.0, 0.4]], [[0.2, 0.0, 0.0, 0.8]]) == pytest.approx(np.sqrt(11 / 9))
+    clark = scores["Clark"]([[0.4, 0.2, 0.0, 0.4]], [[0.2, 0.0, 0.0, 0.8]])
+    assert clark == pytest.approx(np.sqrt(11 / 9))
+    np.testing.assert_array_equal(scores["EMD"](p, q), metrics.emd(p, q, FER7))
     np.testing.assert_allclose(metrics.kl_divergence([[1.0, 0.0]], [[0.0, 1.0]]), [np.inf])
     np.testing.assert_allclose(metrics.entropy(p), stats.entropy(p, axis=1), atol=1e-12)
 
@@ -264,14 +225,11 @@ def cheapest_plan(p, q, cost):
     return linprog(cost.ravel(), A_eq=sums, b_eq=np.concatenate([p, q]), method="highs").fun
 
 
-def euclidean(num_classes):
-    at = np.random.default_rng(0).normal(size=(num_classes, 2))
-    return distance.cdist(at, at)
-
-
-@pytest.mark.parametrize("cost", [FER7, emotions.distances(emotions.FERPLUS8), euclidean(3), euclidean(13)])
-def test_earth_moved_equals_a_linear_program_a_face(cost):
-    p, q = pairs(30, len(cost))
+@pytest.mark.parametrize("size", [2, 3, 7, 8, 13])
+def test_earth_moved_equals_a_linear_program_a_face(size):
+    places = np.random.default_rng(0).normal(size=(size, 2))
+    cost = distance.cdist(places, places)
+    p, q = pairs(30, size)
     expected = row_by_row(lambda a, b: cheapest_plan(a, b, cost), p, q)
     np.testing.assert_allclose(metrics.emd(p, q, cost), expected, atol=1e-6)
 
@@ -282,9 +240,6 @@ def test_earth_moved_equals_a_linear_program_a_face(cost):
 def test_distances_that_are_none_are_refused(cost):
     with pytest.raises(ValueError, match="distances must be"):
         metrics.emd(*pairs(3), cost)
-
-
-# --- raters
 
 
 # Fourteen raters, ten subjects, five classes: the textbook example of Fleiss' kappa, which is 0.210.
@@ -301,10 +256,10 @@ def test_agreement_of_the_textbooks():
     assert metrics.krippendorff_alpha(metrics.tally(*given)) == pytest.approx(0.743, abs=5e-4)
     np.testing.assert_array_equal(metrics.tally([0, 2, -1], [0, 1, -1]), [[2, 0, 0], [0, 1, 1], [0, 0, 0]])
     assert metrics.tally([0, 1], num_classes=7).shape == (2, 7)
+    assert metrics.fleiss_kappa(np.vstack([votes, np.eye(5, dtype=int)])) == metrics.fleiss_kappa(votes)
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3, 0.6])
-@pytest.mark.parametrize("num_raters", [2, 5])
+@pytest.mark.parametrize(("num_raters", "missing"), [(2, 0.0), (5, 0.3)])
 def test_alpha_equals_the_published_package(num_raters, missing):
     rng = np.random.default_rng(num_raters)
     guess = rng.integers(6, size=(num_raters, 80))
@@ -313,12 +268,6 @@ def test_alpha_equals_the_published_package(num_raters, missing):
     theirs = krippendorff.alpha(np.where(given < 0, np.nan, given), level_of_measurement="nominal")
     assert metrics.krippendorff_alpha(metrics.tally(*given)) == pytest.approx(theirs, **TIGHT)
     assert np.isnan(metrics.krippendorff_alpha([[3, 0], [2, 0]]))
-
-
-def test_fleiss_kappa_equals_torchmetrics():
-    votes = np.random.default_rng(2).multinomial(6, [0.5, 0.3, 0.2], size=30)
-    theirs = float(fleiss_kappa(torch.from_numpy(votes), mode="counts"))
-    assert metrics.fleiss_kappa(votes) == pytest.approx(theirs, abs=2e-5)  # it adds 1e-5 to the denominator
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -345,9 +294,6 @@ def test_halves_add_up_to_the_votes_and_are_random():
     np.testing.assert_array_equal(metrics.split_half(np.array([[3, 0], [0, 7]]))[0], [[1, 0], [0, 1]])
     found = metrics.smoothed(np.array([[0.6, 0.4, 0.0]]), np.array([0.5, 0.2, 0.3]), num_votes=5)
     np.testing.assert_allclose(found, [[3.5 / 6, 2.2 / 6, 0.3 / 6]])
-
-
-# --- how sure
 
 
 def test_mcnemar_equals_the_exact_binomial_test():
@@ -418,9 +364,6 @@ def test_a_sample_that_misses_a_rare_class_does_not_score_higher_for_it(score):
     assert (kappa.low, kappa.high) == (1.0, 1.0)
 
 
-# --- for the loop, and mistakes
-
-
 def test_metrics_for_the_loop_read_logits_and_heads():
     logits = np.array([[3.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
     targets = {"labels": np.array([0, 1, 1]), "distribution": metrics.softmax(logits)}
@@ -440,27 +383,21 @@ def test_metrics_for_the_loop_read_logits_and_heads():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: metrics.accuracy([], []), "equally long"),
         (lambda: metrics.accuracy([0, 1], [0]), "equally long"),
-        (lambda: metrics.accuracy([0, 1], [[0.1, 0.9], [0.2, 0.8]]), "argmax"),
+        (lambda: metrics.macro_f1([0, 1], [[0.1, 0.9], [0.2, 0.8]]), "argmax"),
         (lambda: metrics.accuracy([0, -1], [0, 1]), "integers from 0"),
         (lambda: metrics.accuracy([0.0, 1.0], [0, 1]), "integers from 0"),
         (lambda: metrics.confusion([0, 7], [0, 1], num_classes=7), "num_classes=7"),
         (lambda: metrics.log_loss([0], [[3.0, 1.0]]), "softmax"),
         (lambda: metrics.ccc(np.zeros(3), np.zeros(4)), "same shape"),
         (lambda: metrics.kl_divergence(np.zeros((3, 2)), np.zeros((3, 4))), "same shape"),
-        (lambda: metrics.temperature(np.zeros((3, 2)), np.zeros((3, 4))), "same shape"),
-        (lambda: metrics.within_class_ccc([0, 1], np.zeros(3), np.zeros(3)), "2 labels for 3 faces"),
-        (lambda: metrics.roc([True, False], [np.nan, 1.0]), "NaN"),
         (lambda: metrics.fleiss_kappa([[0.5, 0.5]]), "counts"),
         (lambda: metrics.fleiss_kappa([[1, 0]]), "two votes"),
         (lambda: metrics.split_half([[1, 0], [2, 1]]), "fewer than two votes"),
         (lambda: metrics.tally([0.5, 1.0]), "rows of classes"),
         (lambda: metrics.tally([0, 7], num_classes=7), "rows of classes from 0 to 6"),
-        (lambda: metrics.bootstrap(np.mean, np.zeros(0)), "one length"),
         (lambda: metrics.bootstrap(metrics.accuracy, np.zeros(3, int), np.zeros(4, int)), "one length"),
         (lambda: metrics.bootstrap(np.mean, np.zeros(3), level=95), "level"),
-        (lambda: metrics.on_dimension(metrics.ccc, "joy"), "known: valence, arousal"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(call, words):
