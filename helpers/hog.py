@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from skimage.draw import line
 from sklearn.svm import SVC
+from sklearn.utils import check_X_y
 
 from helpers import files, one_of, runtime
 
@@ -26,6 +27,7 @@ DEFAULTS = {"orientations": 9, "pixels_per_cell": (8, 8), "cells_per_block": (2,
 """The settings of Dalal and Triggs, with scikit-image's names: the arguments of :func:`hog`."""
 MOST_IN_A_PAIR = 40_000  # faces of two classes: their kernel fills 13 GB
 EPS = 1e-5  # scikit-image's guard against division by zero
+ARRAYS = ("support_vectors", "coefficients", "intercepts")
 KERNEL_ROWS = 256  # of a kernel that are made at once
 PIXELS_AT_ONCE = 150_000  # what one batch of this size needs stays in the processor's cache
 
@@ -48,13 +50,24 @@ def hog(
 
     Returns:
         float32 ``[N, D]``, D = block rows * block columns * cells per block * orientations, in that order.
-
-    Raises:
-        ValueError: the images are no uint8 batch or smaller than a block, or a setting is wrong.
     """
     one_of("block_norm", block_norm, BLOCK_NORMS)
-    parts = _histograms(images, orientations, pixels_per_cell, cells_per_block)
-    return torch.cat([_blocks(part, cells_per_block, block_norm).flatten(1) for part in parts]).numpy()
+    (height, width), parts = cells_per_block, []
+    for histograms in _histograms(images, orientations, pixels_per_cell, cells_per_block):
+        blocks = histograms.unfold(1, height, 1).unfold(2, width, 1)
+        blocks = blocks.permute(0, 1, 2, 4, 5, 3).flatten(3)  # of [N, rows, columns, bins, height, width]
+        if block_norm.startswith("L1"):
+            blocks = blocks / (blocks.sum(-1, keepdim=True) + EPS)
+            blocks = blocks.sqrt() if block_norm == "L1-sqrt" else blocks
+        else:
+            blocks = _unit(blocks)
+            blocks = _unit(blocks.clamp(max=0.2)) if block_norm == "L2-Hys" else blocks
+        parts.append(blocks.flatten(1))
+    return torch.cat(parts).numpy()
+
+
+def _unit(blocks: torch.Tensor) -> torch.Tensor:
+    return blocks / (blocks.square().sum(-1, keepdim=True) + EPS**2).sqrt()
 
 
 def cells(images: np.ndarray, orientations: int = 9, pixels_per_cell: tuple[int, int] = (8, 8)) -> np.ndarray:
@@ -96,16 +109,14 @@ def _histograms(
         raise ValueError(f"images are [N, H, W] or [N, 3, H, W], not {shape}; one image is image[None]")
     if images.dtype != np.uint8:
         raise ValueError(f"images are uint8 from 0 to 255, not {images.dtype}; round and convert them first")
-    if not isinstance(orientations, int | np.integer) or orientations < 1:
-        raise ValueError(f"orientations is an integer from 1 up, not {orientations!r}")
-    for name, pair in {"pixels_per_cell": cell, "cells_per_block": block}.items():
-        sides = pair if isinstance(pair, tuple | list) and len(pair) == 2 else (0, 0)
-        if not all(isinstance(side, int | np.integer) and side > 0 for side in sides):
-            raise ValueError(f"{name} is (height, width), two integers from 1 up, not {pair!r}")
+    numbers = (orientations, *np.ravel(cell), *np.ravel(block))
+    if len(numbers) != 5 or not all(isinstance(n, int | np.integer) and n > 0 for n in numbers):
+        what = "orientations, pixels_per_cell (height, width) and cells_per_block are integers from 1 up"
+        raise ValueError(f"{what}, not {orientations!r}, {cell!r} and {block!r}")
     (height, width), (y, x) = cell, shape[-2:]
     if height * block[0] > y or width * block[1] > x:
         what = f"{y} x {x} pixels are smaller than one block of {height * block[0]} x {width * block[1]}"
-        raise ValueError(f"images of {what}; use larger images or smaller cells or blocks")
+        raise ValueError(f"images of {what}; use smaller cells or blocks")
     rows, columns, step = y // height, x // width, max(1, PIXELS_AT_ONCE // int(np.prod(shape[1:])))
     for start in range(0, max(1, len(images)), step):
         code = _gradients(images[start : start + step])[:, : rows * height, : columns * width]
@@ -138,21 +149,6 @@ def _table(orientations: int) -> torch.Tensor:
     lengths, bins = np.hypot(gradient[None], gradient[:, None]), np.searchsorted(edges, degrees, side="right")
     table[np.arange(511 * 511), bins.ravel()] = lengths.ravel()
     return torch.from_numpy(table)
-
-
-def _blocks(histograms: torch.Tensor, cells_per_block: tuple[int, int], block_norm: str) -> torch.Tensor:
-    height, width = cells_per_block
-    blocks = histograms.unfold(1, height, 1).unfold(2, width, 1)  # [N, rows, columns, bins, height, width]
-    blocks = blocks.permute(0, 1, 2, 4, 5, 3).flatten(3)
-    if block_norm.startswith("L1"):
-        blocks = blocks / (blocks.sum(-1, keepdim=True) + EPS)
-        return blocks.sqrt() if block_norm == "L1-sqrt" else blocks
-    blocks = _unit(blocks)
-    return blocks if block_norm == "L2" else _unit(blocks.clamp(max=0.2))
-
-
-def _unit(blocks: torch.Tensor) -> torch.Tensor:
-    return blocks / (blocks.square().sum(-1, keepdim=True) + EPS**2).sqrt()
 
 
 @dataclass(frozen=True)
@@ -190,13 +186,9 @@ class SVM:
             gamma: width of the kernel; "scale" is :func:`gamma_scale` of the features.
             settings: arguments of :func:`hog` that made the features, where they are not ``DEFAULTS``.
         """
-        features, labels = np.ascontiguousarray(features, dtype=np.float32), np.asarray(labels)
+        features, labels = check_X_y(features, labels, dtype=np.float32, order="C")
         names, settings = tuple(classes), DEFAULTS | (settings or {})
-        if features.ndim != 2 or labels.shape != (len(features),):
-            raise ValueError(f"features are [N, D] and labels [N], not {features.shape} and {labels.shape}")
-        if not np.isfinite(features).all():
-            raise ValueError("features hold NaN or infinity; leave those faces out")
-        if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() >= len(names):
+        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(names):
             raise ValueError(f"labels are integers from 0 to {len(names) - 1}, one a class of {names}")
         if labels.min() == labels.max():
             raise ValueError(f"every face is {names[labels[0]]!r}; an SVM needs faces of two classes")
@@ -204,9 +196,8 @@ class SVM:
             what = f"have {largest:,} faces, more than the {MOST_IN_A_PAIR:,} whose kernel fits in memory"
             raise ValueError(f"the two largest classes {what}; fit to fewer, drawn at random")
         gamma = gamma_scale(features) if gamma == "scale" else gamma
-        for name, value in {"C": C, "gamma": gamma}.items():
-            if not isinstance(value, float | int | np.number) or not 0 < value < np.inf:
-                raise ValueError(f"{name} is a number above 0, not {value!r}")
+        if not isinstance(gamma, float | int | np.number) or not 0 < gamma < np.inf:
+            raise ValueError(f"gamma is a number above 0, not {gamma!r}")
         coefficients, intercepts = _fit_pairs(features, labels, len(names), C, gamma)
         kept = np.flatnonzero(coefficients.any(axis=1))
         return cls(names, float(gamma), features[kept], coefficients[kept], intercepts, settings)
@@ -217,14 +208,13 @@ class SVM:
 
     def decision(self, features: np.ndarray) -> np.ndarray:
         """Return float64 ``[N, P]`` of features ``[N, D]``: above 0 for the first class of a pair."""
-        features = np.asarray(features, dtype=np.float32)
-        if features.ndim != 2 or features.shape[1] != self.support_vectors.shape[1]:
-            what = f"features are [N, {self.support_vectors.shape[1]}], not {list(features.shape)}"
+        features, width = torch.tensor(features, dtype=torch.float64), self.support_vectors.shape[1]
+        if features.ndim != 2 or features.shape[1] != width:
+            what = f"features are [N, {width}], not {list(features.shape)}"
             raise ValueError(f"{what}; make them with SVM.features (settings {self.settings})")
-        vectors, coefficients = map(torch.from_numpy, (self.support_vectors, self.coefficients))
-        parts, vectors = torch.tensor(features).double().split(KERNEL_ROWS), vectors.double()
-        sides = [_kernel(part, vectors, self.gamma) @ coefficients for part in parts]
-        return torch.cat(sides).numpy() + self.intercepts
+        vectors, coefficients = (torch.tensor(a).double() for a in (self.support_vectors, self.coefficients))
+        parts = [_kernel(rows, vectors, self.gamma) @ coefficients for rows in features.split(KERNEL_ROWS)]
+        return torch.cat(parts).numpy() + self.intercepts
 
     def votes(self, features: np.ndarray) -> np.ndarray:
         """Return how many of its pairs each class wins, int64 ``[N, K]``, for features ``[N, D]``."""
@@ -239,9 +229,8 @@ class SVM:
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` file of plain arrays in one step: no pickle, so that loading it runs no code."""
         words = json.dumps({"classes": self.classes, "gamma": self.gamma, "settings": self.settings})
-        arrays = {name: getattr(self, name) for name in ("support_vectors", "coefficients", "intercepts")}
         with files.replacing(path) as file:
-            np.savez(file, words=words, **arrays)
+            np.savez(file, words=words, **{name: getattr(self, name) for name in ARRAYS})
 
     @classmethod
     def load(cls, path: str | Path) -> SVM:
@@ -251,12 +240,11 @@ class SVM:
             raise FileNotFoundError(f"no SVM at {path}; SVM.fit(...).save({str(path)!r}) writes one")
         try:
             with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-            words = json.loads(str(found["words"]))
-            arrays = [found[name] for name in ("support_vectors", "coefficients", "intercepts")]
-            shapes, num = [array.shape for array in arrays], len(words["classes"])
-            if shapes[1:] != [(len(arrays[0]), num * (num - 1) // 2), (num * (num - 1) // 2,)]:
-                raise ValueError(f"arrays of shape {shapes}")
+                words, *arrays = (file[name] for name in ("words", *ARRAYS))
+            words = json.loads(str(words))
+            (num, _), pairs = arrays[0].shape, len(words["classes"]) * (len(words["classes"]) - 1) // 2
+            if (arrays[1].shape, arrays[2].shape) != ((num, pairs), (pairs,)):
+                raise ValueError(f"arrays of shape {[array.shape for array in arrays]}")
             settings = {name: tuple(v) if isinstance(v, list) else v for name, v in words["settings"].items()}
             return cls(tuple(words["classes"]), words["gamma"], *arrays, settings)
         except Exception as error:  # damaged bytes lead to errors of any kind
@@ -276,14 +264,6 @@ def _kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:
     return squared.clamp_(min=0).mul_(-gamma).exp_()
 
 
-def _large_kernel(a: torch.Tensor, b: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return the kernel in float32, as LIBSVM keeps it, made some rows at a time."""
-    kernel = torch.empty(len(a), len(b))
-    for rows, part in zip(kernel.split(KERNEL_ROWS), a.split(KERNEL_ROWS), strict=True):
-        rows.copy_(_kernel(part, b, gamma))
-    return kernel
-
-
 def _fit_pairs(
     features: np.ndarray, labels: np.ndarray, num_classes: int, C: float, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -293,11 +273,18 @@ def _fit_pairs(
     pairs = list(itertools.combinations(range(num_classes), 2))
     coefficients, intercepts = np.zeros((len(features), len(pairs))), np.full(len(pairs), np.nan)
 
+    def between(i: int, j: int) -> torch.Tensor:
+        """Return the kernel of two classes in float32, as LIBSVM keeps it, made some rows at a time."""
+        kernel = torch.empty(len(part[i]), len(part[j]))
+        for some, faces in zip(kernel.split(KERNEL_ROWS), part[i].split(KERNEL_ROWS), strict=True):
+            some.copy_(_kernel(faces, part[j], gamma))
+        return kernel
+
     def fit(pair: int) -> None:
         (i, j), (first, second) = pairs[pair], (len(rows[label]) for label in pairs[pair])
         if not first or not second:
             return
-        kernel, across = np.empty((first + second, first + second)), _large_kernel(part[i], part[j], gamma)
+        kernel, across = np.empty((first + second, first + second)), between(i, j)
         kernel[:first, :first], kernel[first:, first:] = within[i], within[j]
         kernel[:first, first:], kernel[first:, :first] = across, across.T
         # the faces in LIBSVM's own order, so that it takes the same steps
@@ -311,7 +298,7 @@ def _fit_pairs(
     try:
         with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             # LIBSVM makes a kernel row by row, for each pair anew; here matrix products, once within a class
-            within = list(pool.map(lambda own: _large_kernel(own, own, gamma), part))
+            within = list(pool.map(between, range(num_classes), range(num_classes)))
             list(pool.map(fit, np.argsort(sizes)[::-1].tolist()))
     finally:
         torch.set_num_threads(threads)
