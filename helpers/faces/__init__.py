@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,21 +48,11 @@ class Drawn:
 
 
 def sample(
-    num_faces: int = 2000,
-    seed: int = 0,
-    size: int = 48,
-    color: bool = False,
-    device: str | torch.device = "cpu",
-    *,
-    balance: str | dict[str, float] = "fer2013",
-    faces_per_person: int = 20,
-    ambiguity: float = 1.0,
-    label_noise: float = 0.03,
-    va_noise: float = 0.1,
-    num_raters: int = 10,
-    masks: bool = False,
-    fixed: dict[str, float] | None = None,
-) -> Drawn:
+    num_faces: int = 2000, seed: int = 0, size: int = 48, color: bool = False,
+    device: str | torch.device = "cpu", *, balance: str | dict[str, float] = "fer2013",
+    faces_per_person: int = 20, ambiguity: float = 1.0, label_noise: float = 0.03, va_noise: float = 0.1,
+    num_raters: int = 10, masks: bool = False, fixed: dict[str, float] | None = None,
+) -> Drawn:  # fmt: skip
     """Draw a set of faces. Face i depends on the seed, its number and the options, not on how many are drawn.
 
     Args:
@@ -79,52 +68,41 @@ def sample(
         va_noise: standard deviation of the annotated valence and arousal around the true ones, in [0, 0.2].
         num_raters: how many raters vote.
         masks: also return the region masks.
-        fixed: names of ``IDENTITY`` or ``VIEW`` that have this value in every face, to see what one of them
-            does.
+        fixed: names of ``IDENTITY`` or ``VIEW`` that have this value in every face, to see what one does.
 
     Raises:
         ValueError: an argument is out of its range.
     """
-    _check(num_faces=num_faces, seed=seed, size=size, faces_per_person=faces_per_person)
-    _check(num_raters=num_raters, ambiguity=ambiguity, label_noise=label_noise, va_noise=va_noise)
+    _check(locals())
     fixed = {one_of("trait", name, IDENTITY | VIEW): value for name, value in (fixed or {}).items()}
     where = _where(device)
     shares = truth.balance_of(balance).to(where)
 
-    def draw(start: int, step: int) -> dict[str, Tensor]:
+    def draw(start: int, step: int) -> list[Tensor]:
         index = torch.arange(start, start + step, device=where)
         subject = index // (PEOPLE * faces_per_person) * PEOPLE + index % PEOPLE
-        units, moving, person, view = _described(seed, subject, index, shares, fixed)
+        sides = people.draw_action_units(seed, index, shares)
+        units, person = sides.mean(-1), people.identities(seed, subject)
+        moving = people.moving(sides, person)
+        view, person = people.bearing(people.views(seed, index), person, units)
+        for name, value in fixed.items():
+            (view if name in view else person)[name] = torch.full_like(view["yaw"], value)
+        view = camera.framed(view, moving)
         texture = camera.textures(seed, subject, index, size)
         images, regions = camera.images(moving, person, view, texture, size, color)
-        p = truth.class_probabilities(units, ambiguity, label_noise)
+        p = class_probabilities(units, ambiguity, label_noise)
         answers = truth.answers(p, people.uniform(seed, "raters", index, 1 + num_raters))
         noise = (people.uniform(seed, "valence and arousal", index, 2) * 2 - 1) * 3**0.5 * va_noise
-        block = {"images": images if color else images[:, 0], "labels": answers[:, 0], "action_units": units}
-        block["valence_arousal"] = (truth.valence_arousal(units) + noise).clamp(-1, 1)
-        block["class_probabilities"], block["subject"] = p, subject
-        block["votes"] = functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1)
-        block["landmarks"] = camera.landmarks(moving, person, view, size)
-        block["pose"] = torch.stack([view["yaw"], view["pitch"], view["roll"]], -1)
-        block |= {"masks": regions} if masks else {}
-        # drawn whole, so that no shape differs
-        return {name: part[: num_faces - start] for name, part in block.items()}
+        annotated = (valence_arousal(units) + noise).clamp(-1, 1)
+        votes = functional.one_hot(answers[:, 1:], len(emotions.FER7)).sum(1)
+        points = camera.landmarks(moving, person, view, size)
+        pose = torch.stack([view["yaw"], view["pitch"], view["roll"]], -1)
+        found = [images if color else images[:, 0], answers[:, 0], units, annotated, p, votes, points]
+        return [*found, subject, pose, *[regions] * masks]  # in the order of Drawn
 
-    blocks = _by_blocks(draw, num_faces, size, where)
-    return Drawn(**{name: torch.cat([block[name] for block in blocks]).to(device) for name in blocks[0]})
-
-
-def _described(
-    seed: int, subject: Tensor, index: Tensor, shares: Tensor, fixed: dict[str, float]
-) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Return the action units ``[N, 17]`` of faces, how far each side moves, person and view."""
-    sides = people.draw_action_units(seed, index, shares)
-    units, person = sides.mean(-1), people.identities(seed, subject)
-    moving = _moving(sides, person)
-    view, person = people.bearing(people.views(seed, index), person, units)
-    for name, value in fixed.items():
-        (view if name in view else person)[name] = torch.full_like(view["yaw"], value)
-    return units, moving, person, camera.framed(view, moving)
+    blocks = zip(*_by_blocks(draw, num_faces, size, where), strict=True)
+    # drawn in whole blocks, so that no shape differs
+    return Drawn(*(torch.cat(parts)[:num_faces].to(device) for parts in blocks))
 
 
 def render(
@@ -135,7 +113,7 @@ def render(
     color: bool = False,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """Draw the faces you describe.
+    """Draw the faces you describe: uint8 ``[N, size, size]``, or ``[N, 3, size, size]`` in colour.
 
     Args:
         action_units: float ``[N, 17]``, or ``[N, 17, 2]`` for the left and right of the image, in [0, 1];
@@ -146,13 +124,10 @@ def render(
         color: RGB instead of grey.
         device: where to draw.
 
-    Returns:
-        uint8 ``[N, size, size]``, or ``[N, 3, size, size]`` in colour.
-
     Raises:
         ValueError: an argument is out of its range, or a name is unknown.
     """
-    _check(size=size)
+    _check(locals())
     where = _where(device)
     if isinstance(action_units, dict):
         row = torch.zeros(1, len(ACTION_UNITS))
@@ -175,7 +150,7 @@ def render(
         some, seen = ({name: value[rows] for name, value in each.items()} for each in (person, scene))
         number = torch.zeros(len(sides[rows]), dtype=torch.int64, device=where)
         texture = camera.textures(0, number, number, size)
-        return camera.images(_moving(sides[rows], some), some, seen, texture, size, color)[0]
+        return camera.images(people.moving(sides[rows], some), some, seen, texture, size, color)[0]
 
     images = torch.cat(_by_blocks(draw, len(sides), size, where)).to(device)
     return images if color else images[:, 0]
@@ -187,7 +162,7 @@ def _where(device: str | torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def _by_blocks(draw: Callable[[int, int], Any], num: int, size: int, where: torch.device) -> list:
+def _by_blocks(draw: Callable[[int, int], object], num: int, size: int, where: torch.device) -> list:
     """Draw blocks: on a CPU each on one thread, for the same bytes however many there are, side by side."""
     most = BLOCK if where.type == "cpu" else 16 * BLOCK  # a GPU is idle with a few
     step = min(max(1, min(most, most * 48**2 // size**2)), -(-num // 64) * 64)
@@ -202,13 +177,7 @@ def _by_blocks(draw: Callable[[int, int], Any], num: int, size: int, where: torc
         torch.set_num_threads(threads)
 
 
-def _moving(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
-    """Return how far this person's face moves for these intensities."""
-    return (sides * person["expressive"][:, None, None]).clamp(0, 1.2)
-
-
-def _check(**given: float) -> None:
-    for name, value in given.items():
-        low, high = LIMITS[name]
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+def _check(given: dict[str, object]) -> None:
+    for name, (low, high) in LIMITS.items():
+        if name in given and not low <= given[name] <= high:
+            raise ValueError(f"{name} must be from {low} to {high}, not {given[name]}")

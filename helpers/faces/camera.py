@@ -10,32 +10,23 @@ from torch.nn import functional
 
 from helpers.faces import paint, people
 from helpers.faces.paint import HEIGHT, LEFT, TOP, WIDTH, bell, stretched, window
-from helpers.faces.shape import Shape, brow, lids, lips, moved, outline, regions
+from helpers.faces.shape import Shape, brow, jaw_drop, lids, lips, outline, regions, upright
 from helpers.faces.truth import constant
 
 
 def textures(seed: int, subject: Tensor, index: Tensor, size: int) -> dict[str, Tensor]:
     """Return the random fields of images, some of them their people's, normal ``[N, 1, rows, columns]``."""
-    own = {"background": (5, 5), "grain": (size, size), "letters": (5, 36)}
-    drawn = {}
-    for owner, shapes in ((subject, {"skin": (40, 30), "hair": (3, 44)}), (index, own)):
-        for name, shape in shapes.items():
-            drawn[name] = people.normal(seed, name, owner, shape[0] * shape[1]).view(-1, 1, *shape)
-    return drawn
-
-
-def _as_attributes(numbers: dict[str, Tensor]) -> SimpleNamespace:
-    return SimpleNamespace(**{name: value[:, None, None] for name, value in numbers.items()})
-
-
-def _jaw_drop(units: Tensor) -> Tensor:
-    """Return how far the jaw is down, in face units, ``[N, 1, 1]``."""
-    return moved("jaw down", units).mean(1)[:, None, None]
+    fields = {"skin": (subject, 40, 30), "hair": (subject, 3, 44), "background": (index, 5, 5)}
+    fields |= {"grain": (index, size, size), "letters": (index, 5, 36)}
+    return {
+        name: people.normal(seed, name, owner, rows * columns).view(-1, 1, rows, columns)
+        for name, (owner, rows, columns) in fields.items()
+    }
 
 
 def framed(view: dict[str, Tensor], units: Tensor) -> dict[str, Tensor]:
     """Return the view as a face detector would crop it: it follows the turned face and the open jaw."""
-    drop = _jaw_drop(units)[:, 0, 0]
+    drop = jaw_drop(units)[:, 0, 0]
     right, down = 0.4 * torch.sin(view["yaw"]), 0.2 * torch.sin(view["pitch"]) + 0.22 * drop
     scale = view["scale"] * (1 - 0.15 * drop)
     return view | {"shift_x": view["shift_x"] - right, "shift_y": view["shift_y"] - down, "scale": scale}
@@ -107,9 +98,6 @@ def _side(image: Tensor, place: SimpleNamespace, s: paint.Sheet, light: Tensor) 
     return _ear(image, ((back - 1.55) / 0.17) ** 2 + ((place.w + 0.06) / 0.2) ** 2, 0.55, s, light)
 
 
-_FINGERS = ((-0.2, -0.3), (-0.07, -0.42), (0.07, -0.4), (0.2, -0.26))  # how far across, and where the tip is
-
-
 def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace, light: Tensor) -> None:
     """Four fingers laid on the face from below, in the images that have a hand."""
     rows = v.hand.flatten().nonzero()[:, 0]
@@ -117,7 +105,7 @@ def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespac
     along, across = aside * 0.5 * side + down * 0.87, aside * 0.87 - down * 0.5 * side
     palm = (1 - (across.abs() / 0.36).clamp(max=2).square()).clamp(min=0)
     bulge = palm * ((along - 0.15) / 0.1).clamp(0, 1)
-    for middle, tip in _FINGERS:
+    for middle, tip in ((-0.2, -0.3), (-0.07, -0.42), (0.07, -0.4), (0.2, -0.26)):
         beyond = (tip - along).clamp(min=0)
         bulge = torch.maximum(bulge, 1 - (beyond.square() + (across - middle).square()) / 0.075**2)
     cover = (bulge / (2 * s.edge / 0.075) + 0.5).clamp(0, 1) * (bulge > -1)
@@ -145,14 +133,6 @@ def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
     image[rows[:, None], :, place] += pale.transpose(1, 2)  # [image, row, channel, column]
 
 
-def _developed(image: Tensor, v: SimpleNamespace) -> Tensor:
-    near = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    image = image.lerp(near, v.blur[:, None])
-    image = ((image - 0.5) * v.contrast[:, None] + 0.5).clamp(min=0)
-    # highlights bend before they clip
-    return image * (1 + (image / 1.1).square().square()).sqrt().rsqrt() * 1.06
-
-
 def images(
     units: Tensor, person: dict, view: dict, texture: dict, size: int, color: bool, exact: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -161,16 +141,16 @@ def images(
     ``units`` ``[N, 17, 2]`` are of the left and the right of the image, the others as in :mod:`people` and
     :func:`textures`. ``exact`` gives the light on the sensor: float, white at 1, without grain.
     """
-    sheet, v = paint.painted(units, person, view, texture, size, color), _as_attributes(view)
+    v = upright(view)
+    sheet = paint.painted(units, person, v, texture, size, color)
     axis = (torch.arange(size, device=v.yaw.device) + 0.5) * 2 / size - 1
     right, down = axis[None, None, :] - v.shift_x, axis[None, :, None] - v.shift_y
     cos, sin = torch.cos(v.roll), torch.sin(v.roll)
     x, y = (right * cos + down * sin) / v.scale, (down * cos - right * sin) / v.scale  # as if it were upright
-    place = _turned(x, y, sheet.person, v, _jaw_drop(units))
+    place = _turned(x, y, sheet.person, v, jaw_drop(units))
     light = (v.exposure * (0.75 + 0.25 * (x * v.light_x).clamp(-1, 1)))[:, None]
     grid = torch.stack([(place.u - LEFT) / WIDTH, (place.w - TOP) / HEIGHT], -1) * 2 - 1
-    lit = paint.lit(sheet, view)
-    face = functional.grid_sample(lit, grid, padding_mode="border", align_corners=False)
+    face = functional.grid_sample(paint.lit(sheet, v), grid, padding_mode="border", align_corners=False)
     face = _side(face, place, sheet, light)
     blobs = stretched(texture["background"], (size, size))
     backdrop = (v.background + v.background_slope * x + v.background_texture * blobs).clamp(0, 1)[:, None]
@@ -180,18 +160,18 @@ def images(
     _strand(image, x, y, sheet, v)
     _watermark(image, v, texture["letters"])
     masks = (place.distance > 0)[:, None] & regions(place.u, place.w, sheet.person)
-    image = _developed(image, v)
+    near = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    image = ((image.lerp(near, v.blur[:, None]) - 0.5) * v.contrast[:, None] + 0.5).clamp(min=0)
+    image = image * (1 + (image / 1.1).square().square()).sqrt().rsqrt() * 1.06  # highlights bend
     if exact:
         return image, masks
-    grain = texture["grain"] * v.noise[:, None]
-    return ((image + grain).clamp(0, 1) * 255 + 0.5).to(torch.uint8), masks
+    return ((image + texture["grain"] * v.noise[:, None]).clamp(0, 1) * 255 + 0.5).to(torch.uint8), masks
 
 
 # --- the 68 landmarks in the iBUG order: read off the curves that are painted, seen by the same camera ---
 
-_OUTER_LIP = (-1.0, -0.66, -0.24, 0.0, 0.24, 0.66, 1.0)  # shares of half the mouth's width
-_INNER_LIP = (-0.9, -0.4, 0.0, 0.4, 0.9)
-_LIPS = (*_OUTER_LIP, *_OUTER_LIP[5:0:-1], *_INNER_LIP, *_INNER_LIP[3:0:-1])
+_LIPS = (-1.0, -0.66, -0.24, 0.0, 0.24, 0.66, 1.0, 0.66, 0.24, 0.0, -0.24, -0.66)  # outer, as shares of
+_LIPS += (-0.9, -0.4, 0.0, 0.4, 0.9, 0.4, 0.0, -0.4)  # half the mouth's width; inner
 
 
 def _on_the_sheet(units: Tensor, person: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -230,9 +210,8 @@ def landmarks(units: Tensor, person: dict[str, Tensor], view: dict[str, Tensor],
 
     Points on the jaw lie on the visible outline of the head, the others on the skin, hidden or not.
     """
-    p, v, drop = _as_attributes(person), _as_attributes(view), _jaw_drop(units)
-    # the jaw: from a little above the widest place down to the chin
-    angle = torch.linspace(-1.0, 1.0, 17, device=drop.device) * 1.66
+    p, v, drop = upright(person), upright(view), jaw_drop(units)
+    angle = torch.linspace(-1.0, 1.0, 17, device=drop.device) * 1.66  # from ear to ear, by the chin
     w = -0.1 + (p.chin_y + drop + 0.1) * torch.cos(angle)
     half, _ = outline(w, p, drop)
     jaw_x = half * angle.sign() * (angle.abs() > 1e-6) + _chin_shift(w, v)

@@ -11,7 +11,7 @@ ten thousand others.
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,10 +20,9 @@ from helpers import emotions, one_of
 from helpers.faces.truth import ACTION_UNITS, PROTOTYPES, answers, au_column, constant, rows
 
 _MASK = 0xFFFFFFFF
-Bits = TypeVar("Bits", int, Tensor)
 
 
-def _mix(bits: Bits) -> Bits:
+def _mix(bits: Any) -> Any:  # an int or int64 numbers
     # "lowbias32" by Chris Wellons (public domain); products wrap in int64, the low 32 bits stay right
     bits = (bits ^ (bits >> 16)) * 0x7FEB352D & _MASK
     bits = (bits ^ (bits >> 15)) * 0x846CA68B & _MASK
@@ -39,7 +38,7 @@ def uniform(seed: int, stream: str, index: Tensor, num: int) -> Tensor:
 
 
 def normal(seed: int, stream: str, index: Tensor, num: int) -> Tensor:
-    """Return float32 ``[N, num]``, standard normal; see :func:`uniform` for the arguments."""
+    """Return float32 ``[N, num]``, standard normal, as :func:`uniform`."""
     return torch.special.ndtri(uniform(seed, stream, index, num))
 
 
@@ -153,27 +152,28 @@ def _draw(table: dict[str, Trait], seed: int, stream: str, index: Tensor) -> dic
 
 def identities(seed: int, subject: Tensor) -> dict[str, Tensor]:
     """Return the numbers of ``IDENTITY``, float32 ``[N]`` each, for people ``[N]`` of a seed."""
-    drawn = _draw(IDENTITY, seed, "identity", subject)
-    child, grown = drawn["child"], drawn["child"] == 0
-    smaller = {"brow_thickness": 0.5, "nose_height": 0.5, "jaw": -0.06}
-    smaller |= {"mouth_width": 0.12, "nose_width": 0.15}
-    aged = {name: drawn[name] * (1 - share * child) for name, share in smaller.items()}
-    aged |= {"shine": drawn["shine"] * grown, "age": drawn["age"] * (1 - child)}
-    aged |= {"iris": drawn["iris"] * (1 + 0.12 * child), "eye_open": drawn["eye_open"] * (1 + 0.15 * child)}
-    aged |= {"eye_y": drawn["eye_y"] + 0.06 * child, "brow_y": drawn["brow_y"] + 0.06 * child}
-    aged |= {"nose_y": drawn["nose_y"] + 0.03 * child}
-    fair = ((drawn["skin"] - 0.25) / 0.35).clamp(0.15, 1)  # few are both dark and fair-haired
-    aged |= {"hair_shade": drawn["hair_shade"] * fair}
+    p = _draw(IDENTITY, seed, "identity", subject)
+    child, grown = p["child"], p["child"] == 0
+    smaller = {"brow_thickness": 0.5, "nose_height": 0.5, "jaw": -0.06, "mouth_width": 0.12}
+    smaller |= {"nose_width": 0.15, "age": 1, "iris": -0.12, "eye_open": -0.15}
+    p |= {name: p[name] * (1 - share * child) for name, share in smaller.items()}
+    p |= {name: p[name] + by * child for name, by in (("eye_y", 0.06), ("brow_y", 0.06), ("nose_y", 0.03))}
+    fair = ((p["skin"] - 0.25) / 0.35).clamp(0.15, 1)  # few are both dark and fair-haired
+    p |= {"shine": p["shine"] * grown, "hair_shade": p["hair_shade"] * fair}
     # towards 1: a heavy jaw and brow, short hair, perhaps a beard
     heavy = torch.sigmoid(2 * normal(seed, "build", subject, 1)[:, 0])
-    aged |= {name: drawn[name] * ((heavy < 0.6) | ~grown) for name in ("make_up", "hair_length")}
-    aged |= {name: drawn[name] * (heavy > 0.4) * grown for name in ("beard", "moustache", "bald")}
-    return drawn | aged
+    p |= {name: p[name] * ((heavy < 0.6) | ~grown) for name in ("make_up", "hair_length")}
+    return p | {name: p[name] * (heavy > 0.4) * grown for name in ("beard", "moustache", "bald")}
 
 
 def views(seed: int, index: Tensor) -> dict[str, Tensor]:
     """Return the numbers of ``VIEW``, float32 ``[N]`` each, for faces ``[N]`` of a seed."""
     return _draw(VIEW, seed, "view", index)
+
+
+def moving(sides: Tensor, person: dict[str, Tensor]) -> Tensor:
+    """Return how far this person's face moves for these intensities."""
+    return (sides * person["expressive"][:, None, None]).clamp(0, 1.2)
 
 
 def bearing(view: dict[str, Tensor], person: dict[str, Tensor], units: Tensor) -> tuple[dict, dict]:
@@ -197,7 +197,7 @@ def draw_action_units(seed: int, index: Tensor, balance: Tensor) -> Tensor:
     Its strength varies; each unit is left out now and then, others come in, and the sides differ a little.
     """
     num = len(ACTION_UNITS)
-    share = torch.stack([balance[emotions.FER7.index(name)] * share for name, share, _ in PROTOTYPES])
+    share = torch.stack([balance[emotions.FER7.index(name)] * part for name, part, _ in PROTOTYPES])
     prototypes = constant(rows(*(units for _, _, units in PROTOTYPES)), balance)
     chances = uniform(seed, "expression", index, 5)
     intended = answers(share.expand(len(index), -1), chances[:, :2])

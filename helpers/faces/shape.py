@@ -60,17 +60,22 @@ _ROW = {part: row for row, part in enumerate(_PARTS)}
 _REACH = rows(*_PARTS.values())
 
 
-def moved(part: str, units: Tensor) -> Tensor:
-    """Return how far action units ``[N, 17, ...]`` move a part of ``MOVES``, ``[N, ...]``."""
-    return torch.einsum("u,nu...->n...", constant(_REACH, units)[_ROW[part]], units)
+def jaw_drop(units: Tensor) -> Tensor:
+    """Return how far action units ``[N, 17, 2]`` pull the jaw down, ``[N, 1, 1]``."""
+    by_side = torch.einsum("u,nus->ns", constant(_REACH, units)[_ROW["jaw down"]], units)
+    return by_side.mean(1)[:, None, None]
+
+
+def upright(numbers: dict[str, Tensor]) -> SimpleNamespace:
+    """Return numbers ``[N]`` by name as attributes ``[N, 1, 1]``."""
+    return SimpleNamespace(**{name: value[:, None, None] for name, value in numbers.items()})
 
 
 class Shape:
     """Curves over columns x ``[N or 1, 1, W]`` of people, ``[N]`` each, with action units ``[N, 17, 2]``."""
 
     def __init__(self, x: Tensor, units: Tensor, person: dict[str, Tensor]) -> None:
-        self.x, self.away = x, x.abs()
-        self.person = SimpleNamespace(**{name: value[:, None, None] for name, value in person.items()})
+        self.x, self.away, self.person = x, x.abs(), upright(person)
         self._side = (x / 0.3).clamp(-0.5, 0.5) + 0.5  # 0 on the left, 1 on the right, blended over the nose
         self._moves = torch.einsum("pu,nus->pns", constant(_REACH, units), units)[..., None, None]
 
@@ -125,16 +130,13 @@ def lips(s: Shape) -> SimpleNamespace:
     return SimpleNamespace(**edges, inner_up=inner_up, inner_down=inner_down, t=t, arch=arch)
 
 
-_WIDEST = -0.1  # the height at which the head is widest
-_SKULL = 1.2  # from there to the crown
-
-
 def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor, Tensor]:
     """Return half the width of the head at heights y, and its slope; the jaw drops."""
-    low = y > _WIDEST  # the square of the width is a curve of the fourth power of y
-    reach = torch.where(low, p.chin_y + drop - _WIDEST, _SKULL)
+    widest = -0.1  # the square of the width is a curve of the fourth power of the way from there
+    low = y > widest
+    reach = torch.where(low, p.chin_y + drop - widest, 1.2)  # to the chin, or to the crown
     bend = torch.where(low, (0.87 - p.jaw**2) / 0.23, 0.2)  # of the jaw: it is ``jaw`` wide at the mouth
-    t = ((y - _WIDEST) / reach).clamp(-1, 1)
+    t = ((y - widest) / reach).clamp(-1, 1)
     half = p.face_width * (1 - bend * t**2 - (1 - bend) * t**4).clamp(min=1e-4).sqrt()
     slope = -(p.face_width**2) * (bend * t + 2 * (1 - bend) * t**3) / (reach * half)
     return half, slope
@@ -143,10 +145,7 @@ def outline(y: Tensor, p: SimpleNamespace, drop: Tensor | float) -> tuple[Tensor
 def regions(u: Tensor, w: Tensor, p: SimpleNamespace) -> Tensor:
     """Return which points ``[N, H, W]`` lie in each of ``REGIONS``, ``[N, 4, H, W]``; these may overlap."""
     away = u.abs()
-    masks = {
-        "brow": (away < 0.68) & (w > p.brow_y - 0.32) & (w < p.eye_y - 0.03),
-        "eye": (away < 0.72) & (w > p.eye_y - 0.22) & (w < p.eye_y + 0.4),
-        "nose": (away < p.nose_width + 0.16) & (w > p.eye_y - 0.12) & (w < p.nose_y + 0.22),
-        "mouth": (away < 0.72) & (w > p.nose_y - 0.12),
-    }
-    return torch.stack([masks[region] for region in REGIONS], 1)
+    brows = (away < 0.68) & (w > p.brow_y - 0.32) & (w < p.eye_y - 0.03)
+    eyes = (away < 0.72) & (w > p.eye_y - 0.22) & (w < p.eye_y + 0.4)
+    nose = (away < p.nose_width + 0.16) & (w > p.eye_y - 0.12) & (w < p.nose_y + 0.22)
+    return torch.stack([brows, eyes, nose, (away < 0.72) & (w > p.nose_y - 0.12)], 1)
