@@ -6,18 +6,12 @@ import difflib
 import importlib
 import signal
 import threading
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from types import ModuleType
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest of the known names, or nothing when none is near.
-
-    Args:
-        word: what was given.
-        known: the names that would have been accepted.
-    """
+    """Return ``"; did you mean 'x'?"`` for the nearest of the known names, or nothing when none is near."""
     names = {str(name).lower(): str(name) for name in known}
     close = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
@@ -35,29 +29,21 @@ def __getattr__(name: str) -> ModuleType:
 
     A library that is interrupted while it loads, PyTorch or NumPy, cannot be loaded again in the same kernel.
     """
-    room = f"{__name__}.{name}"
+    room, came = f"{__name__}.{name}", []
+    before = signal.getsignal(signal.SIGINT)
+    waits = before is not None and threading.current_thread() is threading.main_thread()
+    if waits:
+        signal.signal(signal.SIGINT, lambda *_: came.append(True))
     try:
         if name.startswith("_"):
             raise ModuleNotFoundError(name=room)
-        with _interrupted_later():
-            return importlib.import_module(room)
+        return importlib.import_module(room)
     except ModuleNotFoundError as error:
         if error.name != room:
             raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-
-
-@contextmanager
-def _interrupted_later() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
-    if before is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came = []
-    signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    try:
-        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if waits:
+            signal.signal(signal.SIGINT, before)
         if came:
             signal.raise_signal(signal.SIGINT)

@@ -20,12 +20,8 @@ AFFECTNET8 = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", 
 FUSED13 = AFFECTNET8 + ("serene", "contemplative", "secure", "untroubled", "quiet")
 """AffectNetFused, in the order of the thirteen values of a ``*_prob_rank.txt`` file."""
 
-MERGED4 = {
-    "anger+disgust": ("anger", "disgust"),
-    "fear+sadness": ("fear", "sadness"),
-    "happiness": ("happiness",),
-    "neutral+surprise": ("neutral", "surprise"),
-}
+_MERGED = ("anger+disgust", "fear+sadness", "happiness", "neutral+surprise")
+MERGED4 = {name: tuple(name.split("+")) for name in _MERGED}
 """The four-class merge that student projects use; contempt has no place in it."""
 
 _ALIASES = {
@@ -52,11 +48,7 @@ COLORS = {
 
 
 def canonical(word: str) -> str:
-    """Return the workbook's name for an expression, in any casing, noun or adjective ("Happy", "joy").
-
-    Raises:
-        ValueError: no expression is called that; the message gives the nearest name.
-    """
+    """Return the workbook's name for an expression, in any casing, noun or adjective ("Happy", "joy")."""
     key = word.strip().lower()
     if key in _CANONICAL:
         return _CANONICAL[key]
@@ -64,27 +56,19 @@ def canonical(word: str) -> str:
     raise ValueError(f"unknown expression {word!r}{hint}; known: {known}")
 
 
-def merge_index(classes: tuple[str, ...], groups: dict[str, tuple[str, ...]] = MERGED4) -> np.ndarray:
+def merge_index(classes: tuple[str, ...], groups: Mapping[str, tuple[str, ...]] = MERGED4) -> np.ndarray:
     """Return for each class the index of the group it belongs to, int64 ``[K]``, -1 where it has none."""
     owner = {name: i for i, members in enumerate(groups.values()) for name in members}
     return np.array([owner.get(name, -1) for name in classes], dtype=np.int64)
 
 
 def distances(classes: tuple[str, ...], places: Mapping[str, tuple[float, float]] = CIRCUMPLEX) -> np.ndarray:
-    """Return how far each class is from each on the plane of valence and arousal.
+    """Return how far each class is from each on the plane of valence and arousal, float64 ``[K, K]``.
 
-    Args:
-        classes: K names.
-        places: name to (valence, arousal), both in [-1, 1]; see :func:`places_of` for classes that have none.
-
-    Returns:
-        float64 ``[K, K]``, from 0 to 2.8.
-
-    Raises:
-        ValueError: a class without a place.
+    ``places`` are (valence, arousal) by name, both in [-1, 1]; see :func:`places_of` for classes without one.
     """
-    lost, known = ", ".join(name for name in classes if name not in places), ", ".join(places)
-    if lost:
+    if lost := ", ".join(name for name in classes if name not in places):
+        known = ", ".join(places)
         raise ValueError(f"no place in valence and arousal for {lost}; known: {known}; give places")
     at = np.array([places[name] for name in classes], dtype=np.float64)
     return np.linalg.norm(at[:, None] - at[None], axis=2)
@@ -95,13 +79,7 @@ def places_of(
 ) -> dict[str, tuple[float, float]]:
     """Return where the faces of each class are: their mean valence and arousal, weighted by its probability.
 
-    Args:
-        classes: K names.
-        distribution: ``[N, K]``, each row sums to 1.
-        valence_arousal: ``[N, 2]``; faces of which either is NaN (unknown) are left out.
-
-    Returns:
-        name to (valence, arousal); a class that no such face has is left out.
+    Faces ``[N, 2]`` of which either is NaN (unknown) are left out, and so are classes that no face has.
     """
     known = ~np.isnan(valence_arousal).any(axis=1)
     weight = distribution[known].astype(np.float64)

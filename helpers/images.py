@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -46,7 +45,11 @@ def read(file: str | Path | bytes, size: int | None = None, color: bool = False)
         raise PictureError(where, *(folder if os.path.isdir(known) else ("no such file", "check its name")))
     try:
         with open(known, "rb") if known else io.BytesIO(file) as stream:
-            image = _decoded(where, stream, color)
+            if found := stand_in(stream.read(200)):
+                raise PictureError(where, *found)
+            stream.seek(0)
+            with Image.open(stream, formats=FORMATS) as image:
+                image = _flat(where, image).convert("RGB" if color else "L")
     except PictureError:
         raise
     except UnidentifiedImageError:
@@ -60,23 +63,15 @@ def read(file: str | Path | bytes, size: int | None = None, color: bool = False)
     return _array(image if size is None else _square(image, size))
 
 
-def _decoded(where: str, stream: BinaryIO, color: bool) -> Image.Image:
-    if found := stand_in(stream.read(200)):
-        raise PictureError(where, *found)
-    stream.seek(0)
-    with Image.open(stream, formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise PictureError(where, *_LARGE)
-        if min(image.size) < MIN_SIDE:
-            reason = f"{image.width} x {image.height} pixels are too small for a face"
-            raise PictureError(where, reason, "use a larger image")
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest images would take 200 MB
-        return _flat(where, image).convert("RGB" if color else "L")
-
-
 def _flat(where: str, image: Image.Image) -> Image.Image:
-    """Return the image in mode L or RGB: 8 bits, opaque."""
+    """Return an opened image upright and opaque, in 8 bits."""
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(where, *_LARGE)
+    if min(image.size) < MIN_SIDE:
+        reason = f"{image.width} x {image.height} pixels are too small for a face"
+        raise PictureError(where, reason, "use a larger image")
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest images would take 200 MB
     if image.mode == "F":
         raise PictureError(where, "pixels are floating-point numbers of unknown range", "save it with 8 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -117,7 +112,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     if pixels.shape[1:] == (size, size):
         return pixels
     squares = [_array(_square(Image.fromarray(each), size)) for each in pixels]
-    return np.stack(squares) if squares else np.empty((0, size, size), dtype=np.uint8)
+    return np.array(squares, dtype=np.uint8).reshape(-1, size, size)
 
 
 def cut(pixels: np.ndarray, left: int, top: int, side: int, size: int, color: bool = False) -> np.ndarray:
@@ -141,18 +136,13 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 2 else np.array(_image(pixels).convert("L"))
 
 
-def size(file: str | Path) -> tuple[int, int]:
-    """Return how many pixels wide and high an image is, upright, from its head alone."""
-    with Image.open(file, formats=FORMATS) as image:
+def on_square(points: np.ndarray, file: str | Path, size: int) -> np.ndarray:
+    """Return where points (x, y) of an upright image come to lie on its square; whole numbers are centres."""
+    with Image.open(file, formats=FORMATS) as image:  # its head alone
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return image.size[::-1] if turned else image.size
-
-
-def on_square(points: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
-    """Return where points (x, y) of an image come to lie on the square of it; whole numbers are centres."""
-    side = min(width, height)
-    corner = (width - side) // 2, (height - side) // 2
-    return (points + 0.5 - np.array(corner)) * (size / side) - 0.5
+        around = np.array(image.size[::-1] if turned else image.size)
+    corner = (around - around.min()) // 2
+    return (points + 0.5 - corner) * (size / around.min()) - 0.5
 
 
 def stand_in(head: bytes) -> tuple[str, str] | None:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers import one_of
+from helpers import files, one_of
 from helpers.datasets import affectnet, fer2013, folders, layouts
 from helpers.datasets.audit import Audit, audit, leaked, left_out
 from helpers.datasets.faceset import FaceSet, Rejection
@@ -66,7 +66,7 @@ def load(
         FileNotFoundError: the data is not there; the message says where it looked and what lies there.
         RuntimeError: a file changed while it was being read.
     """
-    layout = LAYOUTS.get(name) or LAYOUTS[one_of("data set", name, LAYOUTS)]
+    layout = LAYOUTS[one_of("data set", name, LAYOUTS)]
     root, parameters = Path(root).expanduser(), inspect.signature(layout.read).parameters.values()
     known = {each.name: each.default for each in parameters if each.default is not each.empty}
     for option in options:
@@ -95,7 +95,13 @@ def load(
         faces = _read(layout, root, Pixels(image_size, arrays[0]), options)
         if _look(inputs, root) != made_from["inputs"]:
             raise RuntimeError(f"files in {root} changed while {name} was being read; load it again")
-        _store(faces, target, arrays, made_from)
+        columns = {column: values for column, values in faces.columns().items() if column != "images"}
+        np.savez(arrays[1], **columns)
+        about = {"name": name, "classes": faces.classes, "notes": faces.notes, **made_from}
+        about["rejected"] = [list(vars(each).values()) for each in faces.rejected]
+        about |= {"files": [file.name for file in arrays], "arrays": _look(arrays, target)}
+        with files.replacing(target / "manifest.json") as file:
+            file.write(json.dumps(about | {"sha256": _digest(about)}, indent=1).encode())
     except OSError as error:
         warnings.warn(f"{target} could not be written ({error}); the faces stay in memory", stacklevel=2)
         faces = _read(layout, root, Pixels(image_size), options)
@@ -113,18 +119,6 @@ def _read(layout: Layout, root: Path, pixels: Pixels, options: dict[str, object]
     return faces
 
 
-def _store(faces: FaceSet, target: Path, arrays: list[Path], made_from: dict) -> None:
-    """Write all but the images, which are there already."""
-    np.savez(arrays[1], **{name: values for name, values in faces.columns().items() if name != "images"})
-    about = {"name": faces.name, "classes": faces.classes, "notes": faces.notes, **made_from}
-    about["rejected"] = [list(vars(each).values()) for each in faces.rejected]
-    about |= {"files": [file.name for file in arrays], "arrays": _look(arrays, target)}
-    about["sha256"] = _digest(about)
-    fresh = target / f".manifest{arrays[0].stem}"
-    fresh.write_text(json.dumps(about, indent=1))
-    os.replace(fresh, target / "manifest.json")
-
-
 def _opened(target: Path, about: dict) -> FaceSet:
     """Return the faces in a cache; raise where they are not as they were written."""
     arrays = [target / file for file in about["files"]]
@@ -136,10 +130,10 @@ def _opened(target: Path, about: dict) -> FaceSet:
     return FaceSet(about["name"], images=images, classes=tuple(about["classes"]), **columns, **told)
 
 
-def _look(files: list[Path], base: Path) -> str:
+def _look(paths: list[Path], base: Path) -> str:
     """Return a fingerprint of what the file system says of the files."""
     total, cut = hashlib.sha256(), len(str(base)) + 1
-    for file in sorted(files):
+    for file in sorted(paths):
         s = os.stat(file, follow_symlinks=os.path.exists(file))  # a link to nothing
         total.update(os.fsencode(str(file)[cut:]))
         total.update(f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}\n".encode())
@@ -150,8 +144,8 @@ def _look(files: list[Path], base: Path) -> str:
 def _code() -> str:
     """Return the digest of the program that reads, and draws."""
     here = Path(__file__).parents[1]
-    files = [*here.glob("datasets/*.py"), *here.glob("faces/*.py"), here / "images.py", here / "emotions.py"]
-    return _digest([file.read_text("utf-8") for file in sorted(files)])
+    rooms = [*here.glob("datasets/*.py"), *here.glob("faces/*.py"), here / "images.py", here / "emotions.py"]
+    return _digest([file.read_text("utf-8") for file in sorted(rooms)])
 
 
 def _digest(value: object) -> str:

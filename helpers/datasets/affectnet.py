@@ -17,14 +17,13 @@ import numpy as np
 
 from helpers import emotions, images
 from helpers.datasets import reading
-from helpers.datasets.faceset import FaceSet, Rejection
+from helpers.datasets.faceset import FaceSet
 from helpers.datasets.reading import Refused
 
 PARTS = {"train_set": "train", "val_set": "validation", "test_set": "test"}  # folders to splits
 NO_EXPRESSION = {8: "none of the expressions", 9: "uncertain", 10: "no face"}  # codes that are no class
 TOLERANCE = 1e-3  # how far from 1 a sum may be and still be taken for a rounded 1
 EXPRESSION, RANKS = "exp.npy", "prob_rank.txt"  # what each of the two sets must have
-DEGREES = ("val.npy", "aro.npy")
 _NAME = re.compile(r"(.+)_(exp\.npy|val\.npy|aro\.npy|lnd\.npy|prob_rank\.txt)")
 ODD = "is no annotation (named <image>_exp.npy, _val, _aro, _lnd or _prob_rank.txt)"
 _AGAIN = "get the annotation again"
@@ -33,7 +32,7 @@ _AGAIN = "get the annotation again"
 def files(root: Path, needed: str = EXPRESSION, **_options: object) -> list[Path]:
     """Return what is read: every image and every annotation."""
     below = [folder / name for folder, _ in _folders(root, needed) for name in ("images", "annotations")]
-    return [file for folder in below if folder.is_dir() for file in reading.visible(folder)]
+    return [file for folder in below for file in reading.visible(folder)]
 
 
 fused_files = functools.partial(files, needed=RANKS)
@@ -43,7 +42,7 @@ def _folders(root: Path, needed: str) -> list[tuple[Path, str]]:
     """Return each folder that holds ``images`` and ``annotations``, with its split."""
 
     def fits(place: Path) -> bool:
-        return place.is_dir() and any(file.name.endswith(needed) for file in reading.visible(place))
+        return any(file.name.endswith(needed) for file in reading.visible(place))
 
     places = ("annotations", "train_set/annotations", "val_set/annotations")
     folder = reading.first(root, places, "affectnet" + "_fused" * (needed == RANKS), fits).parent
@@ -63,8 +62,7 @@ def read(root: Path, pixels: reading.Pixels, num_classes: int = 8, color: bool =
     """
     if num_classes not in (7, 8):
         raise ValueError(f"affectnet has num_classes=7 or num_classes=8, not {num_classes!r}")
-    classes = emotions.AFFECTNET8[:num_classes]
-    return _read("affectnet", root, pixels, EXPRESSION, classes, color)
+    return _read("affectnet", root, pixels, EXPRESSION, emotions.AFFECTNET8[:num_classes], color)
 
 
 def read_fused(root: Path, pixels: reading.Pixels, color: bool = False) -> FaceSet:
@@ -79,7 +77,7 @@ def _read(
     name: str, root: Path, pixels: reading.Pixels, needed: str, classes: tuple[str, ...], color: bool
 ) -> FaceSet:
     """Read images with what their annotations say, and list what belongs to nothing or cannot be used."""
-    found, refused, rounded = [], [], []
+    found, rejected, rounded = [], [], 0
     kinds = {match[2] for file in files(root, needed) if (match := _NAME.fullmatch(file.name))}
     wanted = {RANKS} if needed == RANKS else kinds - {RANKS}
     for folder, split in _folders(root, needed):
@@ -88,23 +86,22 @@ def _read(
             if match := _NAME.fullmatch(file.name):
                 given[match[1]][match[2]] = file
             else:
-                refused.append((file, ODD, "move it elsewhere"))
-        on_disk = list(reading.visible(folder / "images")) if (folder / "images").is_dir() else []
+                rejected.append(reading.rejection(file, root, ODD, "move it elsewhere"))
+        on_disk = list(reading.visible(folder / "images"))
         for stem in sorted(given.keys() - {file.stem for file in on_disk}):
             why = "has no image in images/", "get the image, or remove its annotations"
-            refused.append((min(given[stem].values()), *why))
+            rejected.append(reading.rejection(min(given[stem].values()), root, *why))
         for file in on_disk:
             try:
                 for kind in sorted(wanted - given[file.stem].keys()):
                     raise Refused(f"has no annotation *_{kind}", "get the file, or remove the image")
                 label, values = _judged(given[file.stem], needed, kinds, classes)
-                rounded.append(abs(values.pop("sum", 1) - 1) > 1e-9)
+                rounded += abs(values.pop("sum", 1) - 1) > 1e-9
                 found.append(reading.Found(file, label, split, values=values))
             except Refused as error:
-                refused.append((file, *error.args))
-    num = f"{sum(rounded)} of {len(found)} rows"
-    notes = (f"{num} sum to 1 only within {TOLERANCE:g}; each was divided by its sum",) * any(rounded)
-    rejected = [Rejection(reading.relative(file, root), 0, *why) for file, *why in refused]
+                rejected.append(reading.rejection(file, root, *error.args))
+    num = f"{rounded} of {len(found)} rows"
+    notes = (f"{num} sum to 1 only within {TOLERANCE:g}; each was divided by its sum",) * bool(rounded)
     return reading.face_set(name, root, found, rejected, classes, pixels, color, notes)
 
 
@@ -112,13 +109,17 @@ def _judged(
     given: dict[str, Path], needed: str, kinds: set[str], classes: tuple[str, ...]
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Return the class of an image and its further columns; or refuse it."""
-    values, file = {}, given[needed]
+    file = given[needed]
     if needed == RANKS:
-        shares = _distribution(file)
+        shares = _numbers(file, len(classes))
+        if not (shares >= 0).all():  # nor is NaN
+            raise Refused(f"{file.name}: {shares[~(shares >= 0)][0]:g} is no probability", _AGAIN)
+        if not abs(shares.sum() - 1) <= TOLERANCE:
+            raise Refused(f"{file.name}: the values sum to {shares.sum():.6g}, not to 1", "correct the row")
         values = {"sum": shares.sum(), "distribution": np.float32(shares / shares.sum())}
         label = classes[int(shares.argmax())]
     else:
-        [code] = _numbers(file, 1)
+        values, [code] = {}, _numbers(file, 1)
         if code in NO_EXPRESSION:
             reason = f"annotated as {NO_EXPRESSION[code]} (expression {code:.0f})"
             raise Refused(reason, "nothing: it has no class")
@@ -127,12 +128,14 @@ def _judged(
         if code >= len(classes):
             raise Refused("contempt is the eighth class", "load it with num_classes=8")
         label = classes[int(code)]
-    if kinds & {*DEGREES}:
-        degrees = np.array([_numbers(given[kind], 1)[0] if kind in given else -2 for kind in DEGREES], "f4")
-        for kind, value in zip(DEGREES, degrees, strict=True):
+    if kinds & {"val.npy", "aro.npy"}:
+        degrees = np.full(2, np.nan, np.float32)
+        for i, kind in enumerate(("val.npy", "aro.npy")):
+            value = _numbers(given[kind], 1)[0] if kind in given else -2
             if value != -2 and not -1 <= value <= 1:
                 raise Refused(f"{given[kind].name} holds {value:g}, not a number from -1 to 1", _AGAIN)
-        values["valence_arousal"] = np.where(degrees == -2, np.float32(np.nan), degrees)
+            degrees[i] = np.nan if value == -2 else value
+        values["valence_arousal"] = degrees
     if "lnd.npy" in kinds and needed == EXPRESSION:
         values["landmarks"] = _numbers(given["lnd.npy"], 136).reshape(68, 2)
         if not np.isfinite(values["landmarks"]).all():
@@ -140,38 +143,19 @@ def _judged(
     return label, values
 
 
-def _content(file: Path) -> bytes:
-    data = file.read_bytes()
+def _numbers(file: Path, num: int) -> np.ndarray:
+    """Return so many numbers from a row of text, or from an array (of text, in most copies of the set)."""
+    data, values = file.read_bytes(), None
     if found := images.stand_in(data):
         raise Refused(f"{file.name} {found[0]}", found[1])
-    return data
-
-
-def _numbers(file: Path, num: int) -> np.ndarray:
-    """Return so many numbers from an array in a file, which most copies of the set hold as text."""
-    data, values = _content(file), None
     try:  # whatever is damaged, NumPy can raise anything at all
-        values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        if file.suffix == ".txt":
+            values = np.array([float(each) for each in data.decode("utf-8-sig").split(",")])
+        else:
+            values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         return values.astype(np.float64).reshape(num)
     except Exception as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
-        holds = f"holds {getattr(values, 'dtype', '')} of shape {np.shape(values)}, not {num} numbers"
+        holds = f"holds {np.size(values)} values of {getattr(values, 'dtype', '')} instead of {num} numbers"
         problem = f"cannot be read ({reason})" if values is None else holds
         raise Refused(f"{file.name} {problem}", _AGAIN) from error
-
-
-def _distribution(file: Path) -> np.ndarray:
-    """Return the thirteen values as they stand, float64 ``[13]``."""
-    text, values = _content(file).decode("utf-8-sig", "replace"), np.zeros(0)
-    try:
-        values = np.array([float(each) for each in text.split(",")])
-        problem = "" if len(values) == 13 else f"{len(values)} values instead of 13"
-    except ValueError:
-        problem = "holds something else than one row of numbers between commas"
-    if not problem and not (values >= 0).all():  # nor is NaN
-        problem = f"{values[~(values >= 0)][0]:g} is no probability"
-    if not problem and not abs(values.sum() - 1) <= TOLERANCE:
-        problem = f"the values sum to {values.sum():.6g}, not to 1"
-    if problem:
-        raise Refused(f"{file.name}: {problem}", "correct the row, or remove the image")
-    return values

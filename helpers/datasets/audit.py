@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
 
@@ -57,26 +57,36 @@ def audit(faces: FaceSet | Mapping[str, FaceSet] | Sequence[FaceSet], near: bool
         owners = dict(faces if isinstance(faces, Mapping) else zip(SPLITS, faces, strict=True))
         parts = {name: part for name, part in owners.items() if len(part)}
     table = pd.concat([_described(name, part) for name, part in parts.items()], ignore_index=True)
+    split = dict(iter(table.groupby("split", sort=False)))
     copies = table.loc[table["pixels"].duplicated(keep=False), ["split", "index", "source", "label"]]
     copies.insert(0, "group", table.loc[copies.index].groupby("pixels", sort=False).ngroup())
     copies = copies.sort_values(["group", "split", "index"], ignore_index=True)
     classes = pd.Index(next(iter(parts.values())).classes, name="class")
-    balance = pd.DataFrame({n: part["label"].value_counts() for n, part in table.groupby("split")})
-    balance = balance.reindex(index=classes, columns=[*parts]).fillna(0).astype(int)
-    light = table.groupby("split", sort=False)
+    balance = pd.DataFrame({name: part["label"].value_counts() for name, part in split.items()})
+    balance = balance.reindex(classes).fillna(0).astype(int)
+    rejects = [{"split": name, **vars(each)} for name, part in owners.items() for each in part.rejected]
+    rejects = pd.DataFrame(rejects, columns=["split", "file", "row", "reason", "remedy"])
+    kinds = [re.sub(r"'[^']*'|\d+", "…", reason) for reason in rejects["reason"]]
     return Audit(
-        rejects=_rejects(owners),
-        duplicates=_duplicates(table, [*parts]),
+        rejects=rejects.assign(kind=kinds),
+        duplicates=_duplicates(split),
         copies=copies,
         conflicts=copies[copies.groupby("group")["label"].transform("nunique") > 1],
-        subjects=_subjects(parts),
+        subjects=_subjects(split),
         balance=balance.assign(share=balance.sum(axis=1) / len(table)),
-        brightness=light.agg(
-            mean=("light", "mean"), deviation=("light", lambda mean: mean.std(ddof=0)),
+        brightness=table.groupby("split", sort=False).agg(
+            mean=("light", "mean"), deviation=("light", _deviation),
             contrast=("contrast", "mean"), blank=("blank", "sum"),
         ),
-        entropy=_entropy(parts),
-        valence_arousal=_valence_arousal(parts),
+        entropy=_by_class(
+            table.dropna(subset="entropy"), classes, faces=("entropy", "size"), entropy=("entropy", "mean"),
+            ambiguous=("ambiguous", "mean"), label_differs=("label_differs", "mean"),
+        ),
+        valence_arousal=_by_class(
+            table.dropna(subset="unknown"), classes, faces=("unknown", "size"), unknown=("unknown", "sum"),
+            valence=("valence", "mean"), arousal=("arousal", "mean"), valence_sd=("valence", _deviation),
+            arousal_sd=("arousal", _deviation), contradicting=("contradicting", "sum"),
+        ),
         near_duplicates=_near(parts if near else {}),
     )  # fmt: skip
 
@@ -98,92 +108,73 @@ def left_out(faces: FaceSet, most: int = 3) -> str:
     return "\n  ".join([f"{len(faces.rejected):,} of {total:,} rows or images are left out", *lines, *more])
 
 
-def _grey(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the images in grey, uint8 ``[n, H, W]``, a block at a time."""
-    for start in range(0, len(pixels), BLOCK):
-        block = pixels[start : start + BLOCK]
-        yield block if block.ndim == 3 else block.mean(axis=1).astype(np.uint8)
+def _deviation(values: pd.Series) -> float:
+    return values.std(ddof=0)
 
 
-def _thumbnails(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield blocks of float32 ``[n, 256]``: 16 by 16 area means, centred, of length 1."""
-    for block in _grey(pixels):
-        flat = images.resize(block, 16).reshape(len(block), -1).astype(np.float32)
-        flat -= flat.mean(axis=1, keepdims=True)
-        yield flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-3)  # blank: like nothing
+def _by_class(table: pd.DataFrame, classes: pd.Index, **columns: tuple) -> pd.DataFrame:
+    found = table.groupby("label").agg(**columns)
+    return found.loc[[name for name in classes if name in found.index]].rename_axis("class")
+
+
+def _grey(part: FaceSet, start: int) -> np.ndarray:
+    """Return a block of images in grey, uint8 ``[n, H, W]``."""
+    block = part.images[start : start + BLOCK]
+    return block if block.ndim == 3 else block.mean(axis=1).astype(np.uint8)
 
 
 def _described(split: str, part: FaceSet) -> pd.DataFrame:
-    """Return a row a face: where it is from, its label, its pixels' hash, light and contrast."""
-    flat = (block.reshape(len(block), -1) for block in _grey(part.images))
+    """Return a row a face: where it is from, its label, its pixels' hash, and what is to be counted."""
+    flat = (_grey(part, i).reshape(-1, np.prod(part.images.shape[-2:])) for i in range(0, len(part), BLOCK))
     light = [(b.mean(axis=1), b.std(axis=1, dtype=np.float32), np.ptp(b, axis=1) == 0) for b in flat]
     columns = {"split": split, "index": np.arange(len(part)), "source": part.source}
     columns |= {"label": np.array(part.classes)[part.labels], "pixels": fingerprints(part.images)}
     columns["light"], columns["contrast"], columns["blank"] = map(np.concatenate, zip(*light, strict=True))
+    nothing = dict.fromkeys(("subject", "entropy", "ambiguous", "label_differs"), np.nan)
+    nothing |= dict.fromkeys(("unknown", "valence", "arousal", "contradicting"), np.nan)
+    columns |= nothing | ({} if part.subject is None else {"subject": part.subject})
+    if (share := part.distribution) is not None:
+        bits = -np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0), axis=1)
+        differs = share.argmax(axis=1) != part.labels
+        columns |= {"entropy": bits, "ambiguous": share.max(axis=1) <= 0.5, "label_differs": differs}
+    if part.valence_arousal is not None:
+        unknown = np.isnan(part.valence_arousal).any(axis=1)
+        valence, arousal = np.where(unknown, np.nan, part.valence_arousal.T)
+        usual = np.array([emotions.CIRCUMPLEX.get(name, (0, 0))[0] for name in part.classes])[part.labels]
+        columns |= {"unknown": unknown, "valence": valence, "arousal": arousal}
+        columns["contradicting"] = (valence * np.sign(usual) < 0) & (np.abs(usual) > 0.3)
     return pd.DataFrame(columns)
 
 
-def _rejects(owners: dict[str, FaceSet]) -> pd.DataFrame:
-    rows = [{"split": split, **vars(each)} for split, part in owners.items() for each in part.rejected]
-    table = pd.DataFrame(rows, columns=["split", "file", "row", "reason", "remedy"])
-    return table.assign(kind=[re.sub(r"'[^']*'|\d+", "…", reason) for reason in table["reason"]])
-
-
-def _duplicates(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    rows, parts = [], {name: table[table["split"] == name] for name in names}
-    for split, other in product(names, repeat=2):
+def _duplicates(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    rows = []
+    for split, other in product(parts, repeat=2):
         here = parts[split]["pixels"]
         same = here.duplicated() if split == other else here.isin(parts[other]["pixels"])
         rows.append((split, other, same.sum(), same.mean(), (same & parts[split]["blank"]).sum()))
     return pd.DataFrame(rows, columns=["split", "other", "faces", "share", "blank"])
 
 
-def _subjects(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    people = {n: p.subject[p.subject >= 0] for n, p in parts.items() if p.subject is not None}
+def _subjects(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    people = {name: part["subject"] for name, part in parts.items() if part["subject"].notna().all()}
     rows = []
     for (split, here), (other, there) in permutations(people.items(), 2):
-        both, faces = np.intersect1d(here, there), int(np.isin(here, there).sum())
-        rows.append((split, other, len(both), faces, faces / len(parts[split])))
+        both = here[here.isin(there) & (here >= 0)]
+        rows.append((split, other, both.nunique(), len(both), len(both) / len(here)))
     return pd.DataFrame(rows, columns=["split", "other", "subjects", "faces", "share"])
 
 
-def _by_class(parts: dict[str, FaceSet], name: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return label, code and class of all faces of the parts that have a column, and that column."""
-    have = [part for part in parts.values() if getattr(part, name) is not None]
-    codes = np.concatenate([part.labels for part in have]) if have else np.empty(0, dtype=int)
-    values = np.concatenate([getattr(part, name) for part in have]) if have else np.empty((0, 2))
-    labels = pd.Categorical.from_codes(codes, have[0].classes if have else [])
-    return pd.DataFrame({"class": labels, "code": codes, "faces": 1}), values
-
-
-def _entropy(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    faces, share = _by_class(parts, "distribution")
-    bits = -np.sum(share * np.log2(share, out=np.zeros_like(share), where=share > 0), axis=1)
-    differs = share.argmax(axis=1) != faces.pop("code")
-    faces = faces.assign(entropy=bits, ambiguous=share.max(axis=1) <= 0.5, label_differs=differs)
-    how = {"faces": "size", "entropy": "mean", "ambiguous": "mean", "label_differs": "mean"}
-    return faces.groupby("class", observed=True).agg(how)
-
-
-def _valence_arousal(parts: dict[str, FaceSet]) -> pd.DataFrame:
-    faces, values = _by_class(parts, "valence_arousal")
-    usual = np.array([emotions.CIRCUMPLEX.get(name, (0, 0))[0] for name in faces["class"]])
-    unknown = np.isnan(values).any(axis=1)
-    faces["unknown"], known = unknown, np.where(unknown[:, None], np.nan, values)
-    for i, name in enumerate(("valence", "arousal")):
-        faces[name] = faces[f"{name}_sd"] = known[:, i]
-    faces["contradicting"] = (known[:, 0] * np.sign(usual) < 0) & (np.abs(usual) > 0.3)
-    how = {"faces": "size", "unknown": "sum", "valence": "mean", "arousal": "mean"}
-    how |= dict.fromkeys(("valence_sd", "arousal_sd"), lambda column: column.std(ddof=0))
-    return faces.groupby("class", observed=True).agg(how | {"contradicting": "sum"})
-
-
 def _near(parts: dict[str, FaceSet]) -> pd.DataFrame:
+    def thumbnails(part: FaceSet, start: int) -> np.ndarray:  # [n, 256]: area means, centred, of length 1
+        flat = images.resize(_grey(part, start), 16).reshape(-1, 256).astype(np.float32)
+        flat -= flat.mean(axis=1, keepdims=True)
+        return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-3)  # blank: like nothing
+
     tables = [pd.DataFrame(columns=["split", "source", "other", "twin", "correlation"])]
     for (early, others), (late, part) in combinations(parts.items(), 2):
-        theirs = np.concatenate([*_thumbnails(others.images)]).T
-        found = [(alike.argmax(axis=1), alike.max(axis=1)) for alike in
-                 (block @ theirs for block in _thumbnails(part.images))]  # fmt: skip
+        theirs = np.concatenate([thumbnails(others, i) for i in range(0, len(others), BLOCK)]).T
+        alike = (thumbnails(part, i) @ theirs for i in range(0, len(part), BLOCK))
+        found = [(block.argmax(axis=1), block.max(axis=1)) for block in alike]
         where, alike = map(np.concatenate, zip(*found, strict=True))
         near = np.flatnonzero((alike >= NEAR) & ~leaked(part, others))
         columns = {"split": late, "source": part.source[near], "other": early}

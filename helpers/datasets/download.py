@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 import zipfile
 from pathlib import Path, PureWindowsPath
 
 from helpers import images
-
-_NO_NAME = re.compile(
-    r'\.\.?|.*[. ]|.*[\x00-\x1f\x7f<>:"|?*].*|(con|prn|aux|nul|com\d|lpt\d)(\..*)?', re.I | re.S
-)
 
 
 def fetch(url: str, path: str | Path, sha256: str | None = None, progress: bool = True) -> Path:
@@ -52,44 +47,31 @@ def extract(archive: str | Path, folder: str | Path) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as hidden:
         try:
             with zipfile.ZipFile(archive) as opened:
-                members = _judged(opened, max(10**7, 200 * archive.stat().st_size), folder)
-                for info, target in members.items():
-                    Path(hidden, target).parent.mkdir(parents=True, exist_ok=True)
-                    with opened.open(info) as source, open(Path(hidden, target), "xb") as file:
-                        shutil.copyfileobj(source, file)  # no more than the size it was judged by
-            for target in members.values():
-                (folder / target).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(Path(hidden, target), folder / target)
+                _judge(opened.infolist(), limit=max(10**7, 200 * archive.stat().st_size))
+                for info in opened.infolist():
+                    opened.extract(info, hidden)  # no more than the size it was judged by
+            [*tops] = Path(hidden).iterdir()
+            base = tops[0] if len(tops) == 1 and tops[0].is_dir() else Path(hidden)
+            found = [folder / path.relative_to(base) for path in sorted(base.rglob("*")) if path.is_file()]
+            shutil.copytree(base, folder, copy_function=os.replace, dirs_exist_ok=True)
         except Exception as error:  # a damaged archive can make zipfile raise anything at all
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             remedy = "download it again, or unpack it by hand"
             raise ValueError(f"{archive}: cannot be unpacked ({reason}); {remedy}") from None
-    return [folder / target for target in members.values()]
+    return found
 
 
-def _judged(opened: zipfile.ZipFile, limit: int, folder: Path) -> dict[zipfile.ZipInfo, Path]:
-    """Return where each file belongs, before a byte is written; or refuse the archive for one bad member."""
-    members, seen = {}, set()
-    for info in opened.infolist():
-        path, limit = PureWindowsPath(info.orig_filename), limit - info.file_size  # it knows both slashes
+def _judge(members: list[zipfile.ZipInfo], limit: int) -> None:
+    """Refuse an archive before a byte is written."""
+    if sum(info.file_size for info in members) > limit:
+        raise ValueError("claims to hold more than an archive of its size does")
+    if len({info.filename for info in members}) < len(members):
+        raise ValueError("holds two files of one name")
+    for info in members:
+        path = PureWindowsPath(info.orig_filename)  # it knows both slashes
+        if path.anchor or ".." in path.parts:
+            raise ValueError(f"{info.filename!a} leads out of its folder")
         if info.external_attr >> 28 not in (0, 4, 8):  # the upper bits of a Unix mode: folder, file
             raise ValueError(f"{info.filename!a} is a link or a device, no file")
-        if not path.parts or path.anchor or any(_NO_NAME.fullmatch(part) for part in path.parts):
-            raise ValueError(f"{info.filename!a} is no name below a folder on every system")
-        if limit < 0:
-            raise ValueError("claims to hold more than an archive of its size does")
-        if not info.filename.endswith(("/", "\\")):
-            members[info] = path.parts
-    tops = {parts[0] for parts in members.values()}
-    bare = len(tops) == 1 and all(parts[1:] for parts in members.values())
-    members = {info: Path(*parts[bare:]) for info, parts in members.items()}
-    for target in members.values():
-        above = [folder / parent for parent in [*target.parents][:-1]]
-        if str(target).casefold() in seen or (folder / target).is_dir():
-            raise ValueError(f"{target.as_posix()!a} is there twice, or a folder has its name")
-        if any(parent.is_symlink() or parent.is_file() for parent in above):
-            raise ValueError(f"a file or link stands where a folder around {target.as_posix()!a} belongs")
-        seen.add(str(target).casefold())
-    return members

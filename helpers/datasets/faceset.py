@@ -99,12 +99,12 @@ class FaceSet:
         gigabyte, the choice stays in the file (``files.Rows``).
         """
         which = which if isinstance(which, slice) else np.asarray(which, None if len(which) else np.int64)
-        chosen = {name: values[which] for name, values in self.columns().items() if name != "images"}
-        images = self.images
-        if isinstance(images, np.memmap) and images.nbytes > _IN_MEMORY:
-            images = files.Rows(images)
-        images = images.select(which) if isinstance(images, files.Rows) else images[which]
-        return replace(self, images=images, **chosen, rejected=(), notes=())
+        columns = self.columns()
+        if isinstance(self.images, np.memmap) and self.images.nbytes > _IN_MEMORY:
+            columns["images"] = files.Rows(self.images)
+        for name, values in columns.items():
+            columns[name] = values.select(which) if isinstance(values, files.Rows) else values[which]
+        return replace(self, **columns, rejected=(), notes=())
 
     def splits(
         self, seed: int = 0, validation: float = 0.1, test: float = 0.2, leaks: str = "drop"
@@ -129,9 +129,7 @@ class FaceSet:
         one_of("leaks", leaks, ("drop", "keep"))
         identity = np.unique(fingerprints(self.images), return_inverse=True)[1].reshape(-1)
         part = np.select([self.split == "validation", self.split == "test"], [1, 2], default=0)
-        official = np.isin(self.split, SPLITS).any()
-        missing = {1: validation, 2: test}
-        missing = {i: share for i, share in missing.items() if not (official and (part == i).any())}
+        missing = {i: share for i, share in ((1, validation), (2, test)) if not (part == i).any()}
         here = np.flatnonzero(part == 0)
         people = [] if self.subject is None else [self.subject[here]]
         groups = components(identity[here], *people)
@@ -156,8 +154,8 @@ class FaceSet:
         index = emotions.merge_index(self.classes, groups)
         kept = index[self.labels] >= 0
         left = zip(self.source[~kept].tolist(), self.labels[~kept], strict=True)
-        gone = [(source, 0, f"{self.classes[label]!r} is in no group") for source, label in left]
-        gone = tuple(Rejection(*why, "add it to a group to keep it") for why in gone)
+        why = [(source, 0, f"{self.classes[label]!r} is in no group") for source, label in left]
+        gone = tuple(Rejection(*each, "add it to a group to keep it") for each in why)
         faces, member = self.select(kept), index[:, None] == np.arange(len(groups))  # [K, groups]
         columns = {"labels": index[faces.labels], "classes": tuple(groups)}
         if faces.votes is not None:
@@ -178,17 +176,14 @@ def fingerprints(images: np.ndarray) -> np.ndarray:
 
 def components(*columns: np.ndarray) -> np.ndarray:
     """Return a group for each face: two share it when a chain of equal entries joins them; < 0 is unknown."""
-    nodes = num_faces = len(columns[0])
-    face, entry = [], []
+    num, joined = len(columns[0]), []
     for column in columns:
         known = np.flatnonzero(column >= 0)
-        values, number = np.unique(column[known], return_inverse=True)
-        face.append(known)
-        entry.append(nodes + number)
-        nodes += len(values)
-    face, entry = np.concatenate(face), np.concatenate(entry)
-    graph = coo_array((np.ones(len(face), dtype=bool), (face, entry)), shape=(nodes, nodes))
-    return connected_components(graph, directed=False)[1][:num_faces].astype(np.int64)
+        _, first, number = np.unique(column[known], return_index=True, return_inverse=True)
+        joined.append((known, known[first][number]))
+    here, there = np.hstack(joined)
+    graph = coo_array((np.ones(len(here), dtype=bool), (here, there)), shape=(num, num))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def stratified(labels: np.ndarray, groups: np.ndarray, fractions: list[float], seed: int) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from helpers import did_you_mean, emotions, one_of
 from helpers.datasets import reading
@@ -13,7 +15,7 @@ from helpers.datasets.faceset import FaceSet, Rejection
 
 SIDE = 48
 CSV_PLACES = ("fer2013.csv", "icml_face_data.csv", "train.csv")
-USAGES = {"training": "Training", "publictest": "PublicTest", "privatetest": "PrivateTest"}
+USAGES = {name.lower().encode(): name for name in ("Training", "PublicTest", "PrivateTest")}
 VOTES = (*emotions.FERPLUS8, "unknown", "nf")  # the last two, "no face", are no classes
 _EMOTIONS = {f"{i}{end}".encode(): i for i in range(7) for end in ("", ".0")}  # pandas writes 3.0 beside gaps
 _BLOCK = 16  # rows whose pixels are parsed at once: as many as a core's cache holds
@@ -21,16 +23,15 @@ _BLOCK = 16  # rows whose pixels are parsed at once: as many as a core's cache h
 
 def files(root: Path, layout: str = "auto") -> list[Path]:
     """Return what is read: the csv, or every file of the image folders."""
-    try:
-        if layout in ("auto", "csv"):
+    if one_of("layout", layout, ("auto", "csv", "folders")) != "folders":
+        try:
             return [csv_file(root)]
-    except FileNotFoundError:
-        if layout == "csv":
-            raise
-    one_of("layout", layout, ("auto", "csv", "folders"))
+        except FileNotFoundError:
+            if layout == "csv":
+                raise
     folder = _folder(root)  # beside the folders, other sets may lie in the root
     parts = [part for part in reading.entries(folder) if part.is_dir() and (folder != root or _split(part))]
-    return [file for part in parts for file in reading.visible(part)]
+    return [file for part in parts for file in reading.visible(Path(part))]
 
 
 def csv_file(root: Path) -> Path:
@@ -45,7 +46,7 @@ def csv_file(root: Path) -> Path:
     return reading.first(root, CSV_PLACES, "fer2013", fits)
 
 
-def _split(folder: Path) -> str:
+def _split(folder: os.DirEntry) -> str:
     return reading.SPLITS.get(reading.plain(folder.name), "") if folder.is_dir() else ""
 
 
@@ -53,7 +54,7 @@ def _folder(root: Path) -> Path:
     """Return the folder that holds a folder of training faces."""
     for folder in (*reading.folders(root, "fer2013"), root):
         named = folder == root or reading.plain(folder.name).startswith(("fer2013", "archive"))
-        if named and any(_split(part) == "train" for part in reading.entries(folder)):
+        if named and "train" in map(_split, reading.entries(folder)):
             return folder
     return reading.first(root, (*CSV_PLACES, "train/happy"), "fer2013", lambda _: False)  # it raises
 
@@ -64,80 +65,77 @@ def read(root: Path, pixels: reading.Pixels, layout: str = "auto") -> FaceSet:
     PublicTest is the validation part where there is a PrivateTest, else the test part.
     """
     found = files(root, layout)
-    if layout == "folders" or [file for file in found if file.name not in CSV_PLACES]:
+    if len(found) != 1 or found[0].name not in CSV_PLACES:
         labelled, rejected = reading.tree(_folder(root), root, found, emotions.FER7)
         return reading.face_set("fer2013", root, labelled, rejected, emotions.FER7, pixels)
-    columns, rejected = read_csv(found[0], pixels)
-    columns = {name: columns[name] for name in ("labels", "split", "source")}
-    return FaceSet("fer2013", pixels.close(), classes=emotions.FER7, rejected=tuple(rejected), **columns)
+    table, rejected = read_csv(found[0], pixels)
+    return _face_set("fer2013", table, pixels, rejected, emotions.FER7, table["emotion"])
+
+
+def _face_set(
+    name: str, table: pd.DataFrame, pixels: reading.Pixels, rejected: list[Rejection],
+    classes: tuple[str, ...], labels: np.ndarray, **columns: np.ndarray,
+) -> FaceSet:  # fmt: skip
+    where = {each: table[each].to_numpy(dtype=str) for each in ("split", "source")}
+    labels = np.asarray(labels, dtype=np.int64)
+    return FaceSet(name, pixels.close(), labels, classes, rejected=tuple(rejected), **where, **columns)
 
 
 def read_csv(
     path: Path, pixels: reading.Pixels, keep: dict[int, object] | None = None
-) -> tuple[dict[str, np.ndarray], list[Rejection]]:
+) -> tuple[pd.DataFrame, list[Rejection]]:
     """Read ``emotion,pixels[,Usage]``, in any order of columns; a malformed row is set aside.
 
-    Only images of rows in ``keep`` are kept. Without Usage, as in Kaggle's train.csv, all is Training.
+    Only images of rows in ``keep`` are kept. Without Usage, as in Kaggle's train.csv, all is Training. The
+    table has emotion, usage, row, split and source of each good row.
     """
     good, bad = [], []
     with open(path, "rb", buffering=1 << 20) as lines:
         top = lines.readline()
         text = top.decode("utf-8-sig", "replace")
         names, separator = reading.header(path, top, text, ("emotion", "pixels"))
-        numbered = ((number, line) for number, line in enumerate(lines, start=2) if line.strip())
+        numbered = ((number, line) for number, line in enumerate(lines, start=2) if not line.isspace())
         while block := list(islice(numbered, _BLOCK)):
-            rows, faces = _block(block, names, separator.encode(), bad)
-            good += rows
-            pixels.add(faces[[keep is None or number in keep for _, _, number in rows]])
-    emotion, usage, row = zip(*good, strict=True) if good else ((), (), ())
-    usage = np.array(usage, dtype=str)
-    public = "validation" if (usage == "PrivateTest").any() else "test"
-    split = np.select([usage == "Training", usage == "PublicTest"], ["train", public], default="test")
-    source = np.array([f"{path.name}:{number}" for number in row], dtype=str)
+            rows = []
+            for number, line in block:
+                try:
+                    rows.append((*_fields(line, names, separator.encode()), number))
+                except ValueError as error:
+                    bad.append((number, str(error)))
+            faces = _parsed([text for text, *_ in rows])
+            if faces is None:  # something is wrong with one of them: row by row
+                wrong = [row for row in rows if _parsed([row[0]]) is None]
+                bad += [(number, _wrong(text)) for text, *_, number in wrong]
+                rows = [row for row in rows if row not in wrong]
+                faces = _parsed([text for text, *_ in rows])
+            good += [row[1:] for row in rows]
+            pixels.add(faces[[keep is None or number in keep for *_, number in rows]])
+    table = pd.DataFrame(good, columns=["emotion", "usage", "row"])
+    public = "validation" if (table["usage"] == "PrivateTest").any() else "test"
+    splits = {"Training": "train", "PublicTest": public, "PrivateTest": "test"}
+    source = [f"{path.name}:{number}" for number in table["row"]]
     remedy = "correct the row, or get the csv again"
     rejected = [Rejection(path.name, number, reason, remedy) for number, reason in sorted(bad)]
-    columns = {"labels": np.array(emotion, dtype=np.int64), "split": split, "source": source}
-    return columns | {"usage": usage, "row": np.array(row, dtype=np.int64)}, rejected
+    return table.assign(split=table["usage"].map(splits), source=source), rejected
 
 
-def _block(
-    lines: list[tuple[int, bytes]], names: list[str], separator: bytes, bad: list[tuple[int, str]]
-) -> tuple[list[tuple[int, str, int]], np.ndarray]:
-    """Return emotion, Usage and number of the good rows, and their images; the others go to ``bad``."""
-    rows, texts = [], []
-    for number, line in lines:
-        try:
-            emotion, usage, text = _fields(line, names, separator)
-            rows.append((emotion, usage, number))
-            texts.append(text)
-        except ValueError as error:
-            bad.append((number, str(error)))
-    parsed = _parsed(texts)
-    if parsed is None:  # something is wrong with one of them: row by row
-        each = [_parsed([text]) for text in texts]
-        for (*_, number), text, one in zip(rows, texts, each, strict=True):
-            bad += [(number, _wrong(text))] if one is None else []
-        rows = [row for row, one in zip(rows, each, strict=True) if one is not None]
-        parsed = np.array([one for one in each if one is not None], dtype=np.uint8)
-    return rows, parsed.reshape(-1, SIDE, SIDE)
-
-
-def _fields(line: bytes, names: list[str], separator: bytes) -> tuple[int, str, bytes]:
-    """Return emotion, Usage and the text of the pixels of one line."""
+def _fields(line: bytes, names: list[str], separator: bytes) -> tuple[bytes, int, str]:
+    """Return the text of the pixels of one line, emotion and Usage."""
     fields = line.rstrip(b"\r\n").split(separator)
     if len(fields) != len(names):
         raise ValueError(f"{len(fields)} fields instead of {len(names)}")
-    named = {name: field.strip(b' "') for name, field in zip(names, fields, strict=True)}
-    emotion, usage = named["emotion"], named.get("usage", b"Training").decode("utf-8", "replace")
+    named = dict(zip(names, fields, strict=True))
+    emotion, usage = (named.get(name, b"Training").strip(b" \"'") for name in ("emotion", "usage"))
     if emotion not in _EMOTIONS:
         raise ValueError(f"emotion {emotion[:20].decode('utf-8', 'replace')!r} is not one of 0 to 6")
     if usage.lower() not in USAGES:
+        usage = usage.decode("utf-8", "replace")
         raise ValueError(f"Usage {usage[:20]!r} is not known{did_you_mean(usage, USAGES.values())}")
-    return _EMOTIONS[emotion], USAGES[usage.lower()], named["pixels"]
+    return named["pixels"].strip(b" \"'"), _EMOTIONS[emotion], USAGES[usage.lower()]
 
 
 def _parsed(texts: list[bytes]) -> np.ndarray | None:
-    """Return the pixels of rows, ``[R, 2304]``, or None where any of them is not as it should be.
+    """Return the images of rows, ``[R, 48, 48]``, or None where any of them is not as it should be.
 
     A set has 74 million pixels; what is wrong with which of them is left to :func:`_wrong`.
     """
@@ -155,7 +153,7 @@ def _parsed(texts: list[bytes]) -> np.ndarray | None:
     num_digits, spaces = np.count_nonzero(is_digit), np.count_nonzero(code == ord(" "))
     longer = num_digits != len(last) + np.count_nonzero(two) + np.count_nonzero(three)
     wrong = longer or num_digits + spaces != len(code) or value.max(initial=0) > 255
-    return None if wrong else value.astype(np.uint8).reshape(-1, each)
+    return None if wrong else value.astype(np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def _wrong(text: bytes) -> str:
@@ -190,13 +188,11 @@ def read_ferplus(root: Path, pixels: reading.Pixels, rule: str = "majority", min
             rejected.append(Rejection(votes_file.name, row, *error.args))
     table, unread = read_csv(pixels_file, pixels, votes)
     both = {each.row for each in unread}  # a row can be malformed in both files
-    usage = dict(zip(table["row"].tolist(), table["usage"].tolist(), strict=True))
-    kept = np.array([row in votes for row in usage], dtype=bool)
-    counts = np.array([votes[row] for row in usage if row in votes], dtype=np.int64).reshape(-1, 8)
-    labels, before = counts.argmax(axis=1), np.array(emotions.FER7)[table["labels"][kept]]
-    same, problem = before == np.array(emotions.FERPLUS8)[labels], ""
-    told = {row: fields["usage"] for row, fields in lines}
-    moved = [row for row, word in told.items() if word.lower() != usage.get(row, word).lower()]
+    usage, kept = dict(zip(table["row"], table["usage"], strict=True)), table[table["row"].isin(votes)]
+    counts = np.array([votes[row] for row in kept["row"]], dtype=np.int64).reshape(-1, 8)
+    labels, problem = counts.argmax(axis=1), ""
+    same = np.array(emotions.FER7)[kept["emotion"].astype(int)] == np.array(emotions.FERPLUS8)[labels]
+    moved = [row for row, each in lines if each["usage"].lower() != usage.get(row, each["usage"]).lower()]
     if odd := there ^ (usage.keys() | both):  # in silence, a face would be left without votes
         problem = f"row {min(odd)} is in one of {pixels_file.name} and {votes_file.name} alone"
     elif moved:
@@ -205,18 +201,17 @@ def read_ferplus(root: Path, pixels: reading.Pixels, rule: str = "majority", min
         problem = f"{votes_file.name} is for other faces: {same.mean():.0%} have one label in both, not 64%"
     if problem:
         raise ValueError(f"{problem}; both must be of one release, in their original order; get both again")
+    rejected = [*unread, *(each for each in rejected if each.row not in both)]
     told = {"votes": counts, "distribution": counts / counts.sum(axis=1, keepdims=True)}
-    told |= {name: table[name][kept] for name in ("split", "source")}
-    rejected = (*unread, *(each for each in rejected if each.row not in both))
-    return FaceSet("ferplus", pixels.close(), labels, emotions.FERPLUS8, rejected=rejected, **told)
+    return _face_set("ferplus", kept, pixels, rejected, emotions.FERPLUS8, labels, **told)
 
 
 def _judged(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:
     """Return the votes for the eight classes, or refuse the row."""
-    for column in VOTES:
-        if not (fields[column].isascii() and fields[column].isdigit()):
-            raise reading.Refused(f"{fields[column][:20]!r} is no number of votes", "correct the row")
-    votes = np.array([int(fields[column][:9]) for column in VOTES])
+    words = [fields[column] for column in VOTES]
+    if odd := [word for word in words if not (word.isascii() and word.isdigit())]:
+        raise reading.Refused(f"{odd[0][:20]!r} is no number of votes", "correct the row")
+    votes = np.array([int(word[:9]) for word in words])
     if votes.sum() > 10:
         raise reading.Refused(f"{votes.sum()} votes of 10 raters", "correct the row")
     if not fields["image name"]:  # so the authors of FER+ marked it

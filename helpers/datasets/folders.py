@@ -31,16 +31,19 @@ def read_muxspace(root: Path, pixels: reading.Pixels, contempt: bool = False, co
     legend, *on_disk = muxspace_files(root)
     classes = (*emotions.FER7, "contempt") if contempt else emotions.FER7
     rows, rejected = reading.table(legend, ("image", "emotion"))
-    labels, named, found = defaultdict(set), {_composed(file.name): file for file in on_disk}, {}
-    spare, known = named.keys() - {_composed(fields["image"]) for _, fields in rows}, []
+    labels, found, known, listed = defaultdict(set), {}, [], set()
+    # macOS takes letters and accents apart
+    named = {unicodedata.normalize("NFC", file.name): file for file in on_disk}
     for row, fields in rows:
+        image = unicodedata.normalize("NFC", fields["image"])
+        listed.add(image)
         try:
-            known.append((row, _composed(fields["image"]), emotions.canonical(fields["emotion"])))
-            labels[known[-1][1]].add(known[-1][2])
+            known.append((row, image, emotions.canonical(fields["emotion"])))
+            labels[image].add(known[-1][2])
         except ValueError as error:
             rejected.append(Rejection(legend.name, row, str(error), "correct the row"))
     for row, image, label in known:
-        both, why = " and ".join(sorted(labels[image])), None
+        both = " and ".join(sorted(labels[image]))
         if image not in named:
             why = f"no image {image!r} in images/", "get the file, or remove the row"
         elif both != label:
@@ -49,22 +52,18 @@ def read_muxspace(root: Path, pixels: reading.Pixels, contempt: bool = False, co
             why = f"{image!r} repeats an earlier row", "nothing: the earlier one is kept"
         elif label not in classes:
             why = f"{label!r} has too few faces to learn from", f"load it with {label}=True"
-        if why:
-            rejected.append(Rejection(legend.name, row, *why))
         else:
             who = _PERSON.fullmatch(image)
             found[image] = reading.Found(named[image], label, subject=who[1] if who else "")
-    rejected += _without_row([named[name] for name in sorted(spare)], root, legend)
+            continue
+        rejected.append(Rejection(legend.name, row, *why))
+    rejected += _without_row([named[name] for name in sorted(named.keys() - listed)], root, legend)
     return reading.face_set("muxspace", root, list(found.values()), rejected, classes, pixels, color)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)  # macOS takes letters and accents apart
 
 
 def _without_row(files: list[Path], root: Path, listing: Path) -> list[Rejection]:
     why = f"has no row in {listing.name}", "add a row to use it"
-    return [Rejection(reading.relative(file, root), 0, *why) for file in files]
+    return [reading.rejection(file, root, *why) for file in files]
 
 
 def rafdb_files(root: Path, **_options: object) -> list[Path]:
@@ -100,7 +99,8 @@ def _top(root: Path, path: str) -> Path:
     if not (root / path).is_dir():
         reading.first(root, (path or ".",), "folder", lambda _: False)  # it raises
     inside = reading.entries(root / path)  # a folder around everything, as code hosts pack it, is passed over
-    return inside[0] if len(inside) == 1 and inside[0].name.endswith(("-master", "-main")) else root / path
+    packed = len(inside) == 1 and inside[0].name.endswith(("-master", "-main"))
+    return Path(inside[0]) if packed else root / path
 
 
 def read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def write_fer2013(faces: FaceSet, root: str | Path) -> Path:
     lines = ["emotion,pixels,Usage"]
     for code, image, split in zip(_codes(faces, emotions.FER7), faces.images, faces.split, strict=True):
         lines.append(f"{code},{' '.join(map(str, image.ravel()))},{_USAGE[str(split)]}")
-    return _write(Path(root) / "fer2013.csv", "\n".join([*lines, ""]).encode())
+    return _write(Path(root) / "fer2013.csv", *lines)
 
 
 def write_ferplus(faces: FaceSet, root: str | Path) -> Path:
@@ -53,19 +53,19 @@ def write_ferplus(faces: FaceSet, root: str | Path) -> Path:
     lines = [",".join(["Usage", "Image name", *emotions.FERPLUS8, "unknown", "NF"])]
     for i, (split, counts) in enumerate(zip(faces.split, votes, strict=True)):
         lines.append(f"{_USAGE[str(split)]},fer{i:07d}.png,{','.join(map(str, counts))},0,0")
-    return _write(Path(root) / "fer2013new.csv", "\n".join([*lines, ""]).encode())
+    return _write(Path(root) / "fer2013new.csv", *lines)
 
 
 def write_muxspace(faces: FaceSet, root: str | Path) -> Path:
     """Write ``images/*.jpg`` and ``data/legend.csv``; file names tell who it is, labels have any casing."""
     _require(faces, faces.subject is not None, "subjects")
-    lines, seen, casings = ["user.id,image,emotion"], {}, (str.lower, str.upper, str.capitalize)
+    lines, seen, casings = ["user.id,image,emotion"], Counter(), (str.lower, str.upper, str.capitalize)
     for i, (label, subject) in enumerate(zip(faces.labels, faces.subject.tolist(), strict=True)):
-        seen[subject] = seen.get(subject, 0) + 1
+        seen[subject] += 1
         name = f"Drawn_Person_{subject}_{seen[subject]:04d}.jpg"
         _write_image(Path(root) / "images" / name, faces.images[i])
         lines.append(f"{subject},{name},{casings[i % 3](faces.classes[label])}")
-    return _write(Path(root) / "data" / "legend.csv", "\n".join([*lines, ""]).encode())
+    return _write(Path(root) / "data" / "legend.csv", *lines)
 
 
 def write_affectnet(faces: FaceSet, root: str | Path) -> Path:
@@ -75,16 +75,16 @@ def write_affectnet(faces: FaceSet, root: str | Path) -> Path:
     """
     top, codes = Path(root) / "affectnet", _codes(faces, emotions.AFFECTNET8)
     for i, (code, split) in enumerate(zip(codes, faces.split, strict=True)):
-        folder, values = top / _PARTS[str(split)], {"exp": np.array(str(code))}
+        folder, values = top / _PARTS[str(split)], {"exp": str(code)}
         _write_image(folder / "images" / f"{i}.jpg", faces.images[i])
         if faces.valence_arousal is not None:
-            texts = [f"{-2.0 if np.isnan(value) else value:.6f}" for value in faces.valence_arousal[i]]
-            values |= {"val": np.array(texts[0]), "aro": np.array(texts[1])}
+            degrees = (f"{-2.0 if np.isnan(value) else value:.6f}" for value in faces.valence_arousal[i])
+            values |= zip(("val", "aro"), degrees, strict=True)
         if faces.landmarks is not None:
             values["lnd"] = faces.landmarks[i].reshape(136).astype(np.float64)
         for kind, value in values.items():
             with files.replacing(folder / "annotations" / f"{i}_{kind}.npy") as file:
-                np.save(file, value, allow_pickle=False)
+                np.save(file, np.array(value), allow_pickle=False)
     return top
 
 
@@ -94,7 +94,7 @@ def write_affectnet_fused(faces: FaceSet, distribution: np.ndarray, root: str | 
     top = write_affectnet(faces, root)
     for i, (split, values) in enumerate(zip(faces.split, distribution, strict=True)):
         line = ",".join(f"{value:.6f}" for value in values)
-        _write(top / _PARTS[str(split)] / "annotations" / f"{i}_prob_rank.txt", line.encode())
+        _write(top / _PARTS[str(split)] / "annotations" / f"{i}_prob_rank.txt", line)
     return top
 
 
@@ -108,13 +108,13 @@ def _require(faces: FaceSet, there: bool, what: str) -> None:
         raise ValueError(f"this layout cannot be written from {faces.name!r}: it needs {what}")
 
 
-def _write(path: Path, content: bytes) -> Path:
+def _write(path: Path, *lines: str) -> Path:
     with files.replacing(path) as file:
-        file.write(content)
+        file.write("\n".join([*lines, ""]).encode())
     return path
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    packed = io.BytesIO()
-    Image.fromarray(np.moveaxis(image, 0, -1) if image.ndim == 3 else image).save(packed, "JPEG", quality=95)
-    _write(path, packed.getvalue())
+    with files.replacing(path) as file:
+        image = Image.fromarray(np.moveaxis(image, 0, -1) if image.ndim == 3 else image)
+        image.save(file, "JPEG", quality=95)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +35,7 @@ def first(root: Path, places: tuple[str, ...], name: str, fits: Callable[[Path],
         for path in (top / place for top in tops() for place in places):
             if fits(path):
                 return path
-    there = [f"{path.name}/" if path.is_dir() else path.name for path in entries(root)]
+    there = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries(root)]
     packed = [entry for entry in there if entry.lower().endswith((".zip", "gz", ".tar", ".rar", ".7z"))]
     holds = f"it holds {', '.join(there[:8])}" + (f" and {len(there) - 8} more" if there[8:] else "")
     holds += f"; unpack {packed[0]} first if it is in there" if packed else ""
@@ -45,19 +46,15 @@ def first(root: Path, places: tuple[str, ...], name: str, fits: Callable[[Path],
     )
 
 
-def entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[os.DirEntry]:
     """Return what lies in a folder, sorted, without what systems and archives leave there; [] if none."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in found if not _is_packaging(path.name)]
-
-
-def _is_packaging(name: str) -> bool:
-    return name.startswith(".") or name.lower() in PACKAGING
+    found = sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else []
+    return [each for each in found if not each.name.startswith(".") and each.name.lower() not in PACKAGING]
 
 
 def folders(root: Path, name: str) -> list[Path]:
     """Return the folders in the data folder, those that are called like the set first."""
-    found = filter(Path.is_dir, entries(root))
+    found = [Path(entry) for entry in entries(root) if entry.is_dir()]
     return sorted(found, key=lambda path: not plain(path.name).startswith(plain(name)))
 
 
@@ -68,10 +65,8 @@ def plain(name: str) -> str:
 
 def visible(folder: Path) -> Iterator[Path]:
     """Yield every file below a folder, sorted; links are followed, but not in circles."""
-    with os.scandir(folder) as inside:
-        found = sorted((each for each in inside if not _is_packaging(each.name)), key=lambda each: each.name)
-    for entry in found:
-        path = Path(entry.path)
+    for entry in entries(folder):
+        path = Path(entry)
         if entry.is_dir():
             around = [above.resolve() for above in path.parents] if entry.is_symlink() else []
             if not any(above.is_relative_to(path.resolve()) for above in around):
@@ -80,12 +75,14 @@ def visible(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def rejection(file: Path, root: Path, *why: str) -> Rejection:
+    """Return that a whole file cannot be used: why, and what the reader can do."""
+    return Rejection(relative(file, root), 0, *why)
+
+
 def relative(file: Path, root: Path) -> str:
     """Return a file's path below the root, with forward slashes; bytes that are no UTF-8 are written out."""
     return os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
-
-
-# --- small tables
 
 
 def table(path: Path, columns: tuple[str, ...]) -> tuple[list[tuple[int, dict[str, str]]], list[Rejection]]:
@@ -103,7 +100,7 @@ def table(path: Path, columns: tuple[str, ...]) -> tuple[list[tuple[int, dict[st
         except csv.Error:  # longer than any field should be
             fields = ["?"]
         if len(fields) == len(names):
-            good.append((row, {name: field.strip() for name, field in zip(names, fields, strict=True)}))
+            good.append((row, dict(zip(names, map(str.strip, fields), strict=True))))
         elif fields:
             reason = f"{len(fields)} fields instead of {len(names)}"
             rejected.append(Rejection(path.name, row, reason, "correct the row"))
@@ -114,15 +111,14 @@ def header(path: Path, head: bytes, top: str, columns: tuple[str, ...]) -> tuple
     """Return the names in a first row, in lower case, and what separates them; or say what the file is."""
     separator = max(",;\t", key=top.count)
     names = [name.strip(' "\r\n').lower() for name in top.split(separator)]
-    for column in columns:
-        if column not in names:
-            hint = did_you_mean(column, names).replace("did you mean", "nearest is").rstrip("?")
-            problem = f"first row has no column {column!r}{hint}", f"needs {', '.join(columns)}"
-            if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-                problem = "is in UTF-16", "save it in UTF-8"
-            if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
-                problem = "is an archive", "unpack it first"
-            raise ValueError(f"{path}: {'; '.join(images.stand_in(head) or problem)}")
+    if missing := [column for column in columns if column not in names]:
+        hint = did_you_mean(missing[0], names).replace("did you mean", "nearest is").rstrip("?")
+        problem = f"first row has no column {missing[0]!r}{hint}", f"needs {', '.join(columns)}"
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            problem = "is in UTF-16", "save it in UTF-8"
+        if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"Rar!", b"7z\xbc\xaf")):
+            problem = "is an archive", "unpack it first"
+        raise ValueError(f"{path}: {'; '.join(images.stand_in(head) or problem)}")
     return names, separator
 
 
@@ -133,23 +129,23 @@ class Pixels:
     """Where images go while a set is read, block by block: into an .npy file, or into memory."""
 
     def __init__(self, size: int, file: Path | None = None) -> None:
-        self.size, self.file, self.num, self.shape, self.blocks = size, file, 0, (size, size), []
-        self.stream = open(file, "wb") if file else None  # noqa: SIM115 (until close)
-        if self.stream:
-            self.stream.write(bytes(128))  # the header, which has the number of images, comes last
+        self.size, self.file, self.num, self.shape = size, file, 0, (size, size)
+        self.stream = open(file, "wb") if file else io.BytesIO()  # noqa: SIM115 (until close)
+        self.stream.write(bytes(128))  # the header, which has the number of images, comes last
 
     def add(self, block: np.ndarray) -> None:
         """Append images, uint8 ``[n, ...]``; grey ones are resized."""
         block = images.resize(block, self.size) if block.shape[-1] != self.size else block
         self.num, self.shape = self.num + len(block), block.shape[1:]
-        (self.stream.write if self.stream else self.blocks.append)(np.ascontiguousarray(block))
+        self.stream.write(np.ascontiguousarray(block))
 
     def close(self) -> np.ndarray:
         """Return all images, uint8 ``[N, H, W]`` or ``[N, 3, H, W]``, those in a file memory-mapped."""
-        if not self.stream:
-            return np.concatenate([np.empty((0, *self.shape), np.uint8), *self.blocks])
+        shape = (self.num, *self.shape)
+        if not self.file:
+            return np.ndarray(shape, np.uint8, self.stream.getbuffer(), offset=128)
         self.stream.seek(0)
-        about = {"descr": "|u1", "fortran_order": False, "shape": (self.num, *self.shape)}
+        about = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self.stream, about)
         self.stream.close()
         return np.load(self.file, mmap_mode="r", allow_pickle=False)
@@ -165,41 +161,41 @@ class Found:
     subject: str = ""
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def decoded(self, root: Path, size: int, color: bool) -> np.ndarray | Rejection:
-        """Return the pixels; landmarks, which are given in pixels of the file, are moved along."""
-        try:
-            pixels = images.read(self.file, size, color)
-        except images.PictureError as error:
-            return Rejection(relative(self.file, root), 0, error.reason, error.remedy)
-        if "landmarks" in self.values:
-            points = self.values["landmarks"]
-            self.values["landmarks"] = images.on_square(points, *images.size(self.file), size)
-        return pixels
-
 
 def face_set(
     name: str, root: Path, found: list[Found], rejected: Iterable[Rejection], classes: tuple[str, ...],
     pixels: Pixels, color: bool = False, notes: tuple[str, ...] = (),
 ) -> FaceSet:  # fmt: skip
     """Decode image files on all cores, a block at a time; those that cannot be decoded join the rejected."""
+
+    def decoded(part: list[Found]) -> list[np.ndarray | Rejection]:
+        done = []
+        for each in part:
+            try:
+                done.append(images.read(each.file, pixels.size, color))
+                if "landmarks" in each.values:  # they are given in pixels of the file
+                    points = images.on_square(each.values["landmarks"], each.file, pixels.size)
+                    each.values["landmarks"] = points
+            except images.PictureError as error:
+                done.append(rejection(each.file, root, error.reason, error.remedy))
+        return done
+
     kept, rejected, cores = [], list(rejected), os.cpu_count() or 1
     share = max(1, 2**24 // (pixels.size**2 * (3 if color else 1)) // cores)  # 16 MB at a time, in all
     with ThreadPoolExecutor(cores) as pool:
         for start in range(0, len(found), share * cores):
-            block = found[start : start + share * cores]
             # each core gets one part: handing out small images singly costs more than decoding them
-            parts = [block[i : i + share] for i in range(0, len(block), share)]
-            done = pool.map(lambda part: [each.decoded(root, pixels.size, color) for each in part], parts)
-            pairs = list(zip(block, sum(done, []), strict=True))
-            rejected += [result for _, result in pairs if isinstance(result, Rejection)]
-            good = [(each, result) for each, result in pairs if isinstance(result, np.ndarray)]
+            parts = [found[start + i * share :][:share] for i in range(cores)]
+            done = [*zip(sum(parts, []), sum(pool.map(decoded, parts), []), strict=True)]
+            rejected += [result for _, result in done if isinstance(result, Rejection)]
+            good = [(each, result) for each, result in done if isinstance(result, np.ndarray)]
             kept += [each for each, _ in good]
             if good:
                 pixels.add(np.stack([result for _, result in good]))
     columns = {key: np.stack([each.values[key] for each in kept]) for key in (kept[0].values if kept else ())}
-    who = {subject: i for i, subject in enumerate(sorted({each.subject for each in kept} - {""}))}
-    if who:
-        columns["subject"] = np.array([who.get(each.subject, -1) for each in kept])
+    who, number = np.unique([each.subject for each in kept], return_inverse=True)
+    if any(who):
+        columns["subject"] = number - (who[0] == "")  # nobody knows who: -1
     columns["labels"] = np.array([classes.index(each.label) for each in kept], dtype=np.int64)
     columns["split"] = np.array([each.split for each in kept], dtype="U10")
     columns["source"] = np.array([relative(each.file, root) for each in kept], dtype=str)
@@ -228,9 +224,8 @@ def tree(
             label = word if word in classes else emotions.canonical(re.sub(r"^\d+[\s._-]+", "", word))
             if classes and label not in classes:
                 raise ValueError(f"{label!r} is not a class of this set ({', '.join(classes)})")
-            split = public if split == "public" else split
-            found.append(Found(file, label, split, kdef[1] if kdef else ""))
+            found.append(Found(file, label, split.replace("public", public), kdef[1] if kdef else ""))
         except ValueError as error:
             remedy = "name the folder after the expression, in words"
-            rejected.append(Rejection(relative(file, root), 0, str(error), remedy))
+            rejected.append(rejection(file, root, str(error), remedy))
     return found, rejected
