@@ -21,7 +21,7 @@ def write(folder, key, ranks=None, **values):
     given = {} if ranks else {"exp": 1, "val": 0.5, "aro": -0.25, "lnd": np.arange(136.0) / 4}
     for kind, value in (given | values).items():
         if value is not None:
-            value = np.array(str(value)) if np.ndim(value) == 0 else value  # as most copies have it
+            value = str(value) if np.ndim(value) == 0 else value  # as most copies have it
             put(folder / "annotations" / f"{key}_{kind}.npy", array(value))
     if ranks is not None:
         put(folder / "annotations" / f"{key}_prob_rank.txt", ranks.encode())
@@ -40,7 +40,7 @@ def reasons(faces):
     return {re.sub(r".*/", "", each.file): each.reason for each in faces.rejected}
 
 
-@pytest.mark.parametrize("top", ["", "AffectNet", "Dataset"])
+@pytest.mark.parametrize("top", ["", "Dataset"])
 def test_what_is_good_is_read_and_pixels_stay_with_their_annotations(tmp_path, top):
     for key in range(20):
         value = key / 20 if key % 2 else np.array([key / 20])  # numbers as text, and as they are
@@ -64,8 +64,8 @@ def test_what_is_good_is_read_and_pixels_stay_with_their_annotations(tmp_path, t
 
 
 def test_options_and_kinds_that_nobody_has(tmp_path):
-    write(tmp_path, 1, exp=6, val=None, aro=None, lnd=None)
-    write(tmp_path, 2, exp=7, val=None, aro=None, lnd=None)
+    for key in (1, 2):
+        write(tmp_path, key, exp=5 + key, val=None, aro=None, lnd=None)
     faces = load(tmp_path, num_classes=7, color=True)
     assert (faces.classes, faces.labels.tolist()) == (emotions.AFFECTNET8[:7], [6])
     assert (faces.landmarks, faces.valence_arousal) == (None, None)
@@ -75,7 +75,8 @@ def test_options_and_kinds_that_nobody_has(tmp_path):
         load(tmp_path, num_classes=6)
 
 
-def test_landmarks_follow_the_pixels(tmp_path):
+@pytest.mark.parametrize("turn", [1, 6])
+def test_landmarks_follow_the_pixels(tmp_path, turn):
     """Three bright dots at landmarks of a wide image must be found where the landmarks are moved to."""
     dots, points = np.array([[60, 20], [100, 20], [80, 70]]), np.zeros((68, 2))
     pixels = np.zeros((96, 160), np.uint8)
@@ -83,17 +84,16 @@ def test_landmarks_follow_the_pixels(tmp_path):
         pixels[y - 4 : y + 5, x - 4 : x + 5] = 255
     points[[36, 45, 57]] = dots
     write(tmp_path, 7, lnd=points)  # as pairs
-    put(tmp_path / "images" / "7.png", saved(pixels))
+    exif = Image.Exif()
+    exif[0x0112] = turn  # 6: to be turned to the right, which the pixels here are not yet
+    upright = pixels if turn == 1 else np.ascontiguousarray(np.rot90(pixels))
+    put(tmp_path / "images" / "7.png", saved(upright, exif=exif))
     faces = load(tmp_path)
     y, x = np.mgrid[:32, :32]
     for place in faces.landmarks[0, [36, 45, 57]]:
         near = faces.images[0] * (np.maximum(abs(x - place[0]), abs(y - place[1])) < 4.5)
         centre = np.array([(near * x).sum(), (near * y).sum()]) / near.sum()
         assert centre == pytest.approx(place, abs=0.1)  # not the 0.33 of half a pixel
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.new("L", (40, 20)).save(tmp_path / "turned.jpg", exif=turned)
-    assert images.size(tmp_path / "turned.jpg") == (20, 40)
 
 
 @pytest.mark.parametrize("parts", [(30, 8), (30, 8, 5), (0, 8)])
@@ -120,15 +120,15 @@ DAMAGE = {
     "git-lfs": ("val", b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
     "text": ("exp", b"7\n", "1_exp.npy cannot be read"),
     "cut short": ("lnd", array(np.arange(136.0))[:-9], "1_lnd.npy cannot be read"),
-    "two numbers": ("val", array(np.zeros(2)), r"1_val.npy holds float64 of shape \(2,\), not 1 numbers"),
-    "a word": ("val", array(np.array("high")), "1_val.npy holds <U4 of shape"),
-    "a record": ("aro", array(np.zeros((), dtype="f8,f8")), "1_aro.npy holds .* of shape"),
-    "class 11": ("exp", array(np.array("11")), "1_exp.npy holds 11, no expression"),
-    "class 1.5": ("exp", array(np.array(1.5)), "1_exp.npy holds 1.5, no expression"),
-    "class nan": ("exp", array(np.array("nan")), "1_exp.npy holds nan, no expression"),
-    "arousal -1.5": ("aro", array(np.array(-1.5)), "1_aro.npy holds -1.5, not a number from -1 to 1"),
-    "arousal nan": ("aro", array(np.array(np.nan)), "1_aro.npy holds nan, not a number"),
-    "67 points": ("lnd", array(np.zeros(134)), r"1_lnd.npy holds float64 of shape \(134,\), not 136"),
+    "two numbers": ("val", array(np.zeros(2)), "1_val.npy holds 2 values of float64 instead of 1 numbers"),
+    "a word": ("val", array("high"), "1_val.npy holds 1 values of <U4"),
+    "a record": ("aro", array(np.zeros((), dtype="f8,f8")), "1_aro.npy holds 1 values of"),
+    "class 11": ("exp", array("11"), "1_exp.npy holds 11, no expression"),
+    "class 1.5": ("exp", array(1.5), "1_exp.npy holds 1.5, no expression"),
+    "class nan": ("exp", array("nan"), "1_exp.npy holds nan, no expression"),
+    "arousal -1.5": ("aro", array(-1.5), "1_aro.npy holds -1.5, not a number from -1 to 1"),
+    "arousal nan": ("aro", array(np.nan), "1_aro.npy holds nan, not a number"),
+    "67 points": ("lnd", array(np.zeros(134)), "1_lnd.npy holds 134 values of float64 instead of 136"),
     "a point nowhere": ("lnd", array(np.full(136, np.inf)), "1_lnd.npy holds points that are nowhere"),
 }
 
@@ -138,8 +138,8 @@ def test_a_damaged_annotation_costs_one_face_and_nothing_is_lost_in_silence(tmp_
         write(tmp_path, number)
         file = tmp_path / "annotations" / f"{number}_{kind}.npy"
         file.unlink() if content is None else file.write_bytes(content)
-    write(tmp_path, 50)
-    write(tmp_path, 51)
+    for key in (50, 51):
+        write(tmp_path, key)
     (tmp_path / "images" / "51.png").unlink()
     put(tmp_path / "annotations" / "list.txt", b"1\n2\n")
     faces = load(tmp_path)
@@ -154,29 +154,24 @@ def test_a_damaged_annotation_costs_one_face_and_nothing_is_lost_in_silence(tmp_
 
 # --- AffectNetFused
 
-
-def peak(column):
-    return ",".join("0.88" if i == column else "0.01" for i in range(13))
-
-
 BAD_RANKS = {
-    ",".join(["0.5", "0.5", *["0"] * 10]): "12 values instead of 13",
-    RANKS + ",0": "14 values instead of 13",
+    ",".join(["0.5", "0.5", *["0"] * 10]): "holds 12 values of float64 instead of 13 numbers",
+    RANKS + ",0": "holds 14 values",
     RANKS.replace("0.3", "0.5").replace("0.1,0.1", "0.1,-0.1"): "-0.1 is no probability",
     RANKS.replace("0.3", "nan"): "nan is no probability",
     RANKS.replace("0.3", "inf"): "the values sum to inf, not to 1",
     ",".join(["0"] * 13): "the values sum to 0, not to 1",
     RANKS.replace("0.3", "0.298"): "the values sum to 0.998, not to 1",
-    RANKS.replace("0.3", "high"): "something else than one row of numbers",
-    RANKS.replace("0.3", ""): "something else than one row of numbers",
-    RANKS + "\n" + RANKS + "\n": "something else than one row of numbers",
+    RANKS.replace("0.3", "high"): "cannot be read (could not convert string to float: 'high')",
+    RANKS.replace("0.3", ""): "cannot be read",
+    RANKS + "\n" + RANKS + "\n": "cannot be read",
     " \n\n": "is empty",
 }
 
 
 def test_distributions_are_read_in_the_order_of_the_set_and_damaged_ones_are_named(tmp_path):
     for column in range(13):
-        write(tmp_path, column, peak(column) + "\n")
+        write(tmp_path, column, ",".join("0.88" if i == column else "0.01" for i in range(13)) + "\n")
     for number, row in enumerate(BAD_RANKS, start=20):
         write(tmp_path, number, row)
     found = load(tmp_path, "affectnet_fused")
@@ -187,7 +182,8 @@ def test_distributions_are_read_in_the_order_of_the_set_and_damaged_ones_are_nam
     np.testing.assert_allclose(found.distribution.sum(axis=1), 1, atol=1e-6)
     assert (found.notes, found.valence_arousal) == ((), None)
     words = reasons(found)
-    assert all(why in words.pop(f"{number}.png") for number, why in enumerate(BAD_RANKS.values(), start=20))
+    for number, why in enumerate(BAD_RANKS.values(), start=20):
+        assert why in words.pop(f"{number}.png")
     assert not words
 
 

