@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from skimage import feature
 from sklearn.svm import SVC
@@ -64,25 +61,11 @@ def test_each_gradient_falls_in_the_bin_of_scikit_image(orientations):
     assert (got > 0.5).sum() > 5000
 
 
-@settings(max_examples=20)
-@given(
-    seed=st.integers(0, 10**6), height=st.integers(9, 40), width=st.integers(9, 40), cell=st.integers(1, 9)
-)
-def test_features_equal_scikit_image_at_any_size(seed, height, width, cell):
-    images = smooth(2, (height, width), seed)
-    options = {"pixels_per_cell": (cell, max(1, cell - 1)), "cells_per_block": (1, 1)}
-    np.testing.assert_allclose(hog.hog(images, **options), reference(images, **options), atol=2e-6)
-
-
-def test_colour_takes_the_strongest_channel():
+def test_colour_takes_the_strongest_channel_and_no_images_have_no_features():
     images = np.concatenate([noise(6, channels=(3,)), noise(6, channels=(3,), seed=1) // 64])  # many ties
     np.testing.assert_allclose(hog.hog(images), reference(images), atol=2e-6)
-
-
-def test_flat_images_and_no_images():
-    assert not hog.hog(np.full((2, 48, 48), 200, dtype=np.uint8)).any()
-    assert hog.hog(np.empty((0, 48, 48), dtype=np.uint8)).shape == (0, 900)
-    assert hog.cells(np.empty((0, 48, 48), dtype=np.uint8)).shape == (0, 6, 6, 9)
+    none = np.empty((0, 48, 48), dtype=np.uint8)
+    assert (hog.hog(none).shape, hog.cells(none).shape) == ((0, 900), (0, 6, 6, 9))
 
 
 def test_images_are_taken_in_parts_read_only_and_strided(tmp_path):
@@ -159,19 +142,8 @@ def test_the_machine_is_that_of_scikit_learn(C, gamma, unseen):
     assert ours.gamma == pytest.approx(theirs._gamma, rel=1e-6)
     vectors = ours.support_vectors, theirs.support_vectors_.astype(np.float32)
     np.testing.assert_array_equal(*(np.unique(each, axis=0) for each in vectors))
-    np.testing.assert_allclose(ours.decision(unseen), theirs.decision_function(unseen), atol=1e-4 * C)
+    np.testing.assert_allclose(ours.decision(unseen), theirs.decision_function(unseen), atol=1e-5 * C)
     np.testing.assert_array_equal(ours.predict(unseen), theirs.predict(unseen))
-
-
-def test_scikit_learns_arrays_decide_as_scikit_learn_to_double_precision(unseen):
-    svc = SVC(C=2.0, gamma=0.05, decision_function_shape="ovo").fit(*problem())
-    owner, columns = np.repeat(np.arange(4), svc.n_support_), []
-    for first, second in itertools.combinations(range(4), 2):  # from one row an opponent to one column a pair
-        column = np.where(owner == first, svc.dual_coef_[second - 1], 0.0)
-        columns.append(np.where(owner == second, svc.dual_coef_[first], column))
-    arrays = svc.support_vectors_.astype(np.float32), np.stack(columns, axis=1), svc.intercept_
-    ours = hog.SVM(CLASSES, svc._gamma, *arrays, hog.DEFAULTS)
-    np.testing.assert_allclose(ours.decision(unseen), svc.decision_function(unseen), rtol=0, atol=1e-11)
 
 
 def test_on_faces_it_predicts_what_scikit_learn_predicts(drawn_faces):
@@ -197,19 +169,16 @@ def test_pairs_side_by_side_give_the_same_machine_and_only_as_many_as_memory_hol
         np.testing.assert_array_equal(other.intercepts, machines[0].intercepts)
 
 
-def test_a_class_without_faces_is_never_predicted():
+def test_a_class_without_faces_is_never_predicted_and_ties_go_to_the_first():
     features, labels = problem()
     kept = labels != 1
     ours = hog.SVM.fit(features[kept], labels[kept], CLASSES, gamma=0.05)
     theirs = SVC(gamma=0.05).fit(features[kept], labels[kept])
     np.testing.assert_array_equal(ours.predict(features), theirs.predict(features))
     assert ours.votes(features)[:, 1].max() == 0
-
-
-def test_votes_add_up_and_ties_go_to_the_first_class():
-    nothing = np.zeros((1, 2), dtype=np.float32)
+    nothing = np.zeros((1, 2), dtype=np.float32)  # each of three classes beats one of the others
     circle = hog.SVM(CLASSES[:3], 1.0, nothing, np.zeros((1, 3)), np.array([1.0, -1.0, 1.0]), hog.DEFAULTS)
-    np.testing.assert_array_equal(circle.votes(nothing), [[1, 1, 1]])  # each beats one of the others
+    np.testing.assert_array_equal(circle.votes(nothing), [[1, 1, 1]])
     assert circle.predict(nothing) == [0]
 
 
@@ -250,20 +219,16 @@ def saved(machine, tmp_path) -> Path:
     return tmp_path / "models" / "svm.npz"
 
 
-def test_a_saved_machine_comes_back_the_same(machine, saved, unseen):
-    loaded = hog.SVM.load(saved)
-    np.testing.assert_array_equal(loaded.decision(unseen), machine.decision(unseen))
-    for name in ("classes", "gamma", "settings"):
-        assert getattr(loaded, name) == getattr(machine, name)
-    assert [path.name for path in saved.parent.iterdir()] == ["svm.npz"]
-
-
 def refused(path: Path, why: str = "") -> None:
     with pytest.raises(ValueError, match=rf"^.*{path.name} is not a whole SVM .*{why}.*$"):
         hog.SVM.load(path)
 
 
-def test_cuts_are_noticed_and_no_flipped_byte_changes_a_prediction(machine, saved, unseen):
+def test_a_machine_comes_back_the_same_and_damage_is_noticed(machine, saved, unseen):
+    loaded = hog.SVM.load(saved)
+    for name in ("classes", "gamma", "settings"):
+        assert getattr(loaded, name) == getattr(machine, name)
+    np.testing.assert_array_equal(loaded.decision(unseen), machine.decision(unseen))
     whole, wanted, num_refused = saved.read_bytes(), machine.decision(unseen[:50]), 0
     for length in np.linspace(0, len(whole) - 1, 20).astype(int):
         saved.write_bytes(whole[:length])
@@ -277,33 +242,17 @@ def test_cuts_are_noticed_and_no_flipped_byte_changes_a_prediction(machine, save
     assert num_refused > 60
 
 
-class Trap:
-    """Makes a folder when unpickled: what a pickled model may do."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.mkdir, (self.path,)
-
-
-def test_a_pickle_is_refused_and_not_run(saved, tmp_path):
-    sprung = tmp_path / "sprung"
-    np.savez(saved, words="{}", support_vectors=np.array([Trap(sprung)], dtype=object))
-    refused(saved, "holds a pickle")
-    saved.write_bytes(f"cos\nmkdir\n(V{sprung}\ntR.".encode())  # as pickled: os.mkdir(sprung)
-    refused(saved, "holds a pickle")
-    assert not sprung.exists()
-
-
-def test_foreign_files_and_arrays_that_do_not_fit_are_named(saved, tmp_path):
+def test_pickles_foreign_files_and_arrays_that_do_not_fit_are_refused(saved, tmp_path):
     with np.load(saved) as arrays:
         content = dict(arrays)
     for name in ("support_vectors", "coefficients", "intercepts"):
         np.savez(saved, **content | {name: content[name][:-1]})
         refused(saved, "of shape")
-    np.savez(saved, weights=np.zeros(3))
-    refused(saved, "words")
+    np.savez(saved, words="{}", support_vectors=np.array([{}], dtype=object))
+    refused(saved, "holds a pickle")
+    saved.write_bytes(f"cos\nmkdir\n(V{tmp_path / 'sprung'}\ntR.".encode())  # as pickled: os.mkdir(sprung)
+    refused(saved, "holds a pickle")
+    assert not (tmp_path / "sprung").exists()
     saved.write_text("<!DOCTYPE html>\n<html>not found</html>")
     refused(saved)
     with pytest.raises(FileNotFoundError, match="no SVM at .*none.npz; SVM.fit"):
