@@ -7,7 +7,6 @@ import hashlib
 import importlib.resources
 import socket
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -205,45 +204,36 @@ def test_an_empty_cache_without_a_network_says_so_in_one_line(hub):
     assert list(hub.iterdir()) == [], "nothing half loaded is left"
 
 
-def address(monkeypatch, url):
-    """Let torchvision name another address for ResNet-18's weights."""
-    entry = replace(torchvision.models.ResNet18_Weights.DEFAULT.value, url=url)
-    known = type("Known", (), {"__members__": {"DEFAULT": entry}})
-    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: known)
+def test_a_silent_server_is_given_up_and_a_download_compared_with_the_digits_in_its_name(
+    tmp_path, monkeypatch, resnet
+):
+    def download(url):
+        entry = replace(torchvision.models.ResNet18_Weights.DEFAULT.value, url=url)
+        known = type("Known", (), {"__members__": {"DEFAULT": entry}})
+        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: known)
+        return weights.pretrained("resnet18", "DEFAULT")[0]
 
-
-def test_a_server_that_stays_silent_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(weights, "DOWNLOAD_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}/{published('resnet18')}")
+        silent = f"http://127.0.0.1:{server.getsockname()[1]}/{published('resnet18')}"
         with pytest.raises(models.NoWeights, match="timed out"):
-            weights.pretrained("resnet18", "DEFAULT")
+            download(silent)
     assert socket.getdefaulttimeout() is None, "the timeout of everybody else is as it was"
-
-
-@pytest.mark.parametrize("honest", [True, False])
-def test_what_is_downloaded_is_compared_with_the_digits_in_its_name(honest, tmp_path, monkeypatch, resnet):
-    torch.save(resnet.state_dict(), tmp_path / "source.pth")
-    digest = hashlib.sha256((tmp_path / "source.pth").read_bytes()).hexdigest()
-    source = tmp_path / f"resnet18-{digest[:8] if honest else '0123abcd'}.pth"
-    (tmp_path / "source.pth").rename(source)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    address(monkeypatch, source.as_uri())
-    with nullcontext() if honest else pytest.raises(models.NoWeights, match="invalid hash"):
-        tensors, _ = weights.pretrained("resnet18", "DEFAULT")
-        assert torch.equal(tensors["conv1.weight"], resnet.conv1.weight)
-    assert (tmp_path / "home" / "hub" / "checkpoints" / source.name).exists() == honest
+    torch.save(resnet.state_dict(), tmp_path / "resnet18-0123abcd.pth")
+    with pytest.raises(models.NoWeights, match="invalid hash"):
+        download((tmp_path / "resnet18-0123abcd.pth").as_uri())
+    assert list((tmp_path / "home" / "hub" / "checkpoints").iterdir()) == [], "nothing wrong is kept"
+    digest = hashlib.sha256((tmp_path / "resnet18-0123abcd.pth").read_bytes()).hexdigest()
+    honest = (tmp_path / "resnet18-0123abcd.pth").rename(tmp_path / f"resnet18-{digest[:8]}.pth")
+    assert torch.equal(download(honest.as_uri())["conv1.weight"], resnet.conv1.weight)
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
 def test_a_file_of_ones_own_is_read_and_named_where_it_was_cut_off(ending, tmp_path, resnet):
     path = tmp_path / f"mine{ending}"
-    if ending == ".pth":
-        torch.save(resnet.state_dict(), path)
-    else:
-        training.save_weights(resnet, path)
+    torch.save(resnet.state_dict(), path) if ending == ".pth" else training.save_weights(resnet, path)
     net = models.create("resnet18", 4, in_channels=3, weights=path)
     assert torch.equal(net.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
     again = models.create(**{key: value for key, value in net.spec.items() if key != "weights"})
@@ -251,7 +241,7 @@ def test_a_file_of_ones_own_is_read_and_named_where_it_was_cut_off(ending, tmp_p
     with pytest.raises(ValueError, match="of another network than resnet50: .* not "):
         models.create("resnet50", 7, weights=path)
     content = path.read_bytes()
-    for keep in (0, len(content) // 2, len(content) - 9):
+    for keep in (0, len(content) - 9):
         path.write_bytes(content[:keep])
         with pytest.raises(ValueError, match=rf"^.*mine{ending} is damaged or cut off \([\d,]+ bytes\).*$"):
             models.create("resnet18", 7, weights=str(path))
@@ -263,15 +253,14 @@ class Trap:
     """What a file could do while it is loaded, were it loaded carelessly."""
 
     def __reduce__(self):
-        return print, ("run while loading",)
+        return pytest.fail, ("run while loading",)
 
 
-@pytest.mark.parametrize("content", [Trap(), {"state": Trap()}, {"epoch": 3}, [1.0]])
-def test_a_file_that_holds_more_than_weights_is_refused_and_not_run(content, tmp_path, capsys):
+@pytest.mark.parametrize("content", [{"state": Trap()}, {"epoch": 3}, [1.0]])
+def test_a_file_that_holds_more_than_weights_is_refused_and_not_run(content, tmp_path):
     torch.save(content, tmp_path / "more.pth")
     with pytest.raises(ValueError, match="^.*more than weights.*$"):
         weights.pretrained("resnet18", tmp_path / "more.pth")
-    assert "run while loading" not in capsys.readouterr().out
 
 
 def test_efficientnet_lite0_is_the_published_network_with_its_imagenet_weights(monkeypatch):
@@ -337,25 +326,18 @@ def test_a_frozen_body_keeps_its_weights_and_its_running_means(name):
     assert any("running_mean" in each for each in trained_a_little(net.requires_grad_(True)))
 
 
-def fit(model, train, validation, **settings):
-    plain = {"epochs": 3, "batch_size": 32, "lr": 0.01, "augment": None, "precision": "float32"}
-    config, scores = training.Config(**plain, **settings), {"accuracy": metrics.on_labels(metrics.accuracy)}
-    how = {"device": "cpu", "progress": False}
-    return training.fit(model, train, validation, losses.on_labels(), scores, config, **how)
-
-
 def test_a_head_trained_on_kept_features_is_the_frozen_network_trained(drawn_faces):
-    train, validation = drawn_faces.select(slice(160)), drawn_faces.select(slice(160, None))
-    ends = {}
+    parts, ends = [drawn_faces.select(slice(160)), drawn_faces.select(slice(160, None))], {}
+    plain = {"epochs": 3, "batch_size": 32, "lr": 0.01, "augment": None, "precision": "float32"}
+    scores, config = {"": metrics.on_labels(metrics.accuracy)}, training.Config(optimizer="sgd", **plain)
     for kept in (True, False):
         torch.manual_seed(0)
         net = models.create("face-cnn", 7, dropout=0.0)
+        part, seen = models.freeze(net), parts
         if kept:
-            plain = {"device": "cpu", "precision": "float32"}
-            parts = [replace(p, images=training.features(net, p, **plain)) for p in (train, validation)]
-            fit(models.split(net)[1], *parts, optimizer="sgd")
-        else:
-            fit(models.freeze(net), train, validation, optimizer="sgd")
+            how, part = {"device": "cpu", "precision": "float32"}, models.split(net)[1]
+            seen = [replace(faces, images=training.features(net, faces, **how)) for faces in parts]
+        training.fit(part, *seen, losses.on_labels(), scores, config, device="cpu", progress=False)
         ends[kept] = net.state_dict()
     for name, values in ends[True].items():
         torch.testing.assert_close(values, ends[False][name], rtol=1e-3, atol=1e-4)
@@ -364,7 +346,7 @@ def test_a_head_trained_on_kept_features_is_the_frozen_network_trained(drawn_fac
 # --- learning rates by depth ---
 
 
-def test_each_stage_has_its_share_of_the_learning_rate():
+def test_each_stage_has_its_share_of_the_learning_rate_and_every_network_a_recipe():
     net = models.create("face-cnn", 7)
     groups = make_optimizer(net, training.Config(lr=1.0, lr_decay=0.5, weight_decay=0.1)).param_groups
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
@@ -375,9 +357,8 @@ def test_each_stage_has_its_share_of_the_learning_rate():
     assert decayed == {id(p) for p in net.parameters() if p.ndim > 1}
 
 
-def test_with_everything_frozen_there_is_nothing_to_learn_and_every_network_has_a_recipe(drawn_faces):
     with pytest.raises(ValueError, match="nothing is left to learn"):
-        fit(models.create("face-cnn", 7).requires_grad_(False), drawn_faces, drawn_faces)
+        make_optimizer(net.requires_grad_(False), training.Config())
     assert set(training.RECIPES) == set(models.NAMES)
     assert all(config.warmup > 0 and 0 < config.lr_decay < 1 for config in training.RECIPES.values())
 
@@ -385,13 +366,7 @@ def test_with_everything_frozen_there_is_nothing_to_learn_and_every_network_has_
 # --- costs ---
 
 
-def test_operations_are_those_counted_by_hand():
-    side, widths = (48, 24, 12, 6), (1, 32, 64, 128, 256)
-    convolutions = sum(9 * widths[i] * widths[i + 1] * side[i] ** 2 for i in range(4))
-    assert models.flops(models.FaceCNN()) == 2 * (convolutions + 256 * 128 + 128 * 7)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "efficientnet_b0", "vit_b_16"])
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_b_16"])
 def test_operations_and_parameters_agree_with_what_torchvision_publishes(name):
     """Its tables count a multiplication with its addition as one, and a head of 1,000 classes."""
     net = models.create(name, 1000, 3, image_size=224)
@@ -400,26 +375,14 @@ def test_operations_and_parameters_agree_with_what_torchvision_publishes(name):
     assert models.flops(net, 224, 3) / 2e9 == pytest.approx(table["_ops"], abs=0.001)
 
 
-def test_memory_of_a_step_is_that_counted_by_hand_and_near_what_pytorchs_tracker_sees():
+def test_memory_of_a_step_is_that_counted_by_hand():
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1, bias=False), torch.nn.ReLU())
     # kept for the backward pass: the images (for the convolution) and its output behind ReLU
     assert models.step_memory(net, 8) == 4 * (4 * 36 + 8 * (48 * 48 + 4 * 48 * 48))
     assert models.step_memory(net.requires_grad_(False), 8) == 4 * 36
-    tracking = pytest.importorskip("torch.distributed._tools.mem_tracker")
-    net = models.create("resnet18", 7).train()
-    net.layer1.eval()
+    net = models.create("face-cnn", 7).train()
+    net.blocks.eval()
     before = {name: values.clone() for name, values in net.state_dict().items()}
-    counted = models.step_memory(net, 8), models.flops(net)
+    assert models.step_memory(net, 8) > 8 * models.flops(net) / 1000
     assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
-    assert (net.training, net.layer1.training) == (True, False), "counting leaves the network as it was"
-    optimizer = torch.optim.AdamW(net.train().parameters(), foreach=False)
-    net(images(num=8)).square().mean().backward()
-    optimizer.step()  # from here on it has its two means
-    optimizer.zero_grad()
-    tracker = tracking.MemTracker()
-    tracker.track_external(net, optimizer)
-    with tracker:
-        net(images(num=8)).square().mean().backward()
-        optimizer.step()
-    [peak] = tracker.get_tracker_snapshot("peak").values()
-    assert counted[0] == pytest.approx(peak["Total"], rel=0.12)
+    assert (net.training, net.blocks.training) == (True, False), "counting leaves the network as it was"
