@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from benchmarks import bayes_ceiling, cycles, distributions, gpu, real, records
-from helpers import datasets, emotions, faces, metrics, models, training
+from helpers import datasets, emotions, faces, models, training
 
 
 def record(name):
@@ -21,11 +21,6 @@ def record(name):
 @pytest.fixture(autouse=True)
 def _here(root, monkeypatch):
     monkeypatch.chdir(root)
-
-
-@pytest.fixture(scope="module")
-def reader(root):
-    return cycles.recorded(root / cycles.RECORD)
 
 
 def test_the_way_is_0_at_the_class_shares_and_1_at_the_truth():
@@ -40,8 +35,8 @@ def test_the_way_is_0_at_the_class_shares_and_1_at_the_truth():
     assert found.low < found.value < found.high
 
 
-def test_the_network_of_the_record_goes_as_far_as_the_record_says(reader, tmp_path):
-    known = record("distributions_cycles")
+def test_the_network_of_the_record_goes_as_far_as_the_record_says(root, tmp_path):
+    known, reader = record("distributions_cycles"), cycles.recorded(root / cycles.RECORD)
     judged = datasets.load("synthetic", tmp_path, num_faces=600, seed=distributions.JUDGED_SEED)
     recorded, prior = known["strangers"][-1], np.array(known["class shares"])
     far = cycles.how_far(reader.predict(judged, looks=[cycles.STRAIGHT]), judged, prior)
@@ -51,37 +46,12 @@ def test_the_network_of_the_record_goes_as_far_as_the_record_says(reader, tmp_pa
     best = known["judged anew"]["best possible"]
     assert far["CCC valence"][0] > 0.93 * best["CCC valence"]
     assert known["judged anew"]["five looks"]["way"][0] > known["judged anew"]["one look"]["way"][0] > 0.89
-
-
-def test_the_weights_of_another_network_are_refused(tmp_path):
     training.save_weights(models.FaceCNN(7), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="Reader"):
         cycles.recorded(tmp_path / "other.json")
 
 
-def test_faces_are_placed_by_eyes_and_nose(drawn_faces):
-    some = drawn_faces.select(slice(0, 60))
-    where = some.landmarks.mean(axis=0)
-    upright = cycles.placed(some, some.landmarks, where)
-    again = cycles.placed(upright, np.tile(where, (60, 1, 1)), where)
-    np.testing.assert_array_equal(again.images, upright.images)  # a second time changes nothing
-    spread = [each.images[:, 12:36, 8:40].std(axis=0).mean() for each in (upright, some)]
-    assert spread[0] < spread[1]
-
-
-def test_a_network_that_grows_starts_with_the_outputs_it_had():
-    options = {"stem": "unshuffle", "widths": (8, 8, 4), "pool_first": True, "readout": "grid"}
-    net = models.FaceCNN({"labels": 7}, **options).eval()
-    images = torch.randn(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
-    parts = cycles.TwoParts(net).eval()
-    assert models.num_parameters(parts) > models.num_parameters(net)
-    before, parameters = parts(images)["labels"], models.num_parameters(parts)
-    closer = cycles.look_closer(parts).eval()
-    assert models.num_parameters(closer) == parameters + 2 * (2 * 8 * 8 * 9 + 2 * 8 + 8)
-    torch.testing.assert_close(closer(images)["labels"], before)
-
-
-def test_what_can_be_read_off_an_image_depends_on_its_noise():
+def test_what_can_be_read_off_an_image_depends_on_its_noise_and_a_certain_reader_predicts_p():
     given, before = bayes_ceiling.scene(3, torch.arange(4), 24), 0.04 * torch.eye(34, dtype=torch.float64)
     known = torch.full((17,), 0.02, dtype=torch.float64)  # of the mean of two sides
     after = bayes_ceiling.uncertainty(given, 24, before).diagonal(dim1=1, dim2=2)
@@ -89,15 +59,10 @@ def test_what_can_be_read_off_an_image_depends_on_its_noise():
     view = given.view | {"noise": torch.full((4,), 1e6)}
     blind = bayes_ceiling.uncertainty(replace(given, view=view), 24, before)
     torch.testing.assert_close(blind, torch.diag(known).expand(4, -1, -1))
-
-
-def test_a_certain_reader_predicts_p_and_an_unsure_one_less_sharply():
     units = faces.sample(64, 3, size=16).action_units.double()
     p = faces.class_probabilities(units)
-    nothing = torch.zeros(64, 17, 17, dtype=torch.float64)
-    torch.testing.assert_close(
-        bayes_ceiling.predictions(units, nothing, torch.Generator()), p, atol=1e-3, rtol=0
-    )
+    sure = bayes_ceiling.predictions(units, torch.zeros(64, 17, 17, dtype=torch.float64), torch.Generator())
+    torch.testing.assert_close(sure, p, atol=1e-3, rtol=0)
     wide = 0.05 * torch.eye(17, dtype=torch.float64).expand(64, -1, -1)
     unsure = bayes_ceiling.predictions(units, wide, torch.Generator())
     assert unsure.amax(1).mean() < p.amax(1).mean() - 0.05
@@ -116,18 +81,6 @@ def test_on_real_votes_every_loss_has_three_seeds_and_stands_between_floor_and_r
     assert divergence["five raters"][1] < divergence["kl"][0] < divergence["class shares"][0]
 
 
-def test_five_raters_predict_the_others_as_counted_by_hand():
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet(np.full(7, 0.4), 300)
-    judged = type("Judged", (), {"votes": rng.multinomial(10, p)})
-    some, others = metrics.split_half(judged.votes, seed=0)
-    prior = p.mean(axis=0)
-    found = distributions.halves(judged, prior, {"truth": [p]}, emotions.distances(emotions.FER7))
-    raters = stats.entropy(others, (5 * some + prior) / 6, axis=1).mean()
-    assert found["five raters"]["mean"]["KL"] == pytest.approx(raters, rel=1e-9)
-    assert found["truth"]["mean"]["KL"] == pytest.approx(stats.entropy(others, p, axis=1).mean(), rel=1e-9)
-
-
 @pytest.mark.parametrize("classes", [emotions.FER7, emotions.FERPLUS8, emotions.AFFECTNET8])
 def test_classes_of_two_sets_are_joined_by_name(classes):
     labels = np.arange(len(classes)).repeat(2)
@@ -137,14 +90,6 @@ def test_classes_of_two_sets_are_joined_by_name(classes):
     assert len(part) == 14
     meant = [classes[shade] for shade in part.images[:, 0, 0]]
     assert [emotions.FER7[label] for label in part.labels] == meant
-
-
-def test_the_interval_of_a_drop_is_that_of_two_independent_shares():
-    def share(value, half):
-        return {"value": value, "low": value - half, "high": value + half}
-
-    found = real.difference(share(0.7, 0.03), share(0.5, 0.04))
-    assert found == pytest.approx({"value": 0.2, "low": 0.15, "high": 0.25})
 
 
 @pytest.mark.parametrize("name", ["cross_set_fer2013", "cross_set_muxspace"])
