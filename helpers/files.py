@@ -34,6 +34,12 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         raise OSError(error.errno or errno.EIO, text, str(path)) from error
 
 
+def write(path: str | Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, text as UTF-8."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,13 @@
-"""``evaluate``, ``compare`` and ``ensemble`` on small runs, against independent libraries."""
+"""``evaluate``, ``compare``, ``ensemble`` and ``report`` on small runs, against independent libraries."""
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +18,9 @@ from PIL import Image
 from scipy import special, stats
 from sklearn import metrics as theirs
 
-from helpers import cli, datasets, training
-from helpers.cli import evaluate, scoring
+from helpers import cli, datasets, plotting, training
+from helpers.cli import report, scoring
+from helpers.cli.evaluate import How
 
 SMALL = ["--model-option", "widths", "(4,8)", "--model-option", "head_width", "8", "--batch-size", "32"]
 QUICK = ["--option", "num_faces", "210", "--device", "cpu", "--no-amp", "--epochs", "1", "--lr", "1e-2"]
@@ -50,6 +54,15 @@ def told(capsys, *words: object) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def refused(capsys, *words: object) -> str:
+    capsys.readouterr()
+    assert cli.main([*map(str, words)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert "\x1b" not in said
+    return said
+
+
 def outputs(folder: Path, split: int = 2) -> tuple[np.ndarray, datasets.FaceSet]:
     """Return what a run's network predicts, and for whom, without the room that is tested."""
     faces = datasets.load("synthetic", folder.parent / "data", num_faces=210).splits()[split]
@@ -73,46 +86,37 @@ def test_the_scores_are_those_of_scikit_learn(runs, capsys):
         "Cohen's kappa": theirs.cohen_kappa_score(truth, given),
         "log loss": theirs.log_loss(truth, shares, labels=range(7)),
     }
-    train = datasets.load("synthetic", runs / "data", num_faces=210).splits()[0]
-    commonest = stats.mode(train.labels).mode
     for name, value in expected.items():
         score = found["scores"][name]
         assert score["value"] == pytest.approx(value, rel=1e-5), name
         assert score["low"] <= score["value"] <= score["high"]
-    assert found["scores"]["accuracy"]["floor"] == pytest.approx((truth == commonest).mean())
-    prior = np.tile(np.bincount(train.labels, minlength=7) / len(train), (len(truth), 1))
-    assert found["scores"]["log loss"]["floor"] == pytest.approx(
-        theirs.log_loss(truth, prior, labels=range(7))
-    )
+    train = datasets.load("synthetic", runs / "data", num_faces=210).splits()[0]
+    majority, prior = stats.mode(train.labels).mode, np.bincount(train.labels, minlength=7) / len(train)
+    floors = {name: found["scores"][name]["floor"] for name in ("accuracy", "log loss")}
+    assert floors["accuracy"] == found["majority"]["value"] == pytest.approx((truth == majority).mean())
+    assert floors["log loss"] == pytest.approx(-np.log(prior[truth]).mean())
     assert found["confusion"] == theirs.confusion_matrix(truth, given, labels=range(7)).tolist()
     assert found["best_possible"]["value"] == pytest.approx((faces.distribution.argmax(1) == truth).mean())
 
 
-def test_valence_and_arousal_are_scored_in_every_way(runs, capsys):
+def test_valence_arousal_and_distributions_are_scored_in_every_way(runs, capsys):
     found = told(capsys, "evaluate", runs / "tasks")["scores"]
-    faces = outputs(runs / "tasks")[1]
+    faces, train = outputs(runs / "tasks")[1], outputs(runs / "tasks", 0)[1]
     said = pd.read_csv(runs / "tasks" / "test" / "predictions.csv")["arousal"].to_numpy()
     truth = faces.valence_arousal[:, 1]
-    assert found["RMSE arousal"]["value"] == pytest.approx(
-        theirs.root_mean_squared_error(truth, said), rel=1e-4
-    )
-    assert found["MAE arousal"]["value"] == pytest.approx(theirs.mean_absolute_error(truth, said), rel=1e-4)
-    assert found["R2 arousal"]["value"] == pytest.approx(theirs.r2_score(truth, said), rel=1e-3)
-    assert found["Pearson arousal"]["value"] == pytest.approx(stats.pearsonr(truth, said)[0], abs=1e-3)
-    assert {"SAGR arousal", "CCC arousal", "CCC valence", "mean score"} <= set(found)
+    expected = {"RMSE": theirs.root_mean_squared_error(truth, said), "R2": theirs.r2_score(truth, said)}
+    expected |= {"MAE": theirs.mean_absolute_error(truth, said), "Pearson": stats.pearsonr(truth, said)[0]}
+    for name, value in expected.items():
+        assert found[f"{name} arousal"]["value"] == pytest.approx(value, abs=1e-3)
     assert found["CCC arousal"]["floor"] == pytest.approx(0, abs=1e-6)  # a constant agrees with nothing
+    mean = np.full(len(truth), train.valence_arousal[:, 1].mean())
+    assert found["MAE arousal"]["floor"] == pytest.approx(theirs.mean_absolute_error(truth, mean), abs=1e-4)
 
-
-def test_distributions_are_judged_by_their_divergences_image_by_image(runs, capsys):
-    found = told(capsys, "evaluate", runs / "shares")["scores"]
-    logits, faces = outputs(runs / "shares")
-    shares = special.softmax(logits.astype(float), 1)
-    divergence = stats.entropy(faces.distribution, shares, axis=1)
+    found, (logits, faces) = told(capsys, "evaluate", runs / "shares")["scores"], outputs(runs / "shares")
+    divergence = stats.entropy(faces.distribution, special.softmax(logits.astype(float), 1), axis=1)
     assert found["KL"]["value"] == pytest.approx(divergence.mean(), rel=1e-4)
-    assert {"JS", "EMD", "MSE", "L1", "TV"} <= set(found)
     each = pd.read_csv(runs / "shares" / "test" / "distribution_scores.csv")
     assert each["KL"].to_numpy() == pytest.approx(divergence, rel=1e-3)
-    train = datasets.load("synthetic", runs / "data", num_faces=210).splits()[0]
     prior = stats.entropy(faces.distribution, train.distribution.mean(0)[None], axis=1).mean()
     assert found["KL"]["floor"] == pytest.approx(prior, rel=1e-4)
 
@@ -127,35 +131,34 @@ def test_the_folder_gets_tables_and_figures(runs, capsys):
     assert {path.stem for path in folder.glob("*.png")} == figures
     for path in folder.glob("*.png"):
         assert np.ptp(np.asarray(Image.open(path).convert("L"))) > 100  # something is drawn
-    metrics = pd.read_csv(folder / "metrics.csv", index_col="score")
-    assert list(metrics.columns) == ["value", "low", "high", "floor"]
-    assert "SAGR valence" in metrics.index
-    errors = pd.read_csv(folder / "errors.csv")
-    assert (errors["label"] != errors["predicted"]).all()
+    errors, predicted = (pd.read_csv(folder / f"{name}.csv") for name in ("errors", "predictions"))
     assert errors["confidence"].is_monotonic_decreasing
-    assert "macro avg" in (folder / "classification_report.txt").read_text()
+    assert set(errors["source"]) == set(predicted["source"][predicted["label"] != predicted["predicted"]])
+    shares = predicted[[f"p_{name}" for name in outputs(runs / "tasks")[1].classes]]
+    assert np.allclose(shares.sum(axis=1), 1)
+    assert np.allclose(shares.max(axis=1), predicted["confidence"])
 
 
 def test_the_mirror_image_is_averaged_when_asked(runs):
     logits, faces = outputs(runs / "one")
-    model = training.Run.open(runs / "one").model
     mirrored = replace(faces, images=np.ascontiguousarray(faces.images[..., ::-1]))
-    other = training.predict(model, mirrored, device="cpu", precision="float32")
-    averaged = scoring.predict(runs / "one", "test", "flip").outputs["labels"]
+    how = {"device": "cpu", "precision": "float32"}
+    other = training.predict(training.Run.open(runs / "one").model, mirrored, **how)
+    averaged = scoring.predict(runs / "one", "test", How(tta="flip")).outputs["labels"]
     assert np.allclose(averaged, (logits + other) / 2, atol=1e-5)
 
 
 def test_what_was_predicted_is_kept_until_weights_or_data_change(runs, monkeypatch):
-    before = scoring.predict(runs / "two", "validation")
+    before = scoring.predict(runs / "two", "validation", How())
     monkeypatch.setattr(training, "predict", lambda *_, **__: pytest.fail("predicted again"))
-    again = scoring.predict(runs / "two", "validation")
+    again = scoring.predict(runs / "two", "validation", How())
     assert np.array_equal(again.outputs["labels"], before.outputs["labels"])
     with pytest.raises(pytest.fail.Exception, match="predicted again"):
-        scoring.predict(runs / "two", "validation", given={"options": {"seed": 3}})
+        scoring.predict(runs / "two", "validation", How(options={"seed": 3}))
     kept = runs / "two" / "validation" / "outputs-none.npz"
     kept.write_bytes(kept.read_bytes()[:-40])  # damaged
     with pytest.raises(pytest.fail.Exception, match="predicted again"):
-        scoring.predict(runs / "two", "validation")
+        scoring.predict(runs / "two", "validation", How())
 
 
 def test_other_data_get_other_scores(tmp_path, capsys):
@@ -181,37 +184,30 @@ def test_runs_of_a_notebook_and_weights_files_are_taken(runs, capsys, tmp_path):
     for name in ("settings", "fast", "data", "sizes", "command"):  # what training.fit alone does not say
         del record[name]
     (tmp_path / "one" / "config.json").write_text(json.dumps(record))
-    assert do("evaluate", tmp_path / "one") == 2
-    assert "add --data NAME" in capsys.readouterr().err
+    assert "add --data NAME" in refused(capsys, "evaluate", tmp_path / "one")
     faces = ["--data", "synthetic", "--root", runs / "data", "--option", "num_faces", 210]
     expected = told(capsys, "evaluate", runs / "one")["scores"]["accuracy"]
     for run in (tmp_path / "one", tmp_path / "one" / "best.safetensors"):
         assert told(capsys, "evaluate", run, *faces)["scores"]["accuracy"] == expected
 
 
-def predictions(right: np.ndarray, name: str = "a", **columns) -> scoring.Predictions:
+def predictions(right: np.ndarray, leaked: np.ndarray | None = None, **columns) -> scoring.Predictions:
     """Return predictions for faces of two classes that are right where ``right`` says so."""
-    labels, subject = np.arange(len(right)) % 2, columns.pop("subject", None)
-    images, split = np.zeros((len(right), 8, 8), np.uint8), np.full(len(right), "test")
-    source = np.arange(len(right)).astype(str)
-    faces = datasets.FaceSet("x", images, labels, ("anger", "fear"), split, source, subject=subject)
-    outputs = {"labels": np.eye(2)[np.where(right, labels, 1 - labels)] * 4.0}
-    leaked, floor = columns.pop("leaked", np.zeros(len(right), bool)), {"labels": np.log([0.6, 0.4])}
-    return scoring.Predictions(name, Path(), "expression", "test", faces, outputs, leaked, floor, True, name)
+    labels, num = np.arange(len(right)) % 2, len(right)
+    images, source = np.zeros((num, 8, 8), np.uint8), np.arange(num).astype(str)
+    faces = datasets.FaceSet("x", images, labels, ("anger", "fear"), np.full(num, "test"), source, **columns)
+    given = {"labels": np.eye(2)[np.where(right, labels, 1 - labels)] * 4.0}
+    leaked, floor = np.zeros(num, bool) if leaked is None else leaked, {"labels": np.log([0.6, 0.4])}
+    return scoring.Predictions("a", Path(), "expression", "test", faces, {}, given, leaked, floor, True, "")
 
 
-def test_leaked_images_are_scored_apart():
-    found = scoring.evaluate(predictions(np.arange(100) < 60, leaked=np.arange(100) < 30), resamples=50)
-    assert found["leaked"] == 30
-    assert found["scores"]["accuracy"]["value"] == 0.6
+def test_leaked_images_are_scored_apart_and_people_are_sampled_whole():
+    found = scoring.scored(predictions(np.arange(100) < 60, leaked=np.arange(100) < 30), 50)
+    assert (found["leaked"], found["scores"]["accuracy"]["value"]) == (30, 0.6)
     assert found["without_leaked"]["accuracy"]["value"] == pytest.approx(30 / 70)
-
-
-def test_people_are_sampled_whole_where_they_are_known():
     right = np.repeat(np.arange(20) % 2 == 0, 10)  # everybody is always right or always wrong
-    alone = scoring.scores(predictions(right), only="accuracy")["accuracy"]
-    known = predictions(right, subject=np.repeat(np.arange(20), 10))
-    people = scoring.scores(known, only="accuracy")["accuracy"]
+    alone = scoring.scores(predictions(right))["accuracy"]
+    people = scoring.scores(predictions(right, subject=np.repeat(np.arange(20), 10)))["accuracy"]
     assert people["high"] - people["low"] > 2 * (alone["high"] - alone["low"])
 
 
@@ -225,7 +221,8 @@ def test_runs_stand_in_order_with_mcnemar(runs, capsys, tmp_path):
     values = [row["scores"]["accuracy"]["value"] for row in found]
     assert values == sorted(values, reverse=True)
     right = {name: outputs(runs / name)[0].argmax(1) for name in ("one", "two")}
-    right["svm"], truth = scoring.predict(runs / "svm").predictions, outputs(runs / "one")[1].labels
+    svm, truth = scoring.predict(runs / "svm", "test", How()), outputs(runs / "one")[1].labels
+    right["svm"] = svm.predictions
     best = right[found[0]["run"]] == truth
     for row in found[1:]:
         other = right[row["run"]] == truth
@@ -235,19 +232,15 @@ def test_runs_stand_in_order_with_mcnemar(runs, capsys, tmp_path):
         assert row["accuracy_to_best"]["value"] == pytest.approx(other.mean() - best.mean())
     assert Image.open(path).size[0] > 600
     table = pd.read_csv(path.with_suffix(".csv"), index_col="run")
-    assert list(table.index) == [row["run"] for row in found]
-    assert table.loc["one", "parameters"] == 483
+    assert list(table["accuracy"]) == values
+    assert (table.loc["one", "parameters"], table.loc["one", "epochs"]) == (483, 1)
     assert table.loc["one", "seconds_per_epoch"] > 0
-
-
-@pytest.mark.parametrize(
-    ("word", "name", "sign"),
-    [("log_loss", "log loss", 1), ("cohens kappa", "Cohen's kappa", -1), ("Weighted-F1", "weighted F1", -1)],
-)
-def test_any_score_sorts_and_less_is_better_where_it_is(word, name, sign, runs, capsys):
-    rows = told(capsys, "compare", runs / "one", runs / "two", "--score", word)["runs"]
-    values = [row["scores"][name]["value"] for row in rows]
-    assert values == sorted(values, key=lambda value: sign * value)
+    for word, name, sign in (("log_loss", "log loss", 1), ("Weighted-F1", "weighted F1", -1)):
+        rows = told(capsys, "compare", runs / "one", runs / "two", "--score", word)["runs"]
+        values = [sign * row["scores"][name]["value"] for row in rows]
+        assert values == sorted(values)
+    assert do("compare", runs / "one", runs / "two") == 0
+    assert "accuracy to the best" in capsys.readouterr().out
 
 
 def test_holms_correction_is_that_of_the_textbook():
@@ -267,6 +260,87 @@ def test_an_ensemble_averages_probabilities_and_its_gain_is_paired(runs, capsys)
     assert found["gain"]["value"] == pytest.approx(accuracy["ensemble"] - accuracy[found["best"]])
 
 
+# --- report ---
+
+
+def read(path: Path) -> tuple[str, list[str]]:
+    """Return the text of a page and the sources of its images."""
+    page = path.read_text(encoding="utf-8")
+    return html.unescape(re.sub("<[^>]+>", "", page)), re.findall('src="([^"]+)"', page)
+
+
+def three_digits(value):
+    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")  # no -0.000
+
+
+def test_every_score_interval_floor_and_class_is_in_the_report(runs):
+    pytest.importorskip("typst", reason="typst, which sets the report, is not installed")
+    assert do("report", runs / "tasks", runs / "svm", "--out", runs / "report") == 0
+    text, sources = read(runs / "report.html")
+    for name in ("tasks", "svm"):
+        found = json.loads((runs / name / "test" / "evaluation.json").read_text())
+        for score in found["scores"].values():
+            assert f"{three_digits(score['value'])} [{three_digits(score['low'])}, " in text
+            assert score["floor"] is None or three_digits(score["floor"]) in text
+        for share in found["per_class"]["f1"]:
+            assert three_digits(share) in text
+        record = json.loads((runs / name / "config.json").read_text())
+        assert record["command"] in text
+        assert f"torch {record['machine']['torch']}" in text
+        assert f"{record['sizes']['train']:,} train" in text
+        assert f"{found['scores']['accuracy']['value']:.1%}" in text or name == "tasks"
+    assert "McNemar's exact test" in text
+    assert "duplicates" in text
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    figures = sum(len(list((runs / name / "test").glob("*.png"))) for name in ("tasks", "svm"))
+    assert len(sources) == 1 + 1 + figures >= 10  # the accuracies, the curves of the network
+    pdf = (runs / "report.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Subtype\s*/Image", pdf)) >= len(sources)
+
+
+def test_a_run_that_was_not_evaluated_is_and_the_page_alone_will_do(runs, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("typst", reason="typst, which sets the report, is not installed")
+    shutil.copytree(runs / "svm", tmp_path / "copy", ignore=shutil.ignore_patterns("validation"))
+    words = ["report", tmp_path / "copy", "--root", runs / "data", "--split", "validation"]
+    assert do(*words, "--no-pdf") == 0
+    assert "they are too good" in read(tmp_path / "report.html")[0]
+    assert (tmp_path / "copy" / "validation" / "evaluation.json").exists()
+    assert not (tmp_path / "report.pdf").exists()
+    (tmp_path / "copy" / "audit.json").write_text("[")
+    assert "audit.json is damaged" in refused(capsys, *words)
+    monkeypatch.setitem(sys.modules, "typst", None)  # what an import of something missing meets
+    assert "pip install typst" in refused(capsys, "report", runs / "svm", "--out", tmp_path / "alone")
+    assert not list(tmp_path.glob("alone*"))
+
+
+def test_what_a_run_says_is_text_and_never_markup(tmp_path):
+    pytest.importorskip("typst", reason="typst, which sets the report, is not installed")
+    hostile, score = 'a<b>"c\\d#e*f_g$h`i@j[k]', {"value": 0.5, "low": 0.4, "high": None, "floor": None}
+    run = dict.fromkeys(("name", "about", "errors", "machine"), hostile) | {"files": {}, "split": "test"}
+    run |= {"settings": [[hostile, hostile]], "scores": {hostile: score}, "majority": score}
+    run |= {"audit": {"rejects": {"columns": [hostile], "data": [[hostile]]}}, "classes": [hostile]}
+    run["per_class"] = {"precision": [0.5], "recall": [1], "f1": [-0.25], "support": [7]}
+    about = dict.fromkeys(("opening", "headline"), hostile) | {"tests": [[hostile] * 5], "runs": [run]}
+    about |= dict.fromkeys(("fast", "commands", "short"), [hostile])
+    (tmp_path / "accuracy.png").write_bytes(plotting.png(lambda ax: ax.plot([1, 2])))
+    (tmp_path / "page.html").write_bytes(report.typeset(about, tmp_path, "html"))
+    text, _ = read(tmp_path / "page.html")
+    assert text.count(hostile) >= 20
+    for shown in ("0.500 [0.400, -]", "−0.250", "7"):
+        assert shown in text
+    assert report.typeset(about, tmp_path, "pdf").startswith(b"%PDF-")
+
+
+def test_the_headline_says_what_the_intervals_allow(runs):
+    found = predictions(np.arange(20) < 12)
+    score, floor = {"value": 0.6, "low": 0.5, "high": 0.7}, {"value": 0.4, "low": 0.3, "high": 0.45}
+    content = {"faces": 20, "scores": {"accuracy": score}, "majority": floor}
+    assert ", clearly above the 40.0%" in report.headline([(found, content)])
+    close = {"value": 0.45, "low": 0.35, "high": 0.55}
+    assert ", not clearly above" in report.headline([(found, content | {"majority": close})])
+
+
 # --- mistakes ---
 
 
@@ -279,6 +353,7 @@ def test_an_ensemble_averages_probabilities_and_its_gain_is_paired(runs, capsys)
         (["evaluate", "one", "--resamples", "3"], "--resamples must be at least 10"),
         (["compare", "one"], "needs two runs"),
         (["ensemble", "one", "one"], "is named twice"),
+        (["report", "one", "one"], "is named twice"),
         (["compare", "one", "four"], "other validation faces or classes"),
         (["compare", "one", "tasks"], "learned the task expression"),
         (["compare", "one", "two", "--score", "acuracy"], "did you mean 'accuracy'"),
@@ -287,12 +362,10 @@ def test_an_ensemble_averages_probabilities_and_its_gain_is_paired(runs, capsys)
 )
 def test_what_cannot_be_done_is_one_line(words, message, runs, capsys, monkeypatch):
     monkeypatch.chdir(runs)
-    assert cli.main(words) == 2
-    said = capsys.readouterr().err.strip()
-    assert message in said
-    assert "\n" not in said
+    assert message in refused(capsys, *words)
 
 
+@pytest.mark.parametrize("kind", ["one", "svm"])
 @pytest.mark.parametrize(
     "record",
     [
@@ -302,14 +375,7 @@ def test_what_cannot_be_done_is_one_line(words, message, runs, capsys, monkeypat
         '{"settings": {"data": "\\u001b[31m"}, "model": {}, "faces": {"classes": ["\\u001b[2J"]}}',
     ],
 )
-def test_a_strangers_record_is_one_line_without_escapes(record, runs, capsys, tmp_path):
-    shutil.copytree(runs / "one", tmp_path / "run")
+def test_a_strangers_record_is_one_line_without_escapes(kind, record, runs, capsys, tmp_path):
+    shutil.copytree(runs / kind, tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text(record)
-    assert do("evaluate", tmp_path / "run") == 2
-    said = capsys.readouterr().err.strip()
-    assert "\n" not in said
-    assert "\x1b" not in said
-
-
-def test_a_score_that_is_no_number_is_shown_as_none():
-    assert evaluate.shown({"value": 0.5, "low": None, "high": 1.0}) == "0.500 [-, 1.000]"
+    refused(capsys, "evaluate", tmp_path / "run")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from inspect import get_annotations
 from pathlib import Path
 from typing import get_args
 
@@ -91,7 +92,7 @@ def test_the_words_that_are_offered_are_those_that_the_rooms_know():
     assert set(get_args(KINDS["optimizer"])) == set(training.config.OPTIMIZERS)
     assert set(get_args(KINDS["schedule"])) == set(training.config.SCHEDULES)
     assert get_args(KINDS["augment"]) == tuple(experiment.AUGMENTS)
-    assert tuple(training.TTA) == get_args(evaluate.Views)
+    assert tuple(training.TTA) == get_args(get_annotations(evaluate.How, eval_str=True)["tta"])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_the_words_that_are_offered_are_those_that_the_rooms_know():
         (["--config", "resnet18-4clas"], "did you mean 'resnet18-4class'"),
         (["--config", "no/such.yaml"], "no/such.yaml cannot be read"),
         (["--model", "hog-svm", "--task", "multitask"], "hog-svm learns expressions alone"),
-        (["--model", "hog-svm", "--model-option", "D", "1"], "known: C, gamma"),
+        (["--model", "hog-svm", "--model-option", "D", "1"], "option of hog-svm 'D'; known: C, gamma"),
         (["--monitor", "acuracy"], "did you mean 'accuracy'"),
     ],
 )
@@ -123,7 +124,7 @@ def test_what_does_not_fit_is_refused_in_one_line_before_data_is_read(words, mes
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch: 3", "no setting 'epoch'; did you mean 'epochs'"),
+        ("epoch: 3", "unknown setting 'epoch'; did you mean 'epochs'"),
         ("epochs: three", "epochs is a whole number, not 'three'"),
         ("amp: 1", "amp is true or false, not 1"),
         ("options: [1, 2]", "options is names with values"),
@@ -262,9 +263,8 @@ def test_the_head_is_trained_first_and_the_rest_after_it(folder, tmp_path):
 def real_layouts(tmp_path_factory) -> Path:
     """Forty-two drawn faces as each real set is laid out."""
     root = tmp_path_factory.mktemp("sets")
-    few = datasets.load("synthetic", root, num_faces=42, balance="uniform", faces_per_person=2)
     for name in ("fer2013", "muxspace", "affectnet_fused"):  # and AffectNet with it
-        data.write(name, few, root)
+        data.write(name, root, 42, balance="uniform", faces_per_person=2)
     return root
 
 

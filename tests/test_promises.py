@@ -50,9 +50,8 @@ def do(*words: object) -> None:
 def top(tmp_path_factory) -> Path:
     """A folder with a small training of each project, evaluated, compared and reported."""
     top = tmp_path_factory.mktemp("projects")
-    few = datasets.load("synthetic", top, num_faces=90, balance="uniform", faces_per_person=2)
     for name in ("fer2013", "muxspace", "affectnet_fused"):  # and AffectNet with it
-        data.write(name, few, top)
+        data.write(name, top, 90, balance="uniform", faces_per_person=2)
     for name, words in TRAININGS.items():
         do("train", "--root", top, "--out", top / name, *words)
         do("evaluate", top / name, *FEW)

@@ -10,18 +10,19 @@ import argparse
 import ast
 import importlib
 import inspect
+import json
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from helpers import did_you_mean
+from helpers import did_you_mean, one_of
 
 ABOUT = """\
 Reading Faces: notebooks on facial expression recognition.
@@ -40,8 +41,8 @@ Commands (python3 -m helpers COMMAND --help says more):
 """
 COMMANDS = {
     "run": "run", "test": "run", "data": "data", "train": "train", "evaluate": "evaluate",
-    "compare": "evaluate", "report": "report", "reproduce": "train",
-    "predict": "predict", "webcam": "predict",
+    "compare": "evaluate", "report": "report", "reproduce": "train", "predict": "predict",
+    "webcam": "predict",
 }  # fmt: skip
 """Command to the file that holds its function."""
 FLAGS = {
@@ -77,7 +78,7 @@ class Call:
     command: str
     function: Callable[..., int]
     arguments: dict[str, Any]
-    words: tuple[str, ...] = ()
+    words: list[str]
 
     def perform(self) -> int:
         """Do it; return the exit status, after one line on stderr where the user can put something right."""
@@ -115,10 +116,7 @@ def parse(words: list[str]) -> Call:
         print(ABOUT + "\n".join(f"  {each:12}{line[:1].lower()}{line[1:]}" for each, line in lines.items()))
         raise SystemExit(0)
     try:
-        if name not in COMMANDS:
-            near = did_you_mean(name, COMMANDS)
-            raise ValueError(f"unknown command {name!r}{near}; known: {', '.join(COMMANDS)}")
-        return read(name, _function(name), rest)
+        return read(one_of("command", name, COMMANDS), _function(name), rest)
     except ValueError as error:
         print(f"python3 -m helpers{f' {name}' if name in COMMANDS else ''}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -136,40 +134,35 @@ class _Parser(argparse.ArgumentParser):
 def read(name: str, function: Callable[..., int], words: list[str]) -> Call:
     """Read the words of a command by the signature of its function."""
     text, helps = documented(function)
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(f"python3 -m helpers {name}", description=text, formatter_class=layout)
-    parser.usage = f"python3 -m helpers {name} [words and options]"
-    kinds, flags, takes_all = {}, {}, False
+    how = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
+    parser = _Parser(f"python3 -m helpers {name}", "%(prog)s [words and options]", text, **how)
+    kinds, flags, takes_all = {}, [], False
     for each in inspect.signature(function, eval_str=True).parameters.values():
         if each.kind is each.VAR_POSITIONAL:
             takes_all = True
         elif each.kind is each.VAR_KEYWORD:  # a dataclass, each field of which is a flag
-            declared = inspect.get_annotations(each.annotation, eval_str=True)
+            kinds |= inspect.get_annotations(each.annotation, eval_str=True)
             for one in fields(each.annotation):
-                kinds[one.name] = bare(declared[one.name])
-                flags |= _add_flag(parser, one.name, kinds[one.name], one.default, one.metadata["help"])
+                flags += _add_flag(parser, one.name, kinds[one.name], one.default, one.metadata["help"])
         else:
-            kinds[each.name] = kind = bare(each.annotation)
+            kinds[each.name], free = each.annotation, each.default is not each.empty
             if each.kind is each.KEYWORD_ONLY:
-                flags |= _add_flag(parser, each.name, kind, each.default, helps[each.name])
+                flags += _add_flag(parser, each.name, each.annotation, each.default, helps[each.name])
             else:
-                free, about = each.default is not each.empty, {"default": argparse.SUPPRESS}
-                number = ("*" if free else "+") if get_origin(kind) is list else "?" if free else None
-                about |= {"metavar": each.name.upper(), "help": helps[each.name]}
-                parser.add_argument(each.name, nargs=number, **about)
-    spelled = []
+                several = get_origin(bare(each.annotation)) is list
+                number = ("*" if free else "+") if several else "?" if free else None
+                parser.add_argument(each.name, nargs=number, metavar=each.name.upper(), help=helps[each.name])
+    known, spelled = {key(flag): flag for flag in flags}, []
     for word in words:  # a flag as it was declared, however it is spelled
-        flag, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        flag, *value = word.split("=", 1) if word.startswith("--") else [word]
         synonym = FLAGS.get(key(flag), key(flag))
-        known = flags.get(synonym, flags.get(key(flag), flag)) if word.startswith("--") else flag
-        spelled.append(known + equals + value)
+        spelled.append("=".join([known.get(synonym, flag) if word.startswith("--") else flag, *value]))
     found, rest = parser.parse_known_args(spelled)
     if rest and not takes_all:
-        near = did_you_mean(rest[0], flags.values())
+        near = did_you_mean(rest[0], flags)
         raise ValueError(f"unknown option {rest[0]!r}{near}; python3 -m helpers {name} --help lists them")
-    values = {n: dict(v) if get_origin(kinds[n]) is dict else v for n, v in vars(found).items()}
-    arguments = {n: convert(v, kinds[n], "--" + n.replace("_", "-")) for n, v in values.items()}
-    return Call(name, function, arguments, tuple(rest))
+    arguments = {n: convert(value, kinds[n], "--" + n.replace("_", "-")) for n, value in vars(found).items()}
+    return Call(name, function, arguments, rest)
 
 
 def documented(function: Callable) -> tuple[str, dict[str, str]]:
@@ -179,23 +172,21 @@ def documented(function: Callable) -> tuple[str, dict[str, str]]:
     return text, {name: " ".join(about.split()) for name, about in found}
 
 
-def _add_flag(parser: _Parser, name: str, kind: Any, default: Any, text: str) -> dict[str, str]:
-    """Declare a flag, and return its spellings by their :func:`key`."""
-    flag, origin = "--" + name.replace("_", "-"), get_origin(kind) or kind
-    about: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+def _add_flag(parser: _Parser, name: str, kind: Any, default: Any, text: str) -> list[str]:
+    """Declare a flag, and return its spellings."""
+    kind, flag = bare(kind), "--" + name.replace("_", "-")
+    origin, about = get_origin(kind) or kind, {"dest": name, "help": text.replace("%", "%%")}
     if origin is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, **about)
-        return {key(flag): flag, "no" + key(flag): "--no-" + flag[2:]}
-    if origin is dict:
+        about["action"] = argparse.BooleanOptionalAction
+    elif origin is dict:
         about |= {"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
     elif origin is list:
         about |= {"action": "append", "metavar": "WORD"}
     else:
-        word = "{" + ",".join(get_args(kind)) + "}" if origin is Literal else kind.__name__.upper()
-        about["metavar"] = {"STR": "NAME", "INT": "N", "FLOAT": "X"}.get(word, word)
+        words = {str: "NAME", int: "N", float: "X", Path: "PATH"}
+        about["metavar"] = words.get(kind) or "{" + ",".join(get_args(kind)) + "}"
         about["help"] += "" if default in (None, "", False) else f" (default: {default})"
-    parser.add_argument(*(["-p"] if name == "parameter" else []), flag, **about)
-    return {key(flag): flag}
+    return parser.add_argument(*(["-p"] if name == "parameter" else []), flag, **about).option_strings
 
 
 def bare(kind: Any) -> Any:
@@ -208,27 +199,24 @@ def key(word: object) -> str:
     return re.sub(r"[\W_]", "", str(word).lower())
 
 
-def choose(what: str, word: object, known: Any) -> str:
+def choose(what: str, word: object, known: Collection[str]) -> str:
     """Return the known name that a word means; ValueError with the nearest one where it means none."""
-    by_key = {key(name): name for name in known}
-    found = by_key.get(VALUES.get(key(word), key(word))) or by_key.get(key(word))
-    if found is None:
-        raise ValueError(f"unknown {what} {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")
-    return found
+    by_key, word = {key(name): name for name in known}, str(word)
+    return by_key.get(VALUES.get(key(word))) or by_key.get(key(word)) or one_of(what, word, known)
 
 
 def convert(value: Any, kind: Any, what: str) -> Any:
     """Return a word of the command line, or a value of a YAML file, as the type that is declared."""
     kind = bare(kind)
-    origin = get_origin(kind) or kind
+    origin, of = get_origin(kind) or kind, get_args(kind)
     if origin is Literal:
-        return choose(what.lstrip("-"), value, get_args(kind))
-    if origin is dict and isinstance(value, Mapping):
-        if get_args(kind)[1] is str:
-            return {str(name): str(text) for name, text in value.items()}
-        return {str(name).replace("-", "_"): literal(each) for name, each in value.items()}
+        return choose(what.lstrip("-"), value, of)
+    if origin is dict:
+        with suppress(TypeError, ValueError):
+            read_as = str if of[1] is str else literal
+            return {str(name).replace("-", "_"): read_as(each) for name, each in dict(value).items()}
     if origin is list and isinstance(value, list):
-        return [convert(each, get_args(kind)[0], what) for each in value]
+        return [convert(each, of[0], what) for each in value]
     if origin is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     if origin in (str, Path) and isinstance(value, (str, int, float)):
@@ -253,9 +241,17 @@ def literal(value: Any) -> Any:
         return value
 
 
-def clock(seconds: float) -> str:
-    """Return a duration as minutes and seconds, "1:05"."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def recorded(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of a run says; {} where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("settings", {}), dict):
+        raise ValueError(f"{path} is damaged; make it again (train --anew)")
+    return found
 
 
 def short(path: str | Path) -> str:

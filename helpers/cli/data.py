@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from json import dumps, loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from helpers import cli
 from helpers.cli.settings import Data
-
-if TYPE_CHECKING:
-    from helpers import datasets
 
 ADDRESSES = {
     "ferplus": "https://raw.githubusercontent.com/microsoft/FERPlus/master/fer2013new.csv",
@@ -68,27 +67,36 @@ def data(
         seed: write: which ones
         json: list, check: as JSON
     """
-    if action == "list":
-        return _list(root, json)
     known = WRITERS if action == "write" else get_args(Data)
-    if not name:
-        raise ValueError(f"{action} needs the name of a set; known: {', '.join(known)}")
-    name = cli.choose("set", name, known)
-    if action == "check":
-        return _check(name, root, options or {}, near, json)
-    if action == "get":
-        return _get(name, root, url or ADDRESSES.get(name, ""), sha256)
-    if out is None:
-        raise ValueError("write needs --out FOLDER: nothing is written among your own data by mistake")
-    if faces < 10:
-        raise ValueError(f"--faces must be at least 10, not {faces}")
-    if there(name, out):
-        raise ValueError(f"{name} is in {out} already: {cli.short(there(name, out)[0])}; name another folder")
-    from helpers import datasets
+    if action != "list":
+        if not name:
+            raise ValueError(f"{action} needs the name of a set; known: {', '.join(known)}")
+        name = cli.choose("set", name, known)
+    if action == "list":
+        _list(root, json)
+    elif action == "check":
+        _check(name, root, options or {}, near, json)
+    elif action == "write":
+        if out is None:
+            raise ValueError("write needs --out FOLDER: nothing is written among your own data by mistake")
+        if faces < 10:
+            raise ValueError(f"--faces must be at least 10, not {faces}")
+        if found := there(name, out):
+            raise ValueError(f"{name} is in {out} already: {cli.short(found[0])}; name another folder")
+        print(f"{faces} drawn faces in {cli.short(write(name, out, faces, seed=seed))}")
+        print(f'datasets.load("{name}", root="{cli.short(out)}") reads them.')
+    elif url or name in ADDRESSES:
+        from helpers.datasets import download
 
-    path = write(name, datasets.load("synthetic", out, num_faces=faces, seed=seed), out)
-    print(f"{faces} drawn faces in {cli.short(path)}")
-    print(f'datasets.load("{name}", root="{cli.short(out)}") reads them.')
+        single = {"fer2013": "fer2013.csv", "ferplus": "fer2013new.csv"}.get(name)
+        target = download.fetch(url or ADDRESSES[name], root / (single or f"{name}.archive"), sha256 or None)
+        if not single:
+            download.extract(target, root / name.removesuffix("_fused"))
+            target.unlink()
+        print(f"{name}: {_said(name, root)}")
+    else:
+        print(f"{name}: {ADVICE[name]}. data/README.md says how it must be laid out.")
+        return int(name not in ("synthetic", "folder"))
     return 0
 
 
@@ -107,85 +115,58 @@ def _said(name: str, root: Path) -> str:
     return f"{len(found):,} files, such as {cli.short(found[0])}" if found else ADVICE[name]
 
 
-def _list(root: Path, json: bool) -> int:
-    from json import dumps
-
+def _list(root: Path, json: bool) -> None:
     rows = {"synthetic": {"here": True, "what": "drawn when needed"}}
     for name in get_args(Data)[1:-1]:  # a folder of one's own has no fixed place
         here = bool(there(name, root))
-        rows[name] = {"here": here, "what": _said(name, root)}
-        if not here and name in ADDRESSES:
-            rows[name]["what"] = f"data get {name}"
-    lines = [
-        f"{name:17}{'here' if row['here'] else 'not here':10}{row['what']}" for name, row in rows.items()
-    ]
+        get = not here and name in ADDRESSES
+        rows[name] = {"here": here, "what": f"data get {name}" if get else _said(name, root)}
+    lines = [f"{n:17}{'here' if row['here'] else 'not here':10}{row['what']}" for n, row in rows.items()]
     print(dumps(rows) if json else "\n".join(lines))
-    return 0
 
 
-def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: bool) -> int:
-    from json import dumps, loads
-
+def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: bool) -> None:
     from helpers import datasets
 
     faces = datasets.load(name, root, **options)
-    found = datasets.audit(faces, near=near)
+    tables = vars(datasets.audit(faces, near=near))
     if json:
-        tables = {n: loads(table.reset_index().to_json(orient="records")) for n, table in vars(found).items()}
-        print(dumps({"faces": len(faces), **tables}))
-        return 0
-    kinds = found.rejects.groupby("kind").agg(rows=("reason", "size"), remedy=("remedy", "first"))
-    conflicts = f"{found.conflicts['group'].nunique()} images with different labels, the first"
-    tables = {
-        "Images of each class": found.balance,
-        "Images with the very pixels of another": found.duplicates.query("faces > 0"),
-        conflicts: found.conflicts.head(6),
-        "People who are in two splits": found.subjects.query("subjects > 0"),
-        "Brightness (0 to 255)": found.brightness.round(1),
-        "Valence and arousal (contradicting: not the sign of the class)": found.valence_arousal,
-        "Entropy of the distributions; label_differs: it is not the likeliest class": found.entropy,
-        f"{len(found.rejects):,} rows or images left out": kinds,
-        "The first of them": found.rejects.head(6)[["file", "row", "reason"]],
-        "Near copies across splits": found.near_duplicates.head(10),
+        plain = {n: loads(table.reset_index().to_json(orient="records")) for n, table in tables.items()}
+        print(dumps({"faces": len(faces), **plain}))
+        return
+    print(f"{str(faces)[1:-1]}\n\n{datasets.left_out(faces)}")
+    titles = {
+        "balance": "Images of each class",
+        "duplicates": "Images with the very pixels of another",
+        "conflicts": "Images with the same pixels and different labels",
+        "subjects": "People who are in two splits",
+        "brightness": "Brightness (0 to 255)",
+        "valence_arousal": "Valence and arousal (contradicting: not the sign of the class)",
+        "entropy": "Entropy of the distributions; label_differs: it is not the likeliest class",
+        "near_duplicates": "Near copies across splits",
     }
-    print(str(faces)[1:-1])
-    for title, table in tables.items():
+    for each, title in titles.items():
+        table = tables[each]
         if len(table):
-            print(f"\n{title}\n{table.round(3).to_string(index=table.index.name is not None)}")
-    return 0
+            text = table.head(13).round(3).to_string(index=table.index.name is not None)
+            print(f"\n{title}: {len(table):,} rows\n{text}")
 
 
-def _get(name: str, root: Path, url: str, sha256: str) -> int:
-    from helpers.datasets import download
-
-    if not url:
-        print(f"{name}: {ADVICE[name]}. data/README.md says how it must be laid out.")
-        return int(name not in ("synthetic", "folder"))
-    file = {"fer2013": "fer2013.csv", "ferplus": "fer2013new.csv"}.get(name)
-    target = download.fetch(url, root / (file or f"{name}.archive"), sha256 or None)
-    if file is None:
-        download.extract(target, root / name.removesuffix("_fused"))
-        target.unlink()
-    print(f"{name}: {_said(name, root)}")
-    return 0
-
-
-def write(name: str, drawn: datasets.FaceSet, out: Path) -> Path:
+def write(name: str, out: Path, num_faces: int, **options: Any) -> Path:
     """Write drawn faces in the layout of a real set, with its splits, and return what was written."""
-    from dataclasses import replace
-
     import numpy as np
     import torch
 
+    from helpers import datasets
     from helpers import faces as drawing
-    from helpers.datasets import layouts
 
+    drawn = datasets.load("synthetic", out, num_faces=num_faces, **options)
     named = {}
     for split, part in zip(("train", "validation", "test"), drawn.splits(), strict=True):
         named |= dict.fromkeys(part.source.tolist(), split)
     faces = replace(drawn, split=np.array([named.get(each, "train") for each in drawn.source.tolist()]))
-    writer = getattr(layouts, f"write_{name}")
+    writer, given = getattr(datasets.layouts, f"write_{name}"), []
     if name == "affectnet_fused":
         units, shares = torch.from_numpy(faces.action_units), torch.from_numpy(faces.distribution)
-        return writer(faces, np.asarray(drawing.fused_probabilities(units, shares)), out)
-    return writer(faces, out / "muxspace" if name == "muxspace" else out)
+        given = [np.asarray(drawing.fused_probabilities(units, shares))]
+    return writer(faces, *given, out / "muxspace" if name == "muxspace" else out)

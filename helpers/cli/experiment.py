@@ -12,17 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from helpers import (
-    datasets,
-    emotions,
-    files,
-    losses,
-    metrics,
-    models,
-    plotting,
-    runtime,
-    training,
-)
+from helpers import datasets, emotions, files, hog, losses, metrics, models, plotting, runtime, training
 from helpers.batches import Augment
 from helpers.cli import choose
 from helpers.cli.settings import Settings
@@ -41,11 +31,8 @@ Score = Callable[[Any, Mapping[str, np.ndarray]], Any]
 
 def less_is_better(score: str) -> bool:
     """Whether the best value of a score, such as "RMSE valence", is its lowest."""
-    errors = ("loss", "log", "calibration", "RMSE", "MAE", "KL", "JS", "EMD", "MSE", "L1", "TV", "Chebyshev")
-    return score.split()[0] in (*errors, "Clark", "Canberra")
-
-
-# ---------------------------------------------------------------- what is trained on
+    of_shares = set(metrics.distribution_scores(np.zeros((2, 2)))) - {"cosine", "intersection"}
+    return score.split()[0] in {"loss", "log", "calibration", "RMSE", "MAE"} | of_shares
 
 
 def load_faces(settings: Settings, fast: bool = False) -> tuple[Splits, str]:
@@ -105,8 +92,8 @@ def make_loss(settings: Settings, train: datasets.FaceSet) -> Callable:
 def places(train: datasets.FaceSet, needed: bool = True) -> dict[str, tuple[float, float]]:
     """Return valence and arousal of each class: the mean over its members, or over its faces."""
     spots = emotions.CIRCUMPLEX
-    merged = {name: np.mean([spots[each] for each in of], axis=0) for name, of in emotions.MERGED4.items()}
-    known = {**spots, **{name: tuple(spot.tolist()) for name, spot in merged.items()}}
+    known = {name: np.mean([spots[each] for each in of], axis=0) for name, of in emotions.MERGED4.items()}
+    known |= spots
     if train.valence_arousal is not None:
         known = emotions.places_of(train.classes, train.distribution, train.valence_arousal) | known
     lost = [name for name in train.classes if name not in known]
@@ -116,9 +103,6 @@ def places(train: datasets.FaceSet, needed: bool = True) -> dict[str, tuple[floa
             "distributions, or take a loss without emd"
         )
     return known | dict.fromkeys(lost, (0.0, 0.0))
-
-
-# ---------------------------------------------------------------- how it is scored
 
 
 def make_scores(
@@ -169,9 +153,6 @@ def make_config(settings: Settings, fast: bool = False) -> training.Config:
     return training.Config(**values, precision="auto" if settings.amp else "float32")
 
 
-# ---------------------------------------------------------------- training
-
-
 def train(
     settings: Settings,
     faces: Splits,
@@ -190,14 +171,14 @@ def train(
         epochs = 1 if fast else settings.frozen_epochs
         first = replace(config, epochs=epochs, lr=settings.frozen_lr, patience=0)
         models.freeze(model)
-        print("first the head alone:" if progress else "", end="\n" if progress else "")
+        print("first the head alone:\n" if progress else "", end="")
         loss, head = make_loss(settings, parts[0]), training.Run(run.folder / "head")
         history = training.fit(model, *parts, loss, scores, first, run=head, **how)
         model.requires_grad_(True)
         if history.stopped:
             return history
-    loss, how["figures"] = make_loss(settings, parts[0]), figures(parts[1])
-    return training.fit(model, *parts, loss, scores, config, run=run, **how, **start)
+    loss, drawn = make_loss(settings, parts[0]), figures(parts[1])
+    return training.fit(model, *parts, loss, scores, config, run=run, figures=drawn, **how, **start)
 
 
 def figures(validation: datasets.FaceSet) -> dict[str, Callable]:
@@ -217,13 +198,10 @@ def figures(validation: datasets.FaceSet) -> dict[str, Callable]:
 
 def train_svm(settings: Settings, faces: Splits, run: training.Run) -> None:
     """Fit a support vector machine on the HOG features of the training faces, and keep it as ``svm.npz``."""
-    from helpers import hog  # with scikit-learn, which networks do not need
-
-    train_faces, options = faces["train"], {"C": 3.0, "gamma": "scale", **settings.model_options}
-    features = hog.hog(grey(train_faces.images))
-    machine = hog.SVM.fit(features, train_faces.labels, train_faces.classes, **options)
-    described = {**run.about["sizes"], "classes": list(train_faces.classes)}
-    described |= {"image_size": settings.image_size, "channels": 1}
+    train, options = faces["train"], {"C": 3.0, "gamma": "scale", **settings.model_options}
+    machine = hog.SVM.fit(hog.hog(grey(train.images)), train.labels, train.classes, **options)
+    described = {**run.about["sizes"], "classes": list(train.classes), "channels": 1}
+    described["image_size"] = settings.image_size
     model = {"class": "SVM", "name": "hog-svm", **options}
     run.save_config({"model": model, "faces": described, "machine": runtime.machine()})
     machine.save(run.folder / "svm.npz")
@@ -238,12 +216,9 @@ def grey(images: np.ndarray) -> np.ndarray:
 def keep_audit(faces: Splits, folder: Path) -> None:
     """Write ``audit.json``: what the audit of the splits counts, as tables of columns and rows."""
     found = datasets.audit(faces)
-    rejects = found.rejects.groupby(["split", "kind"]).size().rename("faces")
-    conflicts = found.conflicts.groupby("split").size().rename("faces")
-    tables = {"balance": found.balance, "brightness": found.brightness}
-    tables |= {"rejects": rejects, "conflicts": conflicts}
-    tables = {name: table.reset_index() for name, table in tables.items()}
+    tables = {"balance": found.balance.reset_index(), "brightness": found.brightness.reset_index()}
     tables |= {"duplicates": found.duplicates, "subjects": found.subjects}
+    tables["conflicts"] = found.conflicts.value_counts("split").reset_index()
+    tables["rejects"] = found.rejects.value_counts(["split", "kind"]).reset_index()
     content = {name: json.loads(table.to_json(orient="split", index=False)) for name, table in tables.items()}
-    with files.replacing(folder / "audit.json") as file:
-        file.write(json.dumps(content, indent=1).encode())
+    files.write(folder / "audit.json", json.dumps(content, indent=1))

@@ -49,12 +49,13 @@ def predict(
         raise ValueError("--heat is drawn into images: add --annotate FOLDER")
     from helpers.predictor import image_files
 
-    paths = [path for name in files for path in image_files(name)]
-    stems = [path.stem for path in paths]
-    twice = [path for path in paths if stems.count(path.stem) > 1]
-    if annotate and twice:
-        raise ValueError(f"--annotate would write {twice[0]} and {twice[1]} to one file: do them one by one")
-    reader, found = loaded(run), []
+    paths, found = [path for name in files for path in image_files(name)], []
+    by_stem = {path.stem: path for path in reversed(paths)}
+    for path in paths if annotate else ():
+        if path != by_stem[path.stem]:
+            both = f"{by_stem[path.stem]} and {path}"
+            raise ValueError(f"--annotate would write {both} to one file: do them one by one")
+    reader = loaded(run)
     for path in paths:
         try:
             reading = reader.image(path, whole=whole, heat=heat)
@@ -62,8 +63,12 @@ def predict(
             print(error, file=sys.stderr)
             continue
         found.append({"file": str(path), **reading.record()})
-        if not json:
-            print("\n".join(lines(str(path), reading)), flush=True)
+        for number, face in enumerate(reading.faces if not json else (), start=1):
+            order, which = (-face.distribution).argsort(), f"  face {number} of {len(reading.faces)}"
+            rest = ", ".join(f"{face.classes[k]} {face.distribution[k]:.2f}" for k in order[1:3])
+            print(f"{path}{which if len(reading.faces) > 1 else ''}  {face}  (then {rest})", flush=True)
+        if not reading.faces and not json:
+            print(f"{path}  {reading}", flush=True)
         if annotate:
             reading.save(annotate / f"{path.stem}.png")
     if json:
@@ -87,16 +92,6 @@ def loaded(run: Path | None) -> Predictor:
         print(f"network: {short(folder) if folder else 'data/weights'}", file=sys.stderr)
         return reader
     raise problems[0]
-
-
-def lines(name: str, reading: Reading) -> list[str]:
-    """Return what the table says of an image."""
-    rows, num = [], len(reading.faces)
-    for number, face in enumerate(reading.faces, start=1):
-        order = (-face.distribution).argsort()
-        rest = ", ".join(f"{face.classes[k]} {face.distribution[k]:.2f}" for k in order[1:3])
-        rows.append(f"{name}{f'  face {number} of {num}' if num > 1 else ''}  {face}  (then {rest})")
-    return rows or [f"{name}  {reading}"]
 
 
 def webcam(
@@ -157,7 +152,7 @@ def watch(source: Iterable[Reading], out: Path) -> None:
 
 def tell(source: Iterable[Reading]) -> None:
     """Print a line whenever the labels change."""
-    before: list[str] | None = None
+    before = None
     for reading in source:
         labels = [face.label for face in reading.faces]
         if labels != before:

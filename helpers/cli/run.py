@@ -26,7 +26,7 @@ def run(
     notebooks: list[str] | None = None,
     *,
     parameter: dict[str, str] | None = None,
-    out: Path | None = None,
+    out: Path = ROOT / "runs" / "notebooks",
     timeout: int = 3600,
 ) -> int:
     """Run notebooks, as they are or with other parameters.
@@ -44,29 +44,31 @@ def run(
     Args:
         notebooks: 01, 02 … or a file; all where none is named
         parameter: set a parameter; may be repeated
-        out: where the executed copies go (default: runs/notebooks in the project's folder)
+        out: where the executed copies go
         timeout: the longest that one cell may take, in seconds
     """
     if timeout < 1:
         raise ValueError(f"--timeout is a number of seconds from 1, not {timeout}")
-    out = out or ROOT / "runs" / "notebooks"
-    paths = choose(notebooks or [])
-    values = settings(paths, parameter or {})
+    values, results, began = settings(choose(notebooks or []), parameter or {}), [], time.monotonic()
     write_index(out)  # where nothing can be written, this is known before anything runs
     for name in {name for each in values.values() for name in each}:
-        having = [path.stem for path in paths if name in values[path]]
-        if len(having) < len(paths):
+        having = [path.stem for path in values if name in values[path]]
+        if len(having) < len(values):
             print(f"{name} is a parameter of {', '.join(having)} only.")
-    results, began = [], time.monotonic()
-    for path in paths:
+    for path in values:
         results.append(execute(path, out, values[path], timeout))
         print(f"{path.stem}  {results[-1]}", flush=True)
         if results[-1].startswith("stopped"):
             break
     done = sum(result.startswith("done") for result in results)
-    print(f"{done} of {len(paths)} notebooks done in {cli.clock(time.monotonic() - began)}.")
-    print(f"Open {cli.short(write_index(out))}")
-    return 130 if results[-1].startswith("stopped") else 0 if done == len(paths) else 1
+    print(f"{done} of {len(values)} notebooks done in {clock(began)}.\nOpen {cli.short(write_index(out))}")
+    return 130 if results[-1].startswith("stopped") else int(done < len(values))
+
+
+def clock(began: float) -> str:
+    """Return the time since a moment of ``time.monotonic`` as minutes and seconds, "1:05"."""
+    minutes, seconds = divmod(int(time.monotonic() - began), 60)
+    return f"{minutes}:{seconds:02d}"
 
 
 def notebooks(root: Path = ROOT) -> list[Path]:
@@ -79,12 +81,13 @@ def choose(words: list[str], root: Path = ROOT) -> list[Path]:
     there = notebooks(root)
     if not words and not there:
         raise ValueError(f"there is no notebook in {root}")
-    known = {path.stem: path for path in there}
-    by_name = {word: Path(word).resolve() for word in words if re.search(r"\.ipynb$", word)}
-    by_name = {word: path for word, path in by_name.items() if path.is_file()} | known
-    by_name |= {name: path for path in there for name in (path.name, path.stem[:2], path.stem[1])}
+    files = (Path(word) for word in words if word.endswith(".ipynb"))
+    by_name = {str(path): path.resolve() for path in files if path.is_file()}
+    for path in there:
+        by_name |= dict.fromkeys((path.stem, path.name, path.stem[:2], path.stem[1]), path)
     for word in words:
         if word not in by_name:
+            known = [path.stem for path in there]
             near = f"{did_you_mean(word, known)}; here: {', '.join(known) or 'none'}"
             raise ValueError(f"no notebook {word!r}{near}")
     return list(dict.fromkeys(by_name[word] for word in words)) or there
@@ -94,14 +97,13 @@ def parameters(notebook: dict) -> dict[str, Any]:
     """Return the names that a notebook's ``parameters`` cell sets, with their values; ... for no literal."""
     found = {}
     tagged = [cell for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", ())]
-    for statement in (each for cell in tagged for each in ast.parse("".join(cell["source"])).body):
-        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
-            value = ...
-            with suppress(ValueError):
-                value = ast.literal_eval(statement.value)
-            targets = getattr(statement, "targets", None) or [statement.target]
-            names = [target.id for target in targets if isinstance(target, ast.Name)]
-            found |= {name: value for name in names if name.isupper()}
+    for line in (line for cell in tagged for line in ast.parse("".join(cell["source"])).body):
+        if isinstance(line, (ast.Assign, ast.AnnAssign)):
+            name = ast.unparse(line.target if isinstance(line, ast.AnnAssign) else line.targets[0])
+            if name.isupper():
+                found[name] = ...
+                with suppress(ValueError):
+                    found[name] = ast.literal_eval(line.value)
     return found
 
 
@@ -113,27 +115,22 @@ def settings(paths: list[Path], given: dict[str, str]) -> dict[Path, dict[str, A
             own[path] = parameters(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError, SyntaxError) as error:
             raise ValueError(f"the parameters of {path.name} cannot be read: {error}") from error
-    known = list(dict.fromkeys(name for names in own.values() for name in names))
+    known = dict.fromkeys(name for names in own.values() for name in names)
     named = {cli.choose("parameter", name, known): text for name, text in given.items()}
     return {
-        path: {name: value_like(own[path][name], name, text) for name, text in named.items() if name in names}
-        for path, names in own.items()
+        path: {name: value_like(own[path][name], name, named[name]) for name in named if name in own[path]}
+        for path in paths
     }
 
 
 def value_like(own: Any, name: str, text: str) -> Any:
     """Return the value that a text stands for, of the type of the notebook's own value."""
-    value = cli.literal(text)
-    if isinstance(own, str):
-        return value if isinstance(value, str) else text  # a folder may be called 2024
-    if isinstance(own, (bool, int, float)):
+    if isinstance(own, (str, bool, int, float)):
         return cli.convert(text, type(own), f"{name} (here: {own})")
+    value = cli.literal(text)
     if isinstance(own, (tuple, list)) and not isinstance(value, (tuple, list)):
         raise ValueError(f"{name} is like {own}, not {text!r}")
     return value
-
-
-# ---------------------------------------------------------------- one notebook
 
 
 def execute(path: Path, out: Path, values: dict[str, Any], timeout: int = 3600, root: Path = ROOT) -> str:
@@ -147,39 +144,36 @@ def execute(path: Path, out: Path, values: dict[str, Any], timeout: int = 3600, 
 
     from helpers import files
 
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:  # what an earlier run left must not pass for this one's
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+    notebook, began, begun = nbformat.read(path, as_version=4), time.monotonic(), [0]
     if values:
         lines = ["# Given on the command line"] + [f"{name} = {value!r}" for name, value in values.items()]
         tag = "injected-parameters"
         given = nbformat.v4.new_code_cell("\n".join(lines), id=tag, metadata={"tags": [tag]})
         tagged = [i for i, each in enumerate(notebook.cells) if "parameters" in each.metadata.get("tags", ())]
         notebook.cells.insert(tagged[-1] + 1, given)
-    begun, began, every = [0], time.monotonic(), 0.2 if sys.stdout.isatty() else 30
-    number = sum(cell.cell_type == "code" for cell in notebook.cells)
-    with tqdm(total=number, desc=path.stem, unit="cell", mininterval=every, file=sys.stdout) as bar:
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:  # what an earlier run left must not pass for this one's
+        cell.outputs, cell.execution_count = [], None
+    every = 0.2 if sys.stdout.isatty() else 30
+    with tqdm(total=len(code), desc=path.stem, unit="cell", mininterval=every, file=sys.stdout) as bar:
         hooks = {"on_cell_start": lambda cell, cell_index: begun.append(cell_index)}
         hooks["on_cell_executed"] = lambda **_: bar.update()
         status, error = _in_kernel(notebook, timeout, root, hooks)
-    result = f"{status} {'in' if status == 'done' else 'after'} {cli.clock(time.monotonic() - began)}"
+    result = f"{status} {'after' if error else 'in'} {clock(began)}"
     if error:
         before = notebook.cells[: begun[-1] + 1]
-        number = sum(cell.cell_type == "code" for cell in before)
         texts = "\n".join(cell.source for cell in before if cell.cell_type == "markdown")
         section = (re.findall(r"^#{1,4}\s+(.+?)\s*$", texts, re.MULTILINE) or ["start"])[-1]
-        result += f" in cell {number} ({section}): {error}"
+        result += f" in cell {sum(cell in code for cell in before)} ({section}): {error}"
     given = {name: repr(value) for name, value in values.items()}
     notebook.metadata["reading_faces"] = {"result": result.split("\n")[0], "parameters": given}
     notebook.metadata.pop("widgets", None)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+    for output in (output for cell in code for output in cell.outputs):
         # without its kernel a slider moves nothing: the panel's still stays
         output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    for name, text in ((path.name, nbformat.writes(notebook)), (f"{path.stem}.html", page)):
-        with files.replacing(out / name) as file:
-            file.write(text.encode())
+    files.write(out / path.name, nbformat.writes(notebook))
+    files.write(out / f"{path.stem}.html", page)
     return result
 
 
@@ -191,9 +185,8 @@ def _in_kernel(notebook: NotebookNode, timeout: int, root: Path, hooks: dict[str
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    place = {"metadata": {"path": str(root)}}
-    about = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"], "resources": place}
-    client = NotebookClient(notebook, timeout=timeout, **about, **hooks)
+    hooks |= {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"], "timeout": timeout}
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(root)}}, **hooks)
     with ThreadPoolExecutor(1) as pool:  # so that Ctrl-C is heard here, and the client can tidy up
         running = pool.submit(client.execute)
         try:
@@ -229,12 +222,8 @@ def write_index(out: Path) -> Path:
         given = ", ".join(f"{name} = {value}" for name, value in note.get("parameters", {}).items())
         link = f'<a href="{escape(path.stem)}.html">{escape(path.stem)}</a>'
         page += f"<tr><td>{link}<td>{escape(note.get('result', 'unknown'))}<td>{escape(given)}\n"
-    with files.replacing(out / "index.html") as file:
-        file.write(f"{page}</table></html>\n".encode())
+    files.write(out / "index.html", f"{page}</table></html>\n")
     return out / "index.html"
-
-
-# ---------------------------------------------------------------- pytest
 
 
 def test(*words: str, quick: bool = False) -> int:  # noqa: D417, PT028 (a command, not a test)
@@ -260,11 +249,11 @@ def test(*words: str, quick: bool = False) -> int:  # noqa: D417, PT028 (a comma
 
 def pytest_words(words: list[str], quick: bool = False, root: Path = ROOT) -> list[str]:
     """Return the words for pytest: all tests and notebooks in one count, unless the user names files."""
-    named = any(re.search(r"(\.py|\.ipynb)(::.*)?$|^tests([/\\]|$)", word) for word in words)
-    books = [path.name for path in notebooks(root)]
-    targets = [*books[:1], *(f"tests/test_{name}.py" for name in QUICK)] if quick else [*books, "tests"]
-    # Each process needs up to two gigabytes. The notebooks take longest, so they stay first.
-    processes = min(os.cpu_count() or 1, 4)
-    shared = ["-n", str(processes), "--dist=loadfile", "--no-loadscope-reorder"] if processes > 1 else []
     lax = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-rs"]
-    return [*([] if named else targets + shared), *lax, *words]
+    if any(re.search(r"(\.py|\.ipynb)(::.*)?$|^tests([/\\]|$)", word) for word in words):
+        return lax + words
+    books = [path.name for path in notebooks(root)]  # they take longest, so they come first
+    targets = [*books[:1], *(f"tests/test_{name}.py" for name in QUICK)] if quick else [*books, "tests"]
+    processes = min(os.cpu_count() or 1, 4)  # each needs up to two gigabytes
+    shared = ["-n", str(processes), "--dist=loadfile", "--no-loadscope-reorder"] if processes > 1 else []
+    return targets + shared + lax + words

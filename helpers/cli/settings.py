@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from helpers import cli, did_you_mean
+from helpers import cli, one_of
 from helpers.cli import says
 
 LOSSES = {
@@ -89,26 +89,22 @@ def merged(*layers: Mapping[str, Any]) -> Settings:
 
     Of options the single ones are replaced, not all of them.
     """
-    settings, known = Settings(), {cli.key(name): name for name in KINDS}
+    settings = Settings()
     for layer in layers:
-        values = {}
         for word, value in layer.items():
-            name = known.get(cli.FLAGS.get(cli.key(word), cli.key(word)))
-            if name is None:
-                raise ValueError(f"no setting {word!r}{did_you_mean(word, KINDS)}; known: {', '.join(KINDS)}")
-            values[name] = None if value is None else cli.convert(value, KINDS[name], name)
-        for name in {"options", "model_options"} & set(values):
-            values[name] = getattr(settings, name) | values[name]
-        settings = replace(settings, **values)
+            name = cli.choose("setting", cli.FLAGS.get(cli.key(word), word), KINDS)
+            value = value if value is None else cli.convert(value, KINDS[name], name)
+            value = getattr(settings, name) | value if isinstance(value, dict) else value
+            settings = replace(settings, **{name: value})
     for name, (low, high) in RANGES.items():
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
             raise ValueError(f"{name} must be from {low} to {high}, not {value}")
-    if settings.model == "hog-svm" and settings.task != "expression":
-        raise ValueError(f"hog-svm learns expressions alone, not the task {settings.task}")
-    unknown = set(settings.model_options) - {"C", "gamma"} if settings.model == "hog-svm" else ()
-    if unknown:
-        raise ValueError(f"hog-svm has no option {', '.join(unknown)}; known: C, gamma")
+    if settings.model == "hog-svm":
+        if settings.task != "expression":
+            raise ValueError(f"hog-svm learns expressions alone, not the task {settings.task}")
+        for name in settings.model_options:
+            one_of("option of hog-svm", name, ("C", "gamma"))
     losses = LOSSES[settings.task]
     loss = cli.choose(f"loss for the task {settings.task}", settings.loss or losses[0], losses)
     return replace(settings, loss=loss)

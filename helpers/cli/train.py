@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from dataclasses import asdict
+from json import dumps, loads
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,46 +73,39 @@ def train(
         for name, values in CONFIGURATIONS.items():
             print(f"{name:36}{'  '.join(f'{key}={value}' for key, value in values.items())}")
         return 0
-    named = "configuration (a file ends in .yaml)"
-    layers = [
-        from_file(Path(word).expanduser())
-        if word.endswith((".yaml", ".yml")) or "/" in word
-        else CONFIGURATIONS[cli.choose(named, word, CONFIGURATIONS)]
-        for word in config or []
-    ]
-    if out is not None and not layers and not anew and (out / "config.json").is_file():
-        record = recorded(out)  # "train --out RUN --epochs 60": what is not named stays as it was
+    named, layers = "configuration (a file ends in .yaml)", []
+    for word in config or []:
+        is_file = word.endswith((".yaml", ".yml")) or "/" in word
+        known = {} if is_file else CONFIGURATIONS[cli.choose(named, word, CONFIGURATIONS)]
+        layers.append(from_file(Path(word).expanduser()) if is_file else known)
+    if out is not None and not layers and not anew:
+        record = cli.recorded(out / "config.json")  # "train --out RUN --epochs 60": the rest stays as it was
         layers, fast = [record.get("settings", {})], fast or bool(record.get("fast"))
     settings = merged(*layers, given)
     name = Path(config[-1]).stem if config else f"{settings.data}-{settings.model}-{settings.task}"
-    folder = out or Path("runs") / (f"{name}-fast" if fast else name)
     begin = {} if start is None else {"start": start, "start_state": state}
-    return _train(settings, folder, fast, anew, begin, (wandb, tag or [], online), json)
+    folder, told = out or Path("runs") / (f"{name}-fast" if fast else name), (wandb, tag or [], online)
+    return _train(settings, folder, told, begin, fast=fast, anew=anew, json=json)
 
 
-def _train(
-    settings: Settings, folder: Path, fast: bool, anew: bool, begin: dict, wandb: tuple, json: bool
-) -> int:
-    import shlex
-    import sys
-    from dataclasses import asdict
-    from json import dumps, loads
-
+def _train(settings: Settings, folder: Path, wandb: tuple, begin: dict, **flags: bool) -> int:
     from helpers import training
     from helpers.cli import experiment
 
     experiment.make_config(settings)  # refuses values outside their range before any data is read
-    faces, left_out = experiment.load_faces(settings, fast)
-    about = {"settings": loads(dumps(asdict(settings))), "fast": fast}
+    faces, left_out = experiment.load_faces(settings, flags["fast"])
+    about = {"settings": loads(dumps(asdict(settings))), "fast": flags["fast"]}
     about |= {"data": {name: training.digest(part) for name, part in faces.items()}}
-    run = training.Run(folder, about, [training.WandB(folder, *wandb)] if wandb[0] else [])
-    for each in (run, training.Run(folder / "head")) if anew else ():
-        each.forget()
-    if not anew:
+    sizes = {name: len(part) for name, part in faces.items()}
+    command = shlex.join(["python3", "-m", "helpers", *sys.argv[1:]])
+    trackers = [training.WandB(folder, *wandb)] if wandb[0] else []
+    run = training.Run(folder, about | {"sizes": sizes, "command": command}, trackers)
+    if flags["anew"]:
+        run.forget()
+        training.Run(folder / "head").forget()
+    else:
         _refuse_another(folder, about)
-    sizes = run.about["sizes"] = {name: len(part) for name, part in faces.items()}
-    run.about["command"] = shlex.join(["python3", "-m", "helpers", *sys.argv[1:]])
-    if not json:
+    if not flags["json"]:
         what = f"{settings.task}, {len(faces['train'].classes)} classes, {settings.loss}"
         print(f"{settings.model} on {settings.data}: {what}")
         images = ", ".join(f"{number:,} {name}" for name, number in sizes.items())
@@ -116,52 +113,33 @@ def _train(
         print(left_out, end="\n" if left_out else "")
     history = None
     if settings.model != "hog-svm":
-        history = experiment.train(settings, faces, run, fast, progress=not json, **begin)
-    elif run.finished and not anew:
+        history = experiment.train(settings, faces, run, flags["fast"], not flags["json"], **begin)
+    elif run.finished:
         print("finished already")
     else:
         experiment.train_svm(settings, faces, run)
     experiment.keep_audit(faces, folder)
     stopped = history is not None and history.stopped
-    if json:
+    if flags["json"]:
         print(dumps({"run": folder.as_posix(), "stopped": stopped, "best": history and history.best}))
     elif not stopped:
         print(f"Next: python3 -m helpers evaluate {cli.short(folder)}")
     return 130 if stopped else 0
 
 
-def recorded(folder: Path) -> dict[str, Any]:
-    """Return what a run's ``config.json`` says; {} where there is none."""
-    from json import loads
-
-    path = folder / "config.json"
-    try:
-        found = loads(path.read_bytes())
-        if isinstance(found, dict) and isinstance(found.get("settings", {}), dict):
-            return found
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError):
-        pass
-    raise ValueError(f"{path} is damaged; train it again with --anew")
-
-
 def _refuse_another(folder: Path, about: dict[str, Any]) -> None:
     """Refuse to replace another training without being asked to."""
     from helpers import training
 
-    there = recorded(folder)
-    if not there:
-        return
-    both = [each.get("settings", {}) | {"fast": each.get("fast")} for each in (there, about)]
-    before, now = ({name: each[name] for name in each if name not in MAY_CHANGE} for each in both)
-    other = training.differences(before, now)
-    other += [] if there.get("data") == about["data"] else ["the data changed"]
-    if other:
-        raise ValueError(
-            f"another training is in {folder} ({'; '.join(other[:4])}); name another folder with --out, or "
-            "replace it with --anew"
-        )
+    if there := cli.recorded(folder / "config.json"):
+        both = [{**each.get("settings", {}), "fast": each.get("fast")} for each in (there, about)]
+        other = training.differences(*({n: v for n, v in one.items() if n not in MAY_CHANGE} for one in both))
+        other += [] if there.get("data") == about["data"] else ["the data changed"]
+        if other:
+            raise ValueError(
+                f"another training is in {folder} ({'; '.join(other[:4])}); name another folder with --out, "
+                "or replace it with --anew"
+            )
 
 
 def reproduce(
@@ -185,18 +163,15 @@ def reproduce(
         out: where to keep it all (default: runs/ and the project's name)
         fast: one epoch with a few hundred drawn faces of 48 pixels, randomly initialised networks
     """
-    import shlex
-
     score, *names = PROJECTS[project]
     folder, given = out or Path("runs") / (f"{project}-fast" if fast else project), []
     if fast:
-        from helpers import datasets
         from helpers.cli import data
 
         root, given = folder / "data", ["--fast", "--image-size", "48", "--no-pretrained"]
         layout = CONFIGURATIONS[names[0]]["data"]
         if not data.there(layout, root):
-            data.write(layout, datasets.load("synthetic", root, num_faces=512), root)
+            data.write(layout, root, 512)
     runs = {name: str(folder / name) for name in names}
     given += ["--root", str(root)]
     steps = [["train", "--config", name, "--out", run, *given] for name, run in runs.items()]
