@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -58,9 +57,7 @@ def refused(capsys, *words: object) -> str:
 
 def test_help_teaches_and_succeeds_without_anything_installed():
     every = [[], ["--help"], *([name, "--help"] for name in cli.COMMANDS)]
-    script = (
-        f"import sys\nfrom helpers import cli\nfor words in {every}: assert cli.main(words) == 0, words\n"
-    )
+    script = f"import sys\nfrom helpers import cli\nfor each in {every}: assert cli.main(each) == 0, each\n"
     script += "print('LOADED', [name for name in ('numpy', 'torch', 'nbformat') if name in sys.modules])"
     bare = subprocess.run([sys.executable, "-S", "-c", script], cwd=run.ROOT, capture_output=True, text=True)
     assert bare.returncode == 0, bare.stderr
@@ -120,18 +117,11 @@ def test_what_does_not_fit_a_signature_is_refused_with_the_nearest_name(words, m
         parsed(*words)
 
 
-def test_unknown_words_name_the_nearest(capsys):
-    assert "did you mean 'test'?" in refused(capsys, "tset")
-    assert "did you mean '--timeout'" in refused(capsys, "run", "--timeuot", "3")
-    assert "from 1, not 0" in refused(capsys, "run", "--timeout", "0")
-
-
 def test_pytest_gets_what_follows_test_untouched(tmp_path):
     for name in ("02_b.ipynb", "01_a.ipynb", "01_a-Copy1.ipynb", "notes.ipynb"):
         write(tmp_path / name)
     words = ["-k", "a or b", "-p", "no:randomly", "--lf", "-x", "--timeout", "3"]
-    call = cli.parse(["test", *words])
-    assert list(call.words) == words
+    assert list(cli.parse(["test", *words]).words) == words
     whole = run.pytest_words(words, root=tmp_path)
     assert whole[:3] == ["01_a.ipynb", "02_b.ipynb", "tests"]
     assert whole[-len(words) :] == words
@@ -156,61 +146,48 @@ def test_a_notebook_is_chosen_by_number_name_or_path(tmp_path, monkeypatch):
         run.choose([], tmp_path / "else")
 
 
-# --- parameters ---
+MORE = PARAMETERS + "\nlower = 2\nROOT = 'data'\nC = EPOCHS + 1"
+VALUES = [("epochs", "20", 20), ("LR", "3e-4", 3e-4), ("LR", "1", 1.0), ("FAST", "true", True)]
+VALUES += [("ROOM", "3", 3), ("ROOT", "2024", "2024"), ("ROOT", "C:\\faces", "C:\\faces")]
+VALUES += [("SIZES", "(3, 4)", (3, 4)), ("C", "7", 7)]
+REFUSED = [("EPOCHS", "ten"), ("EPOCHS", "3.5"), ("EPOCHS", "True"), ("LR", "x"), ("LR", "1e999")]
+REFUSED += [("FAST", "1"), ("SIZES", "1")]
 
 
-def test_parameters_are_the_capitals_of_the_tagged_cell(tmp_path):
-    more = PARAMETERS + "\nlower = 2\nB = 4\nC = EPOCHS + 1"
-    found = run.parameters(json.loads(write(tmp_path / "a.ipynb", "OTHER = 1", parameters=more).read_text()))
-    assert list(found) == ["DATASET", "EPOCHS", "LR", "FAST", "SIZES", "ROOM", "B", "C"]
-    assert (found["DATASET"], found["EPOCHS"], found["LR"], found["B"]) == ("synthetic", 3, 1e-3, 4)
-    assert (found["FAST"], found["SIZES"], found["ROOM"]) == (False, (1, 2), None)
-
-
-VALUES = [(3, "20", 20), (1e-3, "3e-4", 3e-4), (1e-3, "1", 1.0), (False, "true", True), (None, "3", 3)]
-VALUES += [("data", "2024", "2024"), ("data", "C:\\faces", "C:\\faces"), ((1, 2), "(3, 4)", (3, 4))]
-
-
-@pytest.mark.parametrize(("own", "text", "value"), VALUES)
-def test_a_value_is_read_as_the_notebooks_own_type(own, text, value):
-    read = run.value_like(own, "NAME", text)
-    assert (read, type(read)) == (value, type(value))
-
-
-@pytest.mark.parametrize(
-    ("own", "text"),
-    [(3, "ten"), (3, "3.5"), (3, "True"), (0.1, "x"), (0.1, "1e999"), (False, "1"), ((1,), "1")],
-)
-def test_a_value_of_another_type_is_refused(own, text):
-    with pytest.raises(ValueError, match=r"NAME .*is .* not '"):
-        run.value_like(own, "NAME", text)
+def test_a_value_is_read_as_the_notebooks_own_type_or_refused(tmp_path):
+    path = write(tmp_path / "a.ipynb", "OTHER = 1", parameters=MORE)
+    for name, text, value in VALUES:
+        [(found, read)] = run.settings([path], {name: text})[path].items()
+        assert (found, read, type(read)) == (name.upper(), value, type(value))
+    for name, text in REFUSED:
+        with pytest.raises(ValueError, match=rf"{name} .*is .* not '"):
+            run.settings([path], {name: text})
+    for name in ("OTHER", "lower"):
+        with pytest.raises(ValueError, match=rf"unknown parameter '{name}'"):
+            run.settings([path], {name: "1"})
 
 
 def test_mistakes_end_with_2_before_anything_runs(tmp_path, capsys):
     path = write(tmp_path / "01_a.ipynb", "open('ran', 'w')")
     (tmp_path / "not.ipynb").write_text("version https://git-lfs.github.com/spec/v1")
-    out = ["--out", tmp_path / "out"]
-    assert "did you mean 'EPOCHS'" in refused(capsys, "run", path, "-p", "epohcs", "3", *out)
-    said = refused(capsys, "run", path, "-p", "EPOCHS", "many", *out)
-    assert "EPOCHS (here: 3) is a whole number, not 'many'" in said
-    assert "no notebook 'x'" in refused(capsys, "run", path, "x", *out)
-    assert "parameters of not.ipynb cannot be read" in refused(capsys, "run", tmp_path / "not.ipynb", *out)
     (tmp_path / "file").touch()
-    assert "file" in refused(
-        capsys, "run", path, "--out", tmp_path / "file" / "out"
-    )  # nothing can be written
+    for words, message in [
+        (["tset"], "did you mean 'test'?"),
+        (["run", "--timeuot", "3"], "did you mean '--timeout'"),
+        (["run", "--timeout", "0"], "from 1, not 0"),
+        (["run", path, "-p", "epohcs", "3"], "did you mean 'EPOCHS'"),
+        (["run", path, "-p", "EPOCHS", "many"], "EPOCHS (here: 3) is a whole number, not 'many'"),
+        (["run", path, "x"], "no notebook 'x'"),
+        (["run", tmp_path / "not.ipynb"], "parameters of not.ipynb cannot be read"),
+        (["run", path, "--out", tmp_path / "file" / "out"], "file"),  # nothing can be written
+    ]:
+        assert message in refused(capsys, *words)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["01_a.ipynb", "file", "not.ipynb"]
 
 
-# --- runs ---
-
-
 def test_a_run_injects_executes_and_keeps(tmp_path):
-    path = write(
-        tmp_path / "01_a.ipynb",
-        "print(EPOCHS, DATASET)",
-        "import os, sys; print(os.getcwd(), sys.executable)",
-    )
+    where = "import os, sys; print(os.getcwd(), sys.executable)"
+    path = write(tmp_path / "01_a.ipynb", "print(EPOCHS, DATASET)", where)
     before = path.read_bytes()
     assert execute(path, EPOCHS=9, DATASET="it's <new>").startswith("done in")
     assert path.read_bytes() == before, "the notebook itself stays as it is"
@@ -218,10 +195,8 @@ def test_a_run_injects_executes_and_keeps(tmp_path):
     nbformat.validate(kept)
     tags = [cell.metadata.get("tags", []) for cell in kept.cells]
     assert tags.index(["injected-parameters"]) == tags.index(["parameters"]) + 1
-    assert outputs(tmp_path / "out" / "01_a.ipynb")[2:] == [
-        "9 it's <new>\n",
-        f"{tmp_path} {sys.executable}\n",
-    ]
+    printed = outputs(tmp_path / "out" / "01_a.ipynb")[2:]
+    assert printed == ["9 it's <new>\n", f"{tmp_path} {sys.executable}\n"]
     assert "A question?" in (tmp_path / "out" / "01_a.html").read_text()
     index = run.write_index(tmp_path / "out").read_text()
     assert '<a href="01_a.html">' in index
@@ -230,9 +205,8 @@ def test_a_run_injects_executes_and_keeps(tmp_path):
 
 
 def test_a_failing_cell_is_named_with_its_error(tmp_path):
-    path = write(
-        tmp_path / "01_a.ipynb", "print('before')", "def deep():\n    return {}['key']\ndeep()", "print(1)"
-    )
+    fails = "def deep():\n    return {}['key']\ndeep()"
+    path = write(tmp_path / "01_a.ipynb", "print('before')", fails, "print(1)")
     stale = nbformat.read(path, 4)
     stale.cells[-1].outputs = [nbformat.v4.new_output("stream", text="after")]
     nbformat.write(stale, path)
@@ -240,9 +214,7 @@ def test_a_failing_cell_is_named_with_its_error(tmp_path):
     assert re.match(r"failed after 0:\d\d in cell 3 \(2. Part 2\): KeyError: 'key'\n", result), result
     assert "return {}['key']" in result
     assert "\x1b" not in result
-    assert outputs(tmp_path / "out" / "01_a.ipynb") == ["", "before\n", "", ""], (
-        "nothing of an earlier run stays"
-    )
+    assert outputs(tmp_path / "out" / "01_a.ipynb") == ["", "before\n", "", ""], "nothing of an earlier run"
     assert "KeyError" in run.write_index(tmp_path / "out").read_text()
 
 
@@ -267,9 +239,8 @@ def test_the_others_run_when_one_fails_and_the_page_to_open_is_named(tmp_path):
     bad = write(tmp_path / "01_bad.ipynb", "1 / 0")
     good = write(tmp_path / "02_good.ipynb", "print(SEED)", "# ü · 表", parameters="SEED = 1")
     # what a terminal of this code page cannot print never ends a command
-    process = start(
-        tmp_path, bad.name, good.name, "-p", "seed", "4", PYTHONIOENCODING="cp932", PYTHONUTF8="0"
-    )
+    terminal = {"PYTHONIOENCODING": "cp932", "PYTHONUTF8": "0"}
+    process = start(tmp_path, bad.name, good.name, "-p", "seed", "4", **terminal)
     text = process.communicate(timeout=120)[0].decode("cp932")
     assert process.returncode == 1, text
     assert "SEED is a parameter of 02_good only." in text

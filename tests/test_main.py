@@ -74,11 +74,9 @@ class Project:
         self.venv, self.stamp = self.root / ".venv", self.root / ".venv" / setup.STAMP.name
         self.python = self.venv / "bin" / "python"
 
-    def prepare(self) -> None:
-        """Make the environment as a set-up leaves it."""
+    def make(self) -> None:
+        """Make an environment with nothing in it, as another tool would."""
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.venv], check=True)
-        self.record("stub_faces", "1.2")
-        self.stamp.write_text(self.digest())
 
     def record(self, name: str, version: str) -> None:
         record = next(self.venv.glob("lib/python*/site-packages")) / f"{name}-{version}.dist-info/METADATA"
@@ -91,18 +89,16 @@ class Project:
     def digest(self) -> str:
         return hashlib.sha256((self.root / "requirements.txt").read_bytes()).hexdigest()
 
-    def mode(self, text: str) -> None:
-        (self.bin / "mode").write_text(text)
-
     def calls(self) -> int:
         log = self.bin / "calls"
         return len(log.read_text().splitlines()) if log.exists() else 0
 
-    def start(self, *words: str, python: str | Path = sys.executable, cwd: Path | None = None, **settings):
+    def start(self, *words: str, python: str | Path = sys.executable, mode: str = "", **settings: str):
+        (self.bin / "mode").write_text(mode)
         settings = {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.root), **settings}
-        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        how |= {"start_new_session": True, "preexec_fn": HEAR_CTRL_C}
-        return subprocess.Popen([python, str(self.root / "helpers"), *words], cwd=cwd, env=settings, **how)
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": self.bin}
+        how |= {"start_new_session": True, "preexec_fn": HEAR_CTRL_C, "env": settings}
+        return subprocess.Popen([python, str(self.root / "helpers"), *words], **how)
 
     def run(self, *words: str, **how) -> tuple[int, str]:
         process = self.start(*words, **how)
@@ -134,32 +130,29 @@ def test_a_version_below_the_bound_is_lacking(tmp_path, monkeypatch, here, bound
     assert ("only-for-tests>=1" in setup.missing("test")) == (here is None)
 
 
-def test_an_old_python_is_told_what_is_needed(monkeypatch, capsys):
+def test_an_old_python_is_told_what_is_needed(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10))
-    assert setup.main(["run"]) == 1
-    assert "needs Python 3.11 or newer, not 3.10" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"needs Python 3.11 or newer, not 3.10"):
+        setup.main(["run"])
     for name in ("__init__.py", "__main__.py"):  # and can read as far as this message
         ast.parse((setup.ROOT / "helpers" / name).read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
-def test_nothing_is_set_up_where_the_requirements_are_met(project, tmp_path):
-    project.require("pytest>=1", "# The tests.", "jupyterlab>=9999")
-    code, output = project.run("3", "x y", cwd=tmp_path)
-    assert (code, output.strip()) == (3, f"RAN {sys.prefix} ['3', 'x y'] {tmp_path}")
-    assert not project.venv.exists()
-
-
-def test_a_typo_is_answered_before_anything_is_installed(project):
+def test_nothing_is_set_up_for_a_typo_or_where_the_requirements_are_met(project):
     assert project.run("typo")[0] == 2
+    project.require("pytest>=1", "# The tests.", "jupyterlab>=9999")
+    code, output = project.run("3", "x y")
+    assert (code, output.strip()) == (3, f"RAN {sys.prefix} ['3', 'x y'] {project.bin}")
     assert not project.venv.exists()
 
 
 @posix_only
-def test_cold_then_warm_then_changed_requirements(project, tmp_path):
-    code, output = project.run("7", "-p", "A B", cwd=tmp_path)
-    assert code == 7, output
-    assert output.startswith("Setting up .venv with uv")
-    assert f"RAN {project.venv} ['7', '-p', 'A B'] {tmp_path}" in output
+def test_cold_then_warm_then_changed_requirements(project):
+    both = [project.start("7", "-p", "A B") for _ in range(2)]  # at once, they install once
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [7, 7], outputs
+    assert "Setting up .venv with uv" in "".join(outputs)
+    assert all(f"RAN {project.venv} ['7', '-p', 'A B'] {project.bin}" in output for output in outputs)
     assert (project.stamp.read_text(), project.calls()) == (project.digest(), 1)
 
     for python in (sys.executable, project.python):  # from outside, and from inside
@@ -168,54 +161,39 @@ def test_cold_then_warm_then_changed_requirements(project, tmp_path):
 
     (project.venv / "kept").touch()
     project.require("stub-faces>=1.2", "stub-more>=3")
+    code, output = project.run("0", mode="fail dns error")
+    *_, words, last = output.strip().splitlines()
+    assert (code, words) == (1, "error: dns error")
+    assert last.startswith("Set-up: the packages could not be installed")
+    assert project.stamp.read_text() != project.digest()
     code, output = project.run("0")
-    assert (code, project.calls(), project.stamp.read_text()) == (0, 2, project.digest()), output
+    assert (code, project.calls(), project.stamp.read_text()) == (0, 3, project.digest()), output
     assert (project.venv / "kept").exists(), "a change of the requirements adds to what is there"
 
 
 @posix_only
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_installation_is_done_again_from_the_start(project, how):
-    project.mode("hang")
-    process, began = project.start("0"), time.monotonic()
+    process, began = project.start("0", mode="hang"), time.monotonic()
     while not (project.bin / "hanging").exists() and time.monotonic() - began < 60:
         time.sleep(0.05)
     os.killpg(process.pid, how)
     output = process.communicate(timeout=60)[0]
-    project.mode("")
     if how == signal.SIGINT:
-        assert (process.returncode, output.strip().split("\n")[-1]) == (
-            130,
-            "Stopped; the same command goes on.",
-        )
+        assert process.returncode == 130
+        assert output.endswith("Stopped; the same command goes on.\n")
     torn = next(project.venv.rglob("half_installed.py"))
     assert project.stamp.read_text() == ""
-    code, output = project.run("0")
+    python = project.python if how == signal.SIGKILL else sys.executable  # also from inside the torn one
+    code, output = project.run("0", python=python)
     assert (code, project.calls(), project.stamp.read_text()) == (0, 2, project.digest()), output
     assert not torn.exists()
 
 
 @posix_only
-def test_a_failed_installation_shows_the_installers_words_and_one_line(project):
-    project.mode("fail something nobody thought of")
-    code, output = project.run("0")
-    *_, words, last = output.strip().splitlines()
-    assert (code, words) == (1, "error: something nobody thought of")
-    assert last.startswith("Set-up: the packages could not be installed")
-    assert project.stamp.read_text() == ""
-    project.mode("")
-    assert project.run("0")[0] == 0
-    complete = project.stamp.read_text()
-    project.require("stub-faces>=1.2", "stub-more>=3")
-    project.mode("fail dns error")
-    assert (project.run("0")[0], project.stamp.read_text()) == (1, complete)  # what was complete stays
-    project.require("stub-faces>=1.2")
-    assert project.run("0")[0] == 0
-
-
-@posix_only
 def test_an_environment_whose_python_is_gone_is_made_again(project):
-    project.prepare()
+    project.make()
+    project.stamp.write_text(project.digest())
     for link in project.python.parent.glob("python*"):
         link.unlink()
         link.symlink_to("/no/such/python")
@@ -226,17 +204,16 @@ def test_an_environment_whose_python_is_gone_is_made_again(project):
 @posix_only
 @pytest.mark.parametrize(("mode", "code"), [("", 0), ("nothing", 1)])
 def test_a_stamp_that_lies_is_found_out_and_no_installer_is_asked_for_ever(project, mode, code):
-    project.prepare()
-    shutil.rmtree(next(project.venv.rglob("stub_faces*")))
-    project.mode(mode)
-    status, output = project.run("0")
+    project.make()
+    project.stamp.write_text(project.digest())
+    status, output = project.run("0", mode=mode)
     assert (status, project.calls()) == (code, 1), output
     assert ("still lacking: stub-faces>=1.2" in output) == bool(code)
 
 
 @posix_only
 def test_an_environment_of_somebody_else_is_used_where_it_serves_and_never_changed(project):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", project.venv], check=True)
+    project.make()
     before = set(project.venv.rglob("*"))
     code, output = project.run("0")
     assert code == 1
@@ -250,24 +227,14 @@ def test_an_environment_of_somebody_else_is_used_where_it_serves_and_never_chang
 
 
 @posix_only
-def test_two_set_ups_at_once_install_once(project):
-    both = [project.start("0") for _ in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
-    assert project.calls() == 1
-
-
-@posix_only
 def test_pip_installs_where_there_is_no_uv(project, tmp_path):
     (project.bin / "uv").unlink()
     wheel = tmp_path / "wheels" / "stub_faces-1.5-py3-none-any.whl"
     wheel.parent.mkdir()
-    files = {
-        "METADATA": "Metadata-Version: 2.1\nName: stub-faces\nVersion: 1.5\n",
-        "WHEEL": "Wheel-Version: 1.0\nGenerator: here\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "RECORD": "",
-    }
+    about = {"METADATA": "Metadata-Version: 2.1\nName: stub-faces\nVersion: 1.5\n", "RECORD": ""}
+    about["WHEEL"] = "Wheel-Version: 1.0\nGenerator: here\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     with zipfile.ZipFile(wheel, "w") as archive:
-        for name, text in files.items():
+        for name, text in about.items():
             archive.writestr(f"stub_faces-1.5.dist-info/{name}", text)
     only_here = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent), "PIP_CONFIG_FILE": os.devnull}
     code, output = project.run("4", **only_here)

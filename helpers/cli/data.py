@@ -67,36 +67,24 @@ def data(
         seed: write: which ones
         json: list, check: as JSON
     """
-    known = WRITERS if action == "write" else get_args(Data)
-    if action != "list":
-        if not name:
-            raise ValueError(f"{action} needs the name of a set; known: {', '.join(known)}")
-        name = cli.choose("set", name, known)
     if action == "list":
-        _list(root, json)
-    elif action == "check":
-        _check(name, root, options or {}, near, json)
-    elif action == "write":
-        if out is None:
-            raise ValueError("write needs --out FOLDER: nothing is written among your own data by mistake")
-        if faces < 10:
-            raise ValueError(f"--faces must be at least 10, not {faces}")
-        if found := there(name, out):
-            raise ValueError(f"{name} is in {out} already: {cli.short(found[0])}; name another folder")
-        print(f"{faces} drawn faces in {cli.short(write(name, out, faces, seed=seed))}")
-        print(f'datasets.load("{name}", root="{cli.short(out)}") reads them.')
-    elif url or name in ADDRESSES:
-        from helpers.datasets import download
-
-        single = {"fer2013": "fer2013.csv", "ferplus": "fer2013new.csv"}.get(name)
-        target = download.fetch(url or ADDRESSES[name], root / (single or f"{name}.archive"), sha256 or None)
-        if not single:
-            download.extract(target, root / name.removesuffix("_fused"))
-            target.unlink()
-        print(f"{name}: {_said(name, root)}")
-    else:
-        print(f"{name}: {ADVICE[name]}. data/README.md says how it must be laid out.")
-        return int(name not in ("synthetic", "folder"))
+        return _list(root, json)
+    known = WRITERS if action == "write" else get_args(Data)
+    if not name:
+        raise ValueError(f"{action} needs the name of a set; known: {', '.join(known)}")
+    name = cli.choose("set", name, known)
+    if action == "check":
+        return _check(name, root, options or {}, near, json)
+    if action == "get":
+        return _get(name, root, url or ADDRESSES.get(name, ""), sha256)
+    if out is None:
+        raise ValueError("write needs --out FOLDER: nothing is written among your own data by mistake")
+    if faces < 10:
+        raise ValueError(f"--faces must be at least 10, not {faces}")
+    if found := there(name, out):
+        raise ValueError(f"{name} is in {out} already: {cli.short(found[0])}; name another folder")
+    print(f"{faces} drawn faces in {cli.short(write(name, out, faces, seed=seed))}")
+    print(f'datasets.load("{name}", root="{cli.short(out)}") reads them.')
     return 0
 
 
@@ -115,7 +103,7 @@ def _said(name: str, root: Path) -> str:
     return f"{len(found):,} files, such as {cli.short(found[0])}" if found else ADVICE[name]
 
 
-def _list(root: Path, json: bool) -> None:
+def _list(root: Path, json: bool) -> int:
     rows = {"synthetic": {"here": True, "what": "drawn when needed"}}
     for name in get_args(Data)[1:-1]:  # a folder of one's own has no fixed place
         here = bool(there(name, root))
@@ -123,9 +111,10 @@ def _list(root: Path, json: bool) -> None:
         rows[name] = {"here": here, "what": f"data get {name}" if get else _said(name, root)}
     lines = [f"{n:17}{'here' if row['here'] else 'not here':10}{row['what']}" for n, row in rows.items()]
     print(dumps(rows) if json else "\n".join(lines))
+    return 0
 
 
-def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: bool) -> None:
+def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: bool) -> int:
     from helpers import datasets
 
     faces = datasets.load(name, root, **options)
@@ -133,8 +122,7 @@ def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: boo
     if json:
         plain = {n: loads(table.reset_index().to_json(orient="records")) for n, table in tables.items()}
         print(dumps({"faces": len(faces), **plain}))
-        return
-    print(f"{str(faces)[1:-1]}\n\n{datasets.left_out(faces)}")
+        return 0
     titles = {
         "balance": "Images of each class",
         "duplicates": "Images with the very pixels of another",
@@ -145,11 +133,27 @@ def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: boo
         "entropy": "Entropy of the distributions; label_differs: it is not the likeliest class",
         "near_duplicates": "Near copies across splits",
     }
-    for each, title in titles.items():
-        table = tables[each]
+    print(f"{str(faces)[1:-1]}\n{datasets.left_out(faces)}")
+    for table, title in ((tables[each], title) for each, title in titles.items()):
         if len(table):
             text = table.head(13).round(3).to_string(index=table.index.name is not None)
             print(f"\n{title}: {len(table):,} rows\n{text}")
+    return 0
+
+
+def _get(name: str, root: Path, url: str, sha256: str) -> int:
+    from helpers.datasets import download
+
+    if not url:
+        print(f"{name}: {ADVICE[name]}. data/README.md says how it must be laid out.")
+        return int(name not in ("synthetic", "folder"))
+    file = {"fer2013": "fer2013.csv", "ferplus": "fer2013new.csv"}.get(name)
+    target = download.fetch(url, root / (file or f"{name}.archive"), sha256 or None)
+    if file is None:
+        download.extract(target, root / name.removesuffix("_fused"))
+        target.unlink()
+    print(f"{name}: {_said(name, root)}")
+    return 0
 
 
 def write(name: str, out: Path, num_faces: int, **options: Any) -> Path:

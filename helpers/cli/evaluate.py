@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -107,9 +106,7 @@ def compare(
     once(runs)
     if len(runs) < 2:
         raise ValueError("needs two runs or more, not 1")
-    import pandas as pd
-
-    from helpers import files, metrics, plotting
+    from helpers import metrics
     from helpers.cli import scoring
 
     found = scoring.predict_all(runs, split, how)
@@ -125,22 +122,12 @@ def compare(
         found.append(mean)
     every = [scoring.scores(each, how.resamples) for each in found]
     content["runs"] = rows = scoring.compared(found, every, score, how.resamples)
-    table = pd.json_normalize(rows, sep=" ")
-    table.columns = table.columns.str.replace("^scores | value$", "", regex=True)
     path = (out or runs[0].parent / "model_comparison").with_suffix(".png")
-    files.write(path.with_suffix(".csv"), table.to_csv(index=False))
-    seen = {row["run"]: scoring.interval(row["scores"][score]) for row in rows}
-    draw = partial(plotting.scores, seen, label=f"{score} on {split} images")
-    files.write(path, plotting.png(lambda ax: draw(ax=ax), (7.4, 1.2 + 0.4 * len(rows)), 100))
+    scoring.keep_comparison(rows, score, f"{score} on {split} images", path)
     if json:
         print(dumps(content))
         return 0
-    short = [score, *(name for name in SHORT if name != score and name in known)][:4]
-    told = [{name: str(scoring.interval(row["scores"][name])) for name in short} for row in rows]
-    for line, row in zip(told[1:], rows[1:], strict=True):
-        line["accuracy to the best"] = str(scoring.interval(row["accuracy_to_best"]))
-        line["McNemar (Holm)"] = f"{row['mcnemar']:.3g} ({row['mcnemar_holm']:.3g})"
-    print(pd.DataFrame(told, index=list(seen)).fillna("").to_string())
+    print(scoring.as_text(rows, [score, *(name for name in SHORT if name != score and name in known)][:4]))
     if ensemble:
         said = f"{scoring.interval(gain)}, McNemar p = {chance:.3g}"
         print(f"\nThe ensemble gains over {best.name}, in accuracy: {said}")

@@ -63,12 +63,8 @@ def predict(
             print(error, file=sys.stderr)
             continue
         found.append({"file": str(path), **reading.record()})
-        for number, face in enumerate(reading.faces if not json else (), start=1):
-            order, which = (-face.distribution).argsort(), f"  face {number} of {len(reading.faces)}"
-            rest = ", ".join(f"{face.classes[k]} {face.distribution[k]:.2f}" for k in order[1:3])
-            print(f"{path}{which if len(reading.faces) > 1 else ''}  {face}  (then {rest})", flush=True)
-        if not reading.faces and not json:
-            print(f"{path}  {reading}", flush=True)
+        if not json:
+            print("\n".join(lines(str(path), reading)), flush=True)
         if annotate:
             reading.save(annotate / f"{path.stem}.png")
     if json:
@@ -92,6 +88,16 @@ def loaded(run: Path | None) -> Predictor:
         print(f"network: {short(folder) if folder else 'data/weights'}", file=sys.stderr)
         return reader
     raise problems[0]
+
+
+def lines(name: str, reading: Reading) -> list[str]:
+    """Return what the table says of an image."""
+    rows, num = [], len(reading.faces)
+    for number, face in enumerate(reading.faces, start=1):
+        order = (-face.distribution).argsort()
+        rest = ", ".join(f"{face.classes[k]} {face.distribution[k]:.2f}" for k in order[1:3])
+        rows.append(f"{name}{f'  face {number} of {num}' if num > 1 else ''}  {face}  (then {rest})")
+    return rows or [f"{name}  {reading}"]
 
 
 def webcam(
