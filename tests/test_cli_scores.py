@@ -178,19 +178,6 @@ def test_other_data_get_other_scores(tmp_path, capsys):
         assert found["scores"]["accuracy"]["value"] == accuracy
 
 
-def test_runs_of_a_notebook_and_weights_files_are_taken(runs, capsys, tmp_path):
-    shutil.copytree(runs / "one", tmp_path / "one")
-    record = json.loads((tmp_path / "one" / "config.json").read_text())
-    for name in ("settings", "fast", "data", "sizes", "command"):  # what training.fit alone does not say
-        del record[name]
-    (tmp_path / "one" / "config.json").write_text(json.dumps(record))
-    assert "add --data NAME" in refused(capsys, "evaluate", tmp_path / "one")
-    faces = ["--data", "synthetic", "--root", runs / "data", "--option", "num_faces", 210]
-    expected = told(capsys, "evaluate", runs / "one")["scores"]["accuracy"]
-    for run in (tmp_path / "one", tmp_path / "one" / "best.safetensors"):
-        assert told(capsys, "evaluate", run, *faces)["scores"]["accuracy"] == expected
-
-
 def predictions(right: np.ndarray, leaked: np.ndarray | None = None, **columns) -> scoring.Predictions:
     """Return predictions for faces of two classes that are right where ``right`` says so."""
     labels, num = np.arange(len(right)) % 2, len(right)

@@ -56,6 +56,10 @@ def yaml(path: Path, text: str) -> Path:
     return path
 
 
+def recorded(run: Path, name: str = "config") -> dict:
+    return json.loads((run / f"{name}.json").read_text())
+
+
 # --- settings ---
 
 
@@ -144,14 +148,17 @@ def test_a_file_with_a_mistake_is_refused_in_one_line(text, message, capsys, tmp
 def test_a_run_holds_what_makes_its_network_again(folder, tmp_path, capsys):
     assert train(folder, tmp_path / "a", "--epochs", "1", "--seed", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out)["best"]["epoch"] == 1
-    record = json.loads((tmp_path / "a" / "config.json").read_text())
+    record, audit = recorded(tmp_path / "a"), recorded(tmp_path / "a", "audit")
     assert merged(record["settings"]).seed == 3
     parts = datasets.load("synthetic", folder, num_faces=210).splits()
     assert list(record["sizes"].values()) == [len(part) for part in parts]
-    audit = json.loads((tmp_path / "a" / "audit.json").read_text())
-    columns = audit["balance"]["columns"]
-    counts = [row[columns.index("train")] for row in audit["balance"]["data"]]
+    column = audit["balance"]["columns"].index("train")
+    counts = [row[column] for row in audit["balance"]["data"]]
     assert counts == np.bincount(parts[0].labels, minlength=7).tolist()
+    assert train(folder, tmp_path / "b", "--fast", "--epochs", "50") == 0
+    record = recorded(tmp_path / "b")
+    assert record["config"]["epochs"] == 1
+    assert record["sizes"]["train"] <= 256
 
 
 def test_a_finished_run_goes_on_and_another_is_not_overwritten(folder, tmp_path, capsys):
@@ -171,13 +178,17 @@ def test_a_finished_run_goes_on_and_another_is_not_overwritten(folder, tmp_path,
     assert (out / "best.safetensors").read_bytes() != weights
 
 
-def test_a_training_starts_from_another_one(folder, tmp_path, capsys):
+def test_a_training_starts_from_another_one_and_two_at_once_are_refused(folder, tmp_path, capsys):
     assert train(folder, tmp_path / "a", "--epochs", "2") == 0
     begin = ["--start", str(tmp_path / "a"), "--no-state", "--lr", "1e-8", "--warmup", "0"]
     assert train(folder, tmp_path / "b", "--epochs", "1", "--augment", "none", *begin) == 0
     one, other = (load_file(tmp_path / name / "best.safetensors")["head.weight"] for name in "ab")
     assert torch.allclose(one, other, atol=1e-5)
     assert train(folder, tmp_path / "c", "--epochs", "1", "--start", str(tmp_path / "none")) == 2
+    capsys.readouterr()
+    with training.Run(tmp_path / "a").alone():
+        assert train(folder, tmp_path / "a", "--epochs", "3") == 2
+    assert "another training is under way" in capsys.readouterr().err
 
 
 def test_images_that_were_added_are_noticed(tmp_path, capsys):
@@ -220,19 +231,6 @@ def test_stopped_by_ctrl_c_and_taken_up_it_ends_as_if_nothing_had_been(folder, t
     assert train(folder, tmp_path / "cut", *words) == 0
     one, other = (load_file(tmp_path / name / "best.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_second_training_in_a_folder_is_refused_in_one_line(folder, tmp_path, capsys):
-    with training.Run(tmp_path / "a").alone():
-        assert train(folder, tmp_path / "a", "--epochs", "1") == 2
-    assert "another training is under way" in capsys.readouterr().err
-
-
-def test_fast_is_one_epoch_of_a_few_faces(folder, tmp_path):
-    assert train(folder, tmp_path / "a", "--fast", "--epochs", "50") == 0
-    record = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert record["config"]["epochs"] == 1
-    assert record["sizes"]["train"] <= 256
 
 
 def test_hog_and_svm_are_kept_without_pickle(folder, tmp_path):

@@ -233,12 +233,10 @@ def convert(value: Any, kind: Any, what: str) -> Any:
 def literal(value: Any) -> Any:
     """Return what a text stands for (a number, true, false, none, a tuple), else the value as it is."""
     words = {"true": True, "false": False, "none": None, "null": None}
-    if not isinstance(value, str) or value.lower() in words:
-        return words[value.lower()] if isinstance(value, str) else value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
+    if isinstance(value, str):
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return words[value.lower()] if value.lower() in words else ast.literal_eval(value)
+    return value
 
 
 def recorded(path: Path) -> dict[str, Any]:

@@ -116,21 +116,17 @@ def settings(paths: list[Path], given: dict[str, str]) -> dict[Path, dict[str, A
         except (ValueError, KeyError, TypeError, SyntaxError) as error:
             raise ValueError(f"the parameters of {path.name} cannot be read: {error}") from error
     known = dict.fromkeys(name for names in own.values() for name in names)
-    named = {cli.choose("parameter", name, known): text for name, text in given.items()}
-    return {
-        path: {name: value_like(own[path][name], name, named[name]) for name in named if name in own[path]}
-        for path in paths
-    }
-
-
-def value_like(own: Any, name: str, text: str) -> Any:
-    """Return the value that a text stands for, of the type of the notebook's own value."""
-    if isinstance(own, (str, bool, int, float)):
-        return cli.convert(text, type(own), f"{name} (here: {own})")
-    value = cli.literal(text)
-    if isinstance(own, (tuple, list)) and not isinstance(value, (tuple, list)):
-        raise ValueError(f"{name} is like {own}, not {text!r}")
-    return value
+    values: dict[Path, dict[str, Any]] = {path: {} for path in paths}
+    for word, text in given.items():
+        name = cli.choose("parameter", word, known)
+        for path in (path for path in paths if name in own[path]):
+            before, value = own[path][name], cli.literal(text)
+            if isinstance(before, (str, bool, int, float)):
+                value = cli.convert(text, type(before), f"{name} (here: {before})")
+            elif isinstance(before, (tuple, list)) and not isinstance(value, (tuple, list)):
+                raise ValueError(f"{name} is like {before}, not {text!r}")
+            values[path][name] = value
+    return values
 
 
 def execute(path: Path, out: Path, values: dict[str, Any], timeout: int = 3600, root: Path = ROOT) -> str:
