@@ -86,7 +86,7 @@ def test_planted_leaks_are_named(tmp_path, capsys):
     assert len(found["rejects"]) == 1
     assert do("check", "fer2013", "--root", tmp_path) == 0
     text = capsys.readouterr().out
-    for title in ("Images of each class: 7", "different labels: 2 rows", "1 of 81 rows or images"):
+    for title in ("balance: 7 rows", "conflicts: 2 rows", "1 of 81 rows or images"):
         assert title in text
 
 

@@ -148,17 +148,24 @@ def test_the_mirror_image_is_averaged_when_asked(runs):
     assert np.allclose(averaged, (logits + other) / 2, atol=1e-5)
 
 
-def test_what_was_predicted_is_kept_until_weights_or_data_change(runs, monkeypatch):
-    before = scoring.predict(runs / "two", "validation", How())
+def test_what_was_predicted_is_kept_until_weights_or_data_change(runs, monkeypatch, tmp_path):
+    shutil.copytree(runs / "two", run := tmp_path / "two")
+    before = scoring.predict(run, "validation", How())
     monkeypatch.setattr(training, "predict", lambda *_, **__: pytest.fail("predicted again"))
-    again = scoring.predict(runs / "two", "validation", How())
+    again = scoring.predict(run, "validation", How())
     assert np.array_equal(again.outputs["labels"], before.outputs["labels"])
-    with pytest.raises(pytest.fail.Exception, match="predicted again"):
-        scoring.predict(runs / "two", "validation", How(options={"seed": 3}))
-    kept = runs / "two" / "validation" / "outputs-none.npz"
+
+    def is_predicted_again(how: How) -> None:
+        with pytest.raises(pytest.fail.Exception, match="predicted again"):
+            scoring.predict(run, "validation", how)
+
+    is_predicted_again(How(options={"seed": 3}))
+    shutil.copy(runs / "one" / "best.safetensors", run)
+    is_predicted_again(How())
+    shutil.copy(runs / "two" / "best.safetensors", run)
+    kept = run / "validation" / "outputs-none.npz"
     kept.write_bytes(kept.read_bytes()[:-40])  # damaged
-    with pytest.raises(pytest.fail.Exception, match="predicted again"):
-        scoring.predict(runs / "two", "validation", How())
+    is_predicted_again(How())
 
 
 def test_other_data_get_other_scores(tmp_path, capsys):
@@ -227,7 +234,7 @@ def test_runs_stand_in_order_with_mcnemar(runs, capsys, tmp_path):
         values = [sign * row["scores"][name]["value"] for row in rows]
         assert values == sorted(values)
     assert do("compare", runs / "one", runs / "two") == 0
-    assert "accuracy to the best" in capsys.readouterr().out
+    assert "accuracy_to_best low" in capsys.readouterr().out
 
 
 def test_holms_correction_is_that_of_the_textbook():
@@ -339,8 +346,8 @@ def test_the_headline_says_what_the_intervals_allow(runs):
         (["evaluate", "one", "--device", "gpu"], "unknown device 'gpu'"),
         (["evaluate", "one", "--resamples", "3"], "--resamples must be at least 10"),
         (["compare", "one"], "needs two runs"),
-        (["ensemble", "one", "one"], "is named twice"),
-        (["report", "one", "one"], "is named twice"),
+        (["ensemble", "one", "one"], "none named twice"),
+        (["report", "one", "one"], "a run is named twice"),
         (["compare", "one", "four"], "other validation faces or classes"),
         (["compare", "one", "tasks"], "learned the task expression"),
         (["compare", "one", "two", "--score", "acuracy"], "did you mean 'accuracy'"),

@@ -20,7 +20,7 @@ from conftest import HEAR_CTRL_C, ROOT
 from PIL import Image
 from safetensors.torch import load_file
 
-from helpers import cli, datasets, hog, models, training
+from helpers import cli, datasets, hog, losses, models, training
 from helpers.cli import data, evaluate, experiment, settings
 from helpers.cli.settings import CONFIGURATIONS, KINDS, Settings, from_file, merged
 
@@ -249,12 +249,24 @@ def test_the_head_is_trained_first_and_the_rest_after_it(folder, tmp_path):
     torch.manual_seed(5)
     initial = models.create("face-cnn", 7, widths=(4, 8), head_width=8).state_dict()
     first, last = load_file(out / "head" / "best.safetensors"), load_file(out / "best.safetensors")
+    head = recorded(out / "head")["config"]
+    assert (head["lr"], head["epochs"], recorded(out)["config"]["lr"]) == (1e-2, 2, 1e-3)
     moved = {name for name in initial if not torch.equal(initial[name], first[name])}
     assert moved == {"dense.1.weight", "dense.1.bias", "head.weight", "head.bias"}  # no running mean either
     assert all(not torch.equal(first[name], last[name]) for name in initial if "num_batches" not in name)
 
 
-# --- the named configurations ---
+def test_the_loss_is_what_was_asked_for(drawn_faces):
+    told = merged({"label_smoothing": 0.1, "class_weights": 1.0, "device": "cpu"})
+    logits, labels = torch.randn(210, 7), torch.from_numpy(drawn_faces.labels).long()
+    weight = losses.class_weights(drawn_faces.labels, 7, 1.0)
+    wanted = losses.on_labels(label_smoothing=0.1, weight=weight)(logits, {"labels": labels})
+    assert experiment.make_loss(told, drawn_faces)(logits, {"labels": labels}) == wanted
+    several = experiment.make_loss(merged({"task": "multitask", "loss": "mse"}), drawn_faces)
+    outputs = {"labels": logits, "valence": torch.full((210, 1), 0.5), "arousal": torch.zeros(210, 1)}
+    targets = {"labels": labels, "valence_arousal": torch.zeros(210, 2)}
+    plain = torch.nn.functional.cross_entropy(logits, labels)
+    assert several(outputs, targets).item() == pytest.approx(0.25 + plain.item(), rel=1e-4)
 
 
 @pytest.fixture(scope="module")

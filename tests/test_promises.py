@@ -101,7 +101,7 @@ ASKED = [
     ("fer2013", "settings", "label_smoothing", 0.1),
     ("affectnet", "config", "monitor", "mean score"),
     ("affectnet", "faces", "channels", 3),
-    ("affectnet", "settings", "dropout", 0.1),
+    ("affectnet", "model", "dropout", 0.1),
     ("fused", "config", "monitor", "KL"),
     ("fused", "settings", "loss", "kl+emd"),
     ("fused", "config", "lr", 1e-3),

@@ -123,19 +123,9 @@ def _check(name: str, root: Path, options: dict[str, Any], near: bool, json: boo
         plain = {n: loads(table.reset_index().to_json(orient="records")) for n, table in tables.items()}
         print(dumps({"faces": len(faces), **plain}))
         return 0
-    titles = {
-        "balance": "Images of each class",
-        "duplicates": "Images with the very pixels of another",
-        "conflicts": "Images with the same pixels and different labels",
-        "subjects": "People who are in two splits",
-        "brightness": "Brightness (0 to 255)",
-        "valence_arousal": "Valence and arousal (contradicting: not the sign of the class)",
-        "entropy": "Entropy of the distributions; label_differs: it is not the likeliest class",
-        "near_duplicates": "Near copies across splits",
-    }
     print(f"{str(faces)[1:-1]}\n{datasets.left_out(faces)}")
-    for table, title in ((tables[each], title) for each, title in titles.items()):
-        if len(table):
+    for title, table in tables.items():
+        if len(table) and title not in ("rejects", "copies"):
             text = table.head(13).round(3).to_string(index=table.index.name is not None)
             print(f"\n{title}: {len(table):,} rows\n{text}")
     return 0

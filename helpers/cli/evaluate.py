@@ -65,8 +65,8 @@ def evaluate(run: Path, *, split: Split = "test", json: bool = False, **flags: H
     if "without_leaked" in content:
         rows["accuracy, images not in training too"] = content["without_leaked"]["accuracy"]
     print(f"{cli.short(run)}: {content['faces']:,} {split} images; scores with 95 % interval, and floor\n")
-    for table in (pd.DataFrame(rows).T, found.by_class()):
-        print(f"{table.astype(float).round(3).to_string(na_rep='-')}\n")
+    for table in (pd.DataFrame(rows).T.astype(float), found.by_class()):
+        print(f"{table.round(3).to_string(na_rep='-')}\n")
     print(f"All scores and figures are in {cli.short(found.folder / split)}.")
     return 0
 
@@ -103,9 +103,8 @@ def compare(
         flags: of :class:`How`
     """
     how = How(**flags)
-    once(runs)
-    if len(runs) < 2:
-        raise ValueError("needs two runs or more, not 1")
+    if len(runs) < 2 or len(set(runs)) < len(runs):
+        raise ValueError(f"needs two runs or more, none named twice; not {', '.join(map(str, runs))}")
     from helpers import metrics
     from helpers.cli import scoring
 
@@ -123,20 +122,16 @@ def compare(
     every = [scoring.scores(each, how.resamples) for each in found]
     content["runs"] = rows = scoring.compared(found, every, score, how.resamples)
     path = (out or runs[0].parent / "model_comparison").with_suffix(".png")
-    scoring.keep_comparison(rows, score, f"{score} on {split} images", path)
+    table = scoring.keep_comparison(rows, score, f"{score} on {split} images", path)
     if json:
         print(dumps(content))
         return 0
-    print(scoring.as_text(rows, [score, *(name for name in SHORT if name != score and name in known)][:4]))
+    short = [score, *(name for name in SHORT if name != score and name in known), "accuracy_to_best"][:5]
+    columns = [f"{name}{bound}" for name in short for bound in ("", " low", " high")]
+    shown = table[[*(name for name in columns if name in table), "mcnemar", "mcnemar_holm"]].T
+    print(shown.to_string(float_format="{:.3g}".format, na_rep=""))
     if ensemble:
         said = f"{scoring.interval(gain)}, McNemar p = {chance:.3g}"
         print(f"\nThe ensemble gains over {best.name}, in accuracy: {said}")
     print(f"\nAll scores are in {cli.short(path.with_suffix('.csv'))}, the figure is {cli.short(path)}")
     return 0
-
-
-def once(runs: list[Path]) -> None:
-    """Raise ValueError where a run is named twice."""
-    for run in runs:
-        if runs.count(run) > 1:
-            raise ValueError(f"{run} is named twice")

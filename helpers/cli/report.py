@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import cli
-from helpers.cli.evaluate import SHORT, How, Split, once
+from helpers.cli.evaluate import SHORT, How, Split
 
 if TYPE_CHECKING:
     from helpers.cli.scoring import Predictions
@@ -35,7 +35,8 @@ def report(
         flags: of :class:`How`
     """
     how = How(**flags)
-    once(runs)
+    if len(set(runs)) < len(runs):
+        raise ValueError(f"a run is named twice: {', '.join(map(str, runs))}")
     from helpers import files
     from helpers.cli import scoring
 
@@ -63,7 +64,6 @@ def typeset(about: dict[str, Any], folder: Path, ending: str) -> bytes:
 
 def gathered(every: list[tuple[Predictions, dict]], folder: Path, resamples: int) -> dict[str, Any]:
     """Return what the runs' folders say, as report.typ takes it; figures go into a folder."""
-    from helpers import plotting
     from helpers.cli import scoring
 
     alike: dict[tuple, list] = {}  # runs on the same images are tested against the best of them
@@ -78,15 +78,11 @@ def gathered(every: list[tuple[Predictions, dict]], folder: Path, resamples: int
             tests.append([row["run"], best["run"], str(gap), *(f"{p:.2g}" for p in chances)])
     content, names = every[0][1], [found.name for found, _ in every]
     rows = dict(zip(names, (numbers["scores"]["accuracy"] for _, numbers in every), strict=True))
-    rows |= {"majority class": content["majority"]}
-    rows |= {"best possible": content["best_possible"]} if "best_possible" in content else {}
-    shown = {name: scoring.interval(row) for name, row in rows.items()}
-    bounds = ["majority class"], [name for name in rows if name == "best possible"]
-    draw = plotting.png(
-        lambda ax: plotting.scores(shown, *bounds, f"accuracy on {content['split']} images", ax),
-        (7.4, 1.2 + 0.4 * len(rows)),
-    )
-    (folder / "accuracy.png").write_bytes(draw)
+    rows |= {"majority class": content["majority"], "best possible": content.get("best_possible")}
+    seen = {name: scoring.interval(row) for name, row in rows.items() if row}
+    best = [name for name in seen if name == "best possible"]
+    drawn = scoring.drawn(seen, f"accuracy on {content['split']} images", ["majority class"], best)
+    (folder / "accuracy.png").write_bytes(drawn)
     return {
         "opening": f"Trainings: {', '.join(names)}. Made on {datetime.date.today()}.",
         "headline": headline(every),

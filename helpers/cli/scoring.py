@@ -330,20 +330,17 @@ def holm(chances: list[float]) -> list[float]:
     return np.minimum(np.maximum.accumulate(steps), 1)[np.argsort(order)].tolist()
 
 
-def keep_comparison(rows: list[dict], score: str, label: str, path: Path) -> None:
-    """Write the table of all scores, and beside it a figure of one score of all runs."""
-    table = pd.json_normalize(rows, sep=" ")
+def keep_comparison(rows: list[dict], score: str, label: str, path: Path) -> pd.DataFrame:
+    """Write a table of all scores and return it; beside it stands a figure of one score of all runs."""
+    table = pd.json_normalize(rows, sep=" ").set_index("run")
     table.columns = table.columns.str.replace("^scores | value$", "", regex=True)
-    files.write(path.with_suffix(".csv"), table.to_csv(index=False))
+    files.write(path.with_suffix(".csv"), table.to_csv())
     seen = {row["run"]: interval(row["scores"][score]) for row in rows}
-    draw = partial(plotting.scores, seen, label=label)
-    files.write(path, plotting.png(lambda ax: draw(ax=ax), (7.4, 1.2 + 0.4 * len(rows))))
+    files.write(path, drawn(seen, label))
+    return table
 
 
-def as_text(rows: list[dict], names: list[str]) -> str:
-    """Return some scores of all runs, and how each is to the best one, as the terminal shows them."""
-    table = [{name: str(interval(row["scores"][name])) for name in names} for row in rows]
-    for line, row in zip(table[1:], rows[1:], strict=True):
-        line["accuracy to the best"] = str(interval(row["accuracy_to_best"]))
-        line["McNemar (Holm)"] = f"{row['mcnemar']:.3g} ({row['mcnemar_holm']:.3g})"
-    return pd.DataFrame(table, index=[row["run"] for row in rows]).fillna("").to_string()
+def drawn(seen: dict[str, metrics.Interval], label: str, *bounds: list[str]) -> bytes:
+    """Return a figure of some scores as PNG; bounds are the names of baselines, and of ceilings."""
+    draw = partial(plotting.scores, seen, *bounds, label=label)
+    return plotting.png(lambda ax: draw(ax=ax), (7.4, 1.2 + 0.4 * len(seen)))
