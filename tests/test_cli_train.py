@@ -302,7 +302,7 @@ def test_a_configuration_builds_and_takes_a_step(name, real_layouts, tmp_path):
     parts, _ = experiment.load_faces(told)
     run = training.Run(tmp_path / "run", {"sizes": {n: len(part) for n, part in parts.items()}})
     few = {name: part.select(slice(8)) for name, part in parts.items()}  # two batches
-    history = experiment.train(told, few, run, progress=False)
+    history = experiment.train(told, few, run, False, False)
     assert np.isfinite(history.epochs[0]["train_loss"])
 
 

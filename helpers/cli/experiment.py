@@ -154,12 +154,7 @@ def make_config(settings: Settings, fast: bool = False) -> training.Config:
 
 
 def train(
-    settings: Settings,
-    faces: Splits,
-    run: training.Run,
-    fast: bool = False,
-    progress: bool = True,
-    **start: Any,
+    settings: Settings, faces: Splits, run: training.Run, fast: bool, progress: bool, **start: Any
 ) -> training.History:
     """Train the network that settings name, or go on where it was stopped."""
     parts, config = (faces["train"], faces["validation"]), make_config(settings, fast)

@@ -74,9 +74,6 @@ class Predictions:
         return plotting.heated(images, maps.cpu().numpy())
 
 
-# ---------------------------------------------------------------- predicting
-
-
 def opened(path: Path, how: How) -> tuple[dict[str, Any], Settings]:
     """Return the record of a run or a weights file, and the settings that name its faces and its task."""
     svm = (path / "svm.npz").is_file()
@@ -159,9 +156,6 @@ def together(found: list[Predictions]) -> Predictions:
     outputs = {name: np.mean([each.outputs[name] for each in found], axis=0) for name in found[0].outputs}
     outputs["labels"] = np.log(np.maximum(np.mean([each.probabilities for each in found], axis=0), TINY))
     return replace(found[0], name="ensemble", outputs=outputs)
-
-
-# ---------------------------------------------------------------- scoring
 
 
 def statistics(found: Predictions) -> dict[str, experiment.Score]:

@@ -123,8 +123,6 @@ def from_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as YAML, lines of 'name: value': {error}") from None
 
 
-# ---------------------------------------------------------------- named configurations
-
 _COSINE = {"schedule": "cosine", "warmup": 0.05, "lr": 1e-4}
 _COLOR = {"pretrained": True, "options": {"color": True}}
 _FER2013 = {"data": "fer2013", "batch_size": 64, "label_smoothing": 0.1, "augment": "v2", "lr": 2e-3}

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from json import dumps, loads
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from helpers import cli
 from helpers.cli.settings import CONFIGURATIONS, Settings, from_file, merged
@@ -142,13 +142,7 @@ def _refuse_another(folder: Path, about: dict[str, Any]) -> None:
             )
 
 
-def reproduce(
-    project: Literal["muxspace", "fer2013", "4class", "affectnet", "fused"],
-    *,
-    root: Path = Path("data"),
-    out: Path | None = None,
-    fast: bool = False,
-) -> int:
+def reproduce(project: str, *, root: Path = Path("data"), out: Path | None = None, fast: bool = False) -> int:
     """Do a whole project: baseline, networks, comparison, report, Grad-CAM figures.
 
     It calls train, evaluate, compare and report, and prints each command. The same command goes on where it
@@ -158,11 +152,12 @@ def reproduce(
       python3 -m helpers reproduce muxspace            on the images in data/; hours without a GPU
 
     Args:
-        project: which one
+        project: muxspace, fer2013, 4class, affectnet or fused
         root: the data folder
         out: where to keep it all (default: runs/ and the project's name)
         fast: one epoch with a few hundred drawn faces of 48 pixels, randomly initialised networks
     """
+    project = cli.choose("project", project, PROJECTS)
     score, *names = PROJECTS[project]
     folder, given = out or Path("runs") / (f"{project}-fast" if fast else project), []
     if fast:
