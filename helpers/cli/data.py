@@ -155,10 +155,10 @@ def write(name: str, out: Path, num_faces: int, **options: Any) -> Path:
     from helpers import faces as drawing
 
     drawn = datasets.load("synthetic", out, num_faces=num_faces, **options)
-    named = {}
-    for split, part in zip(("train", "validation", "test"), drawn.splits(), strict=True):
-        named |= dict.fromkeys(part.source.tolist(), split)
-    faces = replace(drawn, split=np.array([named.get(each, "train") for each in drawn.source.tolist()]))
+    split = np.full(len(drawn), "train", dtype="U10")
+    for name_of, part in zip(("validation", "test"), drawn.splits()[1:], strict=True):
+        split[np.isin(drawn.source, part.source)] = name_of
+    faces = replace(drawn, split=split)
     writer, given = getattr(datasets.layouts, f"write_{name}"), []
     if name == "affectnet_fused":
         units, shares = torch.from_numpy(faces.action_units), torch.from_numpy(faces.distribution)
