@@ -17,12 +17,12 @@ from torch.nn import functional
 from helpers import batches, emotions, faces, gradcam, hog, losses, metrics, plotting
 from helpers.datasets import FaceSet
 from helpers.faces import truth
-from helpers.metrics import Interval
 from helpers.widgets.panel import Panel, choice, figure, log_slider, look, slider
 
-# --- 01: look through a set of faces, and draw one from its action units ---
+# --- 01: look through a set of faces, and draw one from its action units
 
 COLUMNS, ROWS, ALL = 8, 3, "all"
+PAGE = COLUMNS * ROWS
 
 MOVEMENTS = "inner brow up, outer brow up, brows together, upper lid up, cheeks up, lids tight, "
 MOVEMENTS += "nose wrinkled, upper lip up, lip corners up, dimples, corners down, chin up, "
@@ -30,78 +30,69 @@ MOVEMENTS += "lips stretched, lips tight, lips pressed, lips apart, jaw dropped"
 
 
 def browse(
-    parts: FaceSet | Mapping[str, FaceSet],
-    split: str = "",
+    parts: Mapping[str, FaceSet],
+    split: str,
     expression: str = ALL,
     person: int = -1,
     brightness: tuple[float, float] = (0, 255),
     doubt: tuple[float, float] = (0, 4),
     page: int = 1,
-    rows: int = ROWS,
 ) -> Figure:
     """Draw a page of the faces that fit; brightness is the mean grey, doubt the entropy in bits."""
-    chosen = parts if isinstance(parts, FaceSet) else parts[split or next(iter(parts))]
+    chosen = parts[split]
     fits = np.ones(len(chosen), dtype=bool)
     if expression != ALL:
         fits &= chosen.labels == chosen.classes.index(expression)
-    if person >= 0 and chosen.subject is not None:
+    if person >= 0:
         fits &= chosen.subject == person
     if tuple(brightness) != (0, 255):
         light = chosen.images.reshape(len(chosen), -1).mean(axis=1)
         fits &= (light >= brightness[0]) & (light <= brightness[1])
-    if chosen.distribution is not None and tuple(doubt) != (0, 4):
+    if tuple(doubt) != (0, 4):
         bits = stats.entropy(chosen.distribution, base=2, axis=1)
         fits &= (bits >= doubt[0]) & (bits <= doubt[1])
     fitting = np.flatnonzero(fits)
-    pages = max(1, -(-len(fitting) // (COLUMNS * rows)))
-    page = min(max(page, 1), pages)
-    shown = fitting[(page - 1) * COLUMNS * rows : page * COLUMNS * rows]
-    drawn, top = figure(7.8, 0.35 + 1.14 * rows), 0.35 / (0.35 + 1.14 * rows)
+    pages = max(1, -(-len(fitting) // PAGE))
+    page = min(page, pages)
+    shown = fitting[(page - 1) * PAGE : page * PAGE]
+    drawn = figure(7.8, 3.77)
     words = f"{len(fitting):,} of {len(chosen):,} faces · page {page} of {pages}"
-    drawn.text(0.01, 1 - top / 2, words, va="center")
-    if len(shown):
-        titles = [chosen.classes[label] for label in chosen.labels[shown]]
-        ax = drawn.add_axes((0.01, 0.01, 0.98, 0.98 - top))
-        plotting.face_grid(chosen.images[shown], titles, COLUMNS, ax=ax)
-    else:
+    drawn.text(0.01, 0.954, words, va="center")
+    if not len(shown):
         drawn.text(0.5, 0.5, "no face fits; widen a range", ha="center", va="center")
+        return drawn
+    titles = [chosen.classes[label] for label in chosen.labels[shown]]
+    plotting.face_grid(chosen.images[shown], titles, COLUMNS, ax=drawn.add_axes((0.01, 0.01, 0.98, 0.887)))
     return drawn
 
 
-def faces_browser(parts: FaceSet | Mapping[str, FaceSet]) -> Panel:
-    """Return the panel that looks through faces by class, split, person, brightness and doubt.
-
-    Args:
-        parts: a set, or the name of a split to its faces.
-    """
-    splits = {"": parts} if isinstance(parts, FaceSet) else dict(parts)
-    first = next(iter(splits.values()))
+def faces_browser(parts: Mapping[str, FaceSet]) -> Panel:
+    """Return the panel that looks through splits, by name, by class, person, brightness and doubt."""
+    first = next(iter(parts.values()))
     controls = {
-        "split": choice("split", [(name or "whole set", name) for name in splits]),
+        "split": choice("split", list(parts)),
         "expression": choice("expression", [ALL, *first.classes]),
         "brightness": ipywidgets.IntRangeSlider(value=(0, 255), min=0, max=255, **look("brightness")),
     }
     if first.subject is not None:
-        most = max(int(part.subject.max(initial=0)) for part in splits.values())
+        most = max(int(part.subject.max(initial=0)) for part in parts.values())
         controls["person"] = slider("person (-1: all)", -1, -1, most, 1)
     if first.distribution is not None:
         bits = {"value": (0, 4), "min": 0, "max": 4, "step": 0.1}
         controls["doubt"] = ipywidgets.FloatRangeSlider(**bits, **look("doubt (bits)"))
-    pages = max(-(-len(part) // (COLUMNS * ROWS)) for part in splits.values())
-    controls["page"] = slider("page", 1, 1, pages, 1)
-    return Panel(functools.partial(browse, splits), controls)
+    controls["page"] = slider("page", 1, 1, max(-(-len(part) // PAGE) for part in parts.values()), 1)
+    return Panel(functools.partial(browse, parts), controls)
 
 
-def mix(action_units: Mapping[str, float], turn: float = 0.0, upright: bool = False) -> Figure:
+def mix(action_units: Mapping[str, float], turn: float = 0.0) -> Figure:
     """Draw the face that action units make, turned by radians, and its place on the circumplex."""
     units = torch.zeros(1, len(faces.ACTION_UNITS))
     for name, value in action_units.items():
         units[0, truth.au_column(name)] = value
     face = faces.render(units, view={"yaw": turn}, size=144)[0].numpy()
     [place], [p] = faces.valence_arousal(units).numpy(), faces.class_probabilities(units).numpy()
-    drawn = figure(4.6, 7.6) if upright else figure(7.4, 3.6)
-    above = drawn.add_axes((0.16, 0.52, 0.82, 0.45) if upright else (0.01, 0.02, 0.44, 0.9))
-    plane = drawn.add_axes((0.16, 0.07, 0.82, 0.42) if upright else (0.56, 0.17, 0.42, 0.81))
+    drawn = figure(4.6, 7.6)
+    above, plane = drawn.add_axes((0.16, 0.52, 0.82, 0.45)), drawn.add_axes((0.16, 0.07, 0.82, 0.42))
     first, second = np.argsort(-p)[:2]
     plotting.face(face, ", ".join(f"{emotions.FER7[k]} {p[k]:.0%}" for k in (first, second)), ax=above)
     names = {name: emotions.CIRCUMPLEX[name] for name in emotions.FER7}
@@ -117,19 +108,17 @@ def action_unit_mixer() -> Panel:
     units = {name: slider(f"{name[2:]} {move}", 0.0, 0.0, 1.0) for name, move in moves}
     start = choice("start from", emotions.FER7, "neutral")
 
-    def draw(turn: float, **action_units: float) -> Figure:
-        return mix(action_units, turn, upright=True)
-
     def take(_: object) -> None:
         prototype = next(units for name, _, units in truth.PROTOTYPES if name == start.value)
         panel.set(**{name: prototype.get(int(name[2:]), 0.0) for name in units})
 
-    panel = Panel(draw, {"turn": slider("turn of the head", 0.0, -0.7, 0.7), **units}, above=[start])
+    controls = {"turn": slider("turn of the head", 0.0, -0.7, 0.7), **units}
+    panel = Panel(lambda turn, **action_units: mix(action_units, turn), controls, above=[start])
     start.observe(take, names="value")
     return panel
 
 
-# --- 02: what a histogram of oriented gradients keeps of a face, and what it is worth ---
+# --- 02: what a histogram of oriented gradients keeps of a face, and what it is worth
 
 MOST = 500  # training faces that the score is fitted to, so that it comes while one is still curious
 
@@ -137,21 +126,20 @@ MOST = 500  # training faces that the score is fitted to, so that it comes while
 def draw_edges(image: np.ndarray, orientations: int = 9, cell: int = 8, block: int = 2) -> Figure:
     """Draw a face, its gradients by cell, and the same after each block has been divided by its length.
 
-    Args:
-        image: uint8 ``[H, W]``.
-        orientations: bins that share 180 degrees.
-        cell: side length of a cell in pixels.
-        block: side length of a block in cells.
-
-    Raises:
-        ValueError: a block is larger than the face.
+    ``image`` is uint8 ``[H, W]``; so many orientations share 180 degrees; a cell has ``cell`` pixels a side
+    and a block ``block`` cells, and a block larger than the face is a ``ValueError``.
     """
     sizes = {"orientations": orientations, "pixels_per_cell": (cell, cell)}
     features = hog.hog(image[None], **sizes, cells_per_block=(block, block))[0]
     cells = hog.cells(image[None], **sizes)[0]
+    # [bins · block², blocks]: a cell is drawn as the mean of what the blocks around it make of it
+    blocks = (
+        torch.from_numpy(features).reshape(-1, block * block, orientations).permute(2, 1, 0).flatten(0, 1)
+    )
+    sums, counts = (functional.fold(b, cells.shape[:2], block) for b in (blocks, torch.ones_like(blocks)))
     glyph = max(1, round(240 / (cells.shape[0] * cell)) * cell)
     shown = [image]
-    for histograms in (cells, _mean_over_blocks(features, cells.shape, block)):
+    for histograms in (cells, (sums / counts).permute(1, 2, 0).numpy()):
         stars = hog.picture(histograms, (glyph, glyph))
         shown.append(255 * np.sqrt(stars / max(float(stars.max()), 1e-9)))  # the root shows weak strokes, too
     titles = ("the face", f"{cells.shape[0]} x {cells.shape[1]} cells", f"{features.size:,} features")
@@ -159,14 +147,6 @@ def draw_edges(image: np.ndarray, orientations: int = 9, cell: int = 8, block: i
     for place, (each, title) in enumerate(zip(shown, titles, strict=True)):
         plotting.face(each, title, ax=drawn.add_axes((0.005 + place / 3, 0.01, 0.323, 0.88)))
     return drawn
-
-
-def _mean_over_blocks(features: np.ndarray, shape: tuple[int, ...], block: int) -> np.ndarray:
-    """Return for each cell the mean of what the blocks around it make of it, ``[rows, columns, bins]``."""
-    rows, columns, bins = shape
-    blocks = torch.from_numpy(features).reshape(-1, block * block, bins).permute(2, 1, 0).flatten(0, 1)[None]
-    sums, counts = (functional.fold(b, (rows, columns), block)[0] for b in (blocks, torch.ones_like(blocks)))
-    return (sums / counts).permute(1, 2, 0).numpy()
 
 
 def score_edges(
@@ -177,14 +157,13 @@ def score_edges(
     block: int = 2,
     cost: float = 3.0,
     width: float = 1.0,
-    seed: int = 0,
-) -> Interval:
-    """Return the validation accuracy of HOG + SVM, fitted to at most ``MOST`` faces, which the seed picks.
+) -> metrics.Interval:
+    """Return the validation accuracy of HOG + SVM, both sides of at most ``MOST`` random faces.
 
     ``cost`` is C of the SVM and ``width`` its gamma, in units of 1 / (features x their variance).
     """
     train, validation = (
-        part.select(np.sort(np.random.default_rng(seed).permutation(len(part))[:MOST]))
+        part.select(np.sort(np.random.default_rng(0).permutation(len(part))[:MOST]))
         for part in (train, validation)
     )
     settings = {"orientations": orientations, "pixels_per_cell": (cell, cell)}
@@ -193,17 +172,11 @@ def score_edges(
     gamma = width * hog.gamma_scale(features)
     svm = hog.SVM.fit(features, train.labels, train.classes, C=cost, gamma=gamma, settings=settings)
     right = svm.predict(hog.hog(validation.images, **settings)) == validation.labels
-    return metrics.bootstrap(np.mean, right, resamples=300, seed=seed)
+    return metrics.bootstrap(np.mean, right, resamples=300)
 
 
 def hog_explorer(
-    train: FaceSet,
-    validation: FaceSet,
-    orientations: int = 9,
-    cell: int = 8,
-    block: int = 2,
-    cost: float = 3.0,
-    width: float = 1.0,
+    train: FaceSet, validation: FaceSet, orientations: int = 9, cell: int = 8, block: int = 2
 ) -> Panel:
     """Return the panel whose figure follows the sliders at once, and the validation score a moment later.
 
@@ -214,22 +187,22 @@ def hog_explorer(
         "orientations": slider("orientations", orientations, 2, 18, 1, live=False),
         "cell": slider("cell (pixels)", cell, 4, 16, 1, live=False),
         "block": slider("block (cells)", block, 1, 4, 1, live=False),
-        "cost": log_slider("C", cost, -2, 3, live=False),
-        "width": log_slider("gamma (units)", width, -2, 1.5, live=False),
+        "cost": log_slider("C", 3.0, -2, 3, live=False),
+        "width": log_slider("gamma (units)", 1.0, -2, 1.5, live=False),
     }
-
-    def draw(face: int, orientations: int, cell: int, block: int, **_: float) -> Figure:
-        return draw_edges(train.images[face], orientations, cell, block)
 
     @functools.lru_cache  # another face has the same score
     def score(**settings: float) -> str:
         found = score_edges(train, validation, **settings)
         return f"fitted to {min(len(train), MOST):,} faces: accuracy on validation {found}"
 
+    def draw(face: int, cost: float, width: float, **sizes: int) -> Figure:
+        return draw_edges(train.images[face], **sizes)
+
     return Panel(draw, controls, tell=lambda face, **settings: score(**settings))
 
 
-# --- 06: one target, one prediction, and what each loss makes of the two ---
+# --- 06: one target, one prediction, and what each loss makes of the two
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [1, K] and a distribution [1, K]
 COMMON: dict[str, Loss] = {"cross-entropy": losses.soft_cross_entropy, "KL": losses.kl_divergence}
@@ -243,63 +216,52 @@ def compare_losses(
 ) -> Figure:
     """Draw target and prediction, the value of each loss, and its negative gradient in each logit.
 
-    Args:
-        target: K weights of 0 or more, not all 0; their shares are the target.
-        prediction: K weights; their shares are the predicted probabilities (0 counts as 0.001).
-        classes: K names.
-        compared: name to function of (logits, distribution).
-
-    Raises:
-        ValueError: the weights are negative, or all 0.
+    The shares of K weights, 0 or more and not all 0, are the target, and so is the prediction, where 0 counts
+    as 0.001; ``compared`` are functions of (logits, distribution) by name.
     """
-    p, q = _shares(target), _shares(np.maximum(prediction, 1e-3))
+    p, q = np.asarray(target, dtype=float), np.maximum(prediction, 1e-3)
+    if p.min() < 0 or not p.sum() > 0:
+        raise ValueError("weights must be 0 or more, and not all of them 0")
+    p, q = p / p.sum(), q / q.sum()
     logits = torch.tensor(np.log(q)[None], dtype=torch.float32, requires_grad=True)
     values, pushes = [], []
     for name, loss in compared.items():
         value = loss(logits, torch.tensor(p[None], dtype=torch.float32)).sum()
         values.append(f"{name} {value.item():.3f}")
         pushes.append(-torch.autograd.grad(value, logits)[0][0].numpy())
-    places, colors = np.arange(len(classes)), [plotting.color(name) for name in classes]
-    drawn = figure(8.2, 1.2 + 0.42 * max(len(values), len(classes)))
+    num, colors = len(classes), [plotting.color(name) for name in classes]
+    drawn = figure(8.2, 1.2 + 0.42 * max(len(values), num))
     left, right = drawn.add_axes((0.14, 0.15, 0.24, 0.68)), drawn.add_axes((0.56, 0.15, 0.42, 0.68))
-    left.barh(places - 0.2, p, 0.36, color=colors)
-    left.barh(places + 0.2, q, 0.36, color=colors, alpha=0.4)
-    left.set(yticks=places, yticklabels=classes, xlim=(0, 1), ylim=(len(classes) - 0.5, -0.5))
+    for shift, shares, alpha in ((-0.2, p, 1.0), (0.2, q, 0.4)):
+        left.barh(np.arange(num) + shift, shares, 0.36, color=colors, alpha=alpha)
+    left.set(yticks=range(num), yticklabels=classes, xlim=(0, 1), ylim=(num - 0.5, -0.5))
     left.set_title("target (full), prediction (pale)")
-    rows, thick = np.arange(len(values)), 0.8 / len(classes)
     for k, push in enumerate(np.transpose(pushes)):
-        right.barh(rows + (k - (len(classes) - 1) / 2) * thick, push, thick, color=colors[k])
-    right.set(yticks=rows, yticklabels=values, ylim=(len(values) - 0.5, -0.5))
+        places = np.arange(len(values)) + 0.8 / num * (k - (num - 1) / 2)
+        right.barh(places, push, 0.8 / num, color=colors[k])
+    right.set(yticks=range(len(values)), yticklabels=values, ylim=(len(values) - 0.5, -0.5))
     right.set_title("loss, and its push on each logit")
     right.axvline(0, color="#888888", linewidth=0.8)
     return drawn
-
-
-def _shares(weights: Sequence[float]) -> np.ndarray:
-    weights = np.asarray(weights, dtype=np.float64)
-    if not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
-        raise ValueError("weights must be 0 or more, and not all of them 0")
-    return weights / weights.sum()
 
 
 def loss_explorer(
     compared: Mapping[str, Loss] = COMMON, classes: Sequence[str] = ("happiness", "surprise", "fear")
 ) -> Panel:
     """Return the panel with a slider for each class of the target and of the prediction."""
-    start = np.linspace(0.8, 0.1, len(classes)).round(2).tolist()
-    controls = {}
+    start, controls = np.linspace(0.8, 0.1, len(classes)).round(2).tolist(), {}
     for word, weights in (("target", start), ("guess", start[::-1])):
         for name, weight in zip(classes, weights, strict=True):
             controls[f"{word} {name}"] = slider(f"{word}: {name}", weight, 0.0, 1.0)
 
     def draw(**weights: float) -> Figure:
-        target, guess = ([weights[f"{word} {name}"] for name in classes] for word in ("target", "guess"))
-        return compare_losses(target, guess, classes, compared)
+        both = list(weights.values())
+        return compare_losses(both[: len(classes)], both[len(classes) :], classes, compared)
 
     return Panel(draw, controls)
 
 
-# --- 07: where a network looks, by layer and class, on its faces or on your own ---
+# --- 07: where a network looks, by layer and class, on its faces or on your own
 
 LIKELIEST = "the likeliest"
 
@@ -336,37 +298,30 @@ def _inputs(model: nn.Module, image: np.ndarray) -> Tensor:
 
 def layers(model: nn.Module, image: np.ndarray) -> list[str]:
     """Return the names of the layers whose output is a map, coarse blocks only, in the order they run."""
-    found: dict[str, None] = {}
+    found: list[str] = []
 
     def note(name: str, _: nn.Module, __: Any, out: Any) -> None:
         if isinstance(out, Tensor) and out.ndim == 4 and min(out.shape[2:]) > 1:
-            found[name] = None
+            found.append(name)
 
     depth = 2 if hasattr(model, "blocks") else 1
     coarse = [(name, part) for name, part in model.named_modules() if name and name.count(".") < depth]
     hooks = [part.register_forward_hook(functools.partial(note, name)) for name, part in coarse]
-    try:
-        with torch.inference_mode():
-            model.eval()(_inputs(model, image))
-    finally:
-        for each in hooks:
-            each.remove()
-    return list(found)
+    with torch.inference_mode():
+        model.eval()(_inputs(model, image))
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def heat_maps(reader: Any, faces: FaceSet) -> Panel:
-    """Return the panel with layer, class, face and opacity, and a button for an image of your own.
-
-    Args:
-        reader: what reads images: a ``predictor.Predictor``.
-        faces: the faces to choose from.
-    """
+    """Return the panel of a ``Predictor``: layer, class, face, opacity, and a button for your own image."""
     own: list[Any] = []  # where the slider stood when an image was uploaded, and the face in it
     usual = gradcam.last_map(reader.model)
-    names = list(dict.fromkeys([*layers(reader.model, faces.images[0]), usual]))
+    names = dict.fromkeys([*layers(reader.model, faces.images[0]), usual])
     controls = {
         "face": slider("face", 0, 0, len(faces) - 1, 1),
-        "layer": choice("layer", names, usual),
+        "layer": choice("layer", list(names), usual),
         "expression": choice("explain", [LIKELIEST, *reader.classes]),
         "opacity": slider("opacity", 0.7, 0.0, 1.0),
     }

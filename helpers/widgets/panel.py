@@ -41,10 +41,8 @@ class Panel(ipywidgets.HBox):
     Args:
         draw: takes the controls' values by name and returns a figure, see :func:`figure`.
         controls: name of an argument to its control, see :func:`slider`, :func:`choice` and :func:`tick`.
-        above: further widgets above the controls.
-        below: further widgets below the controls.
-        tell: takes the same values and returns the line below the figure; called when the figure is shown,
-            so it may take longer.
+        above: further widgets above the controls; ``below`` are those below.
+        tell: takes the same values and returns the line below the figure; it may take longer.
     """
 
     def __init__(
@@ -53,12 +51,11 @@ class Panel(ipywidgets.HBox):
         controls: Mapping[str, ipywidgets.Widget],
         above: Sequence[ipywidgets.Widget] = (),
         below: Sequence[ipywidgets.Widget] = (),
-        tell: Callable[..., str] | None = None,
+        tell: Callable[..., str] = lambda **_: "",
     ) -> None:
-        self.draw, self.controls, self.tell = draw, dict(controls), tell
+        self.draw, self.controls, self.tell, self._held = draw, dict(controls), tell, False
         fitting = {"object_fit": "contain", "max_width": "100%", "align_self": "flex-start", "margin": "0"}
         self.image, self.note = ipywidgets.Image(format="png", layout=fitting), ipywidgets.HTML()
-        self._held = False
         self._draw()
         for control in self.controls.values():
             control.observe(self._changed, names="value")
@@ -105,20 +102,19 @@ class Panel(ipywidgets.HBox):
         height = max(len(shown), 22 * len(self.controls) + 10)
         drawn = figure((shown.shape[1] + 330) / DPI, height / DPI)
         drawn.figimage(shown, 330, height - len(shown))
-        ax = drawn.add_axes((0, 0, 330 / drawn.bbox.width, 1))
-        ax.set(xlim=(0, 330), ylim=(height, 0))
+        ax = drawn.add_axes((0, 0, 330 / drawn.bbox.width, 1), xlim=(0, 330), ylim=(height, 0))
         ax.axis("off")
-        for row, control in enumerate(self.controls.values()):
-            y, value = 16 + 22 * row, control.value
+        for y, control in zip(range(16, height, 22), self.controls.values(), strict=False):
             ax.text(134, y, control.description, ha="right", va="center", size=8.5)
             if not hasattr(control, "max"):  # a choice, or a box to tick
-                ax.text(146, y, getattr(control, "label", value), va="center", size=8.5)
+                ax.text(146, y, getattr(control, "label", control.value), va="center", size=8.5)
                 continue
-            at = np.log10(value) if isinstance(control, ipywidgets.FloatLogSlider) else np.array(value)
-            share = np.atleast_1d(at - control.min) / max(control.max - control.min, 1e-9)
+            values = np.atleast_1d(control.value)
+            at = np.log10(values) if isinstance(control, ipywidgets.FloatLogSlider) else values
+            share = (at - control.min) / max(control.max - control.min, 1e-9)
             ax.plot([146, 266], [y, y], color="#bbbbbb", linewidth=3)
-            ax.plot(146 + 120 * share, y + 0 * share, "o", color=plotting.ACCENT, markersize=7)
-            ax.text(276, y, " – ".join(f"{v:.3g}" for v in np.atleast_1d(value)), va="center", size=8.5)
+            ax.plot(146 + 120 * share, 0 * share + y, "o", color=plotting.ACCENT, markersize=7)
+            ax.text(276, y, " – ".join(f"{value:.3g}" for value in values), va="center", size=8.5)
         return plotting.packed(png(drawn))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
@@ -132,8 +128,7 @@ class Panel(ipywidgets.HBox):
     def _draw(self) -> None:
         values = self.values()
         self.image.value = png(self.draw(**values))
-        if self.tell is not None:
-            self.say(self.tell(**values))
+        self.say(self.tell(**values))
 
     def _changed(self, _: object) -> None:
         if not self._held:
@@ -151,13 +146,7 @@ def slider(
 ) -> ipywidgets.Widget:
     """Return a slider, of whole numbers where value and step are whole.
 
-    Args:
-        label: what stands before it, at most 22 letters.
-        value: where it starts.
-        low: its left end.
-        high: its right end.
-        step: from one value to the next.
-        live: the figure follows while it is dragged, not only when it is let go.
+    ``label``, at most 22 letters, stands before it; ``live``: the figure follows while it is dragged.
     """
     options = {"value": value, "min": low, "max": high, "step": step, **look(label, continuous_update=live)}
     if isinstance(value, int) and isinstance(step, int):

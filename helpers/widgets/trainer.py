@@ -6,9 +6,8 @@ import inspect
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -26,29 +25,21 @@ KNOBS: dict[str, Callable[[Any], ipywidgets.Widget]] = {
     "epochs": lambda value: slider("epochs", value, 1, max(30, value), 1),
     "weight_decay": partial(log_slider, "weight decay", low=-5, high=0),
     "frozen": partial(tick, "backbone frozen"),
-    "lr_decay": lambda value: slider("rate, stage below", float(value), 0.05, 1.0),
+    "lr_decay": partial(slider, "rate, stage below", low=0.05, high=1.0),
     "temperature": partial(log_slider, "temperature", low=-1, high=1),
-    "seed": lambda value: slider("seed", value, 0, 99, 1),
+    "seed": partial(slider, "seed", low=0, high=99, step=1),
+    "dropout": partial(slider, "dropout", low=0.0, high=0.9),
+    "augmentation": partial(slider, "augmentation", low=0.0, high=2.0),
+    "label_smoothing": partial(slider, "label smoothing", low=0.0, high=0.5),
+    "labels_weight": partial(slider, "weight: labels", low=0.0, high=5.0),
+    "valence_weight": partial(slider, "weight: valence", low=0.0, high=5.0),
+    "arousal_weight": partial(slider, "weight: arousal", low=0.0, high=5.0),
 }
 """The settings that have a control of their own, by the name of the argument."""
 
 
-def _share(label: str, high: float) -> Callable[[float], ipywidgets.Widget]:
-    return lambda value: slider(label, float(value), 0.0, high)
-
-
-_SHARES = {"dropout": 0.9, "augmentation": 2.0, "label_smoothing": 0.5}
-KNOBS |= {name: _share(name.replace("_", " "), high) for name, high in _SHARES.items()}
-KNOBS |= {f"{head}_weight": _share(f"weight: {head}", 5.0) for head in ("labels", "valence", "arousal")}
-
-
 def draw_training(history: History, last: int = 0) -> Figure:
-    """Draw the losses at the left and the other scores on validation at the right.
-
-    Args:
-        history: what has happened so far, perhaps nothing.
-        last: the epoch at which the axis ends; 0 for wherever the training is.
-    """
+    """Draw the losses at the left, other scores on validation at the right, up to ``last`` or the epoch."""
     drawn = figure(8.4, 3.0)
     left, right = drawn.add_axes((0.07, 0.19, 0.31, 0.7)), drawn.add_axes((0.44, 0.19, 0.31, 0.7))
     last = max(last, len(history.epochs), 2)
@@ -72,22 +63,14 @@ class Trainer(Panel):
     threads do, in the foreground, where the interrupt button stops it.
     """
 
-    def __init__(
-        self,
-        fit: Callable[..., History],
-        make: Callable[..., nn.Module] | None,
-        controls: dict,
-        run: Path | None,
-    ) -> None:
+    def __init__(self, fit: Callable[..., History], make: Callable[..., nn.Module], controls: dict) -> None:
         self.stop, self.thread, self.history, self.model = training.Stop(), None, None, None
         self._fit, self._make, self._settings = fit, make, {}
-        self._temporary = tempfile.TemporaryDirectory() if run is None else None
-        self.run = Path(self._temporary.name if self._temporary else run)
-        actions = {"Train": self.start, "Stop": self._ask_to_stop, "Continue": self.go_on}
-        self.buttons = {}
-        for name, style in (("Train", "primary"), ("Stop", "danger"), ("Continue", "")):
+        self._folder = tempfile.TemporaryDirectory()  # it goes with the panel
+        self.buttons, actions = {}, {"Train": self.start, "Stop": self.ask_to_stop, "Continue": self.go_on}
+        for (name, action), style in zip(actions.items(), ("primary", "danger", ""), strict=True):
             button = ipywidgets.Button(description=name, button_style=style, layout={"width": "96px"})
-            button.on_click(partial(self._pressed, actions[name]))
+            button.on_click(self.errors_shown()(action))
             self.buttons[name] = button
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "300px"})
         below = [ipywidgets.HBox([*self.buttons.values()]), self.bar]
@@ -98,29 +81,28 @@ class Trainer(Panel):
     def _changed(self, _: object) -> None:
         """Draw nothing: a setting counts from the next training on."""
 
-    def _pressed(self, action: Callable[[], None], _: object) -> None:
-        with self.errors_shown():
-            action()
-
     def fit(self, **settings: Any) -> History:
         """Train with these settings and return the history: ``panel.fit(**panel.values())``."""
-        if self._make is None:
-            return self._fit(**settings)
         of_make, of_fit = _defaults(self._make), _defaults(self._fit)
         self.model = self._make(**{name: value for name, value in settings.items() if name in of_make})
         rest = {name: value for name, value in settings.items() if name not in of_make or name in of_fit}
         return self._fit(self.model, **rest)
 
-    def start(self) -> None:
+    def start(self, *_: object) -> None:
         """Train anew with the settings as they are."""
-        training.Run(self.run).forget()
+        training.Run(self._folder.name).forget()
         self._settings = self.values()
         self._begin()
 
-    def go_on(self) -> None:
+    def go_on(self, *_: object) -> None:
         """Go on where the training was stopped, with the settings it had."""
         self.set(**self._settings)
         self._begin()
+
+    def ask_to_stop(self, *_: object) -> None:
+        """Let the training end with the batch it is at."""
+        self.stop.request()
+        self.say("stopping …")
 
     def refresh(self) -> None:
         """Draw the curves of the training so far."""
@@ -147,20 +129,16 @@ class Trainer(Panel):
         self.thread = threading.Thread(target=self._train, daemon=True)  # it ends with the kernel
         self.thread.start()
 
-    def _ask_to_stop(self) -> None:
-        self.stop.request()
-        self.say("stopping …")
-
     def _train(self) -> None:
-        watch = {"progress": self._progress, "on_epoch": self._epoch, "stop": self.stop, "run": self.run}
+        watch = {"progress": self._progress, "on_epoch": self._epoch, "stop": self.stop}
         stopped = False
         with self.errors_shown():
-            history = self.fit(**self._settings, **watch)
+            history = self.fit(**self._settings, **watch, run=self._folder.name)
             self._epoch(history)
-            stopped, found, monitor = history.stopped, "no epoch", history.monitor
+            stopped, found = history.stopped, "no epoch"
             if best := history.best:
                 where = f"in epoch {history.best_epoch} of {len(history.epochs)}"
-                found = f"best {monitor} {best[monitor]:.3f} {where}"
+                found = f"best {history.monitor} {best[history.monitor]:.3f} {where}"
             self.say(f"{'stopped' if stopped else 'done'}; {found}")
             self.bar.value = self.bar.value if stopped else 1.0
         self._enable("Train", *["Continue"] * stopped)
@@ -180,26 +158,14 @@ class Trainer(Panel):
             button.disabled = name not in names
 
 
-def trainer(
-    fit: Callable[..., History],
-    make: Callable[..., nn.Module] | None = None,
-    run: str | Path | None = None,
-    **choices: Sequence[Any] | ipywidgets.Widget,
-) -> Trainer:
+def trainer(fit: Callable[..., History], make: Callable[..., nn.Module], **choices: Any) -> Trainer:
     """Return the panel for a function that trains: a control for each argument that is in ``KNOBS``.
 
-    Args:
-        fit: takes settings by name, each with a default, and hands ``**watch`` on to ``training.fit``; where
-            there is a ``make``, it takes the network first.
-        make: takes settings by name, each with a default, and returns a fresh network, any ``nn.Module``.
-        run: the folder that the training is kept in; None for one that goes with the panel.
-        **choices: further arguments of either, with the values they can have, or with their control.
-
-    Raises:
-        ValueError: neither function has an argument that can be set here.
+    ``make`` takes settings by name, each with a default, and returns a fresh network, any ``nn.Module``;
+    ``fit`` takes it and more such settings, and hands ``**watch`` on to ``training.fit``. ``choices`` are
+    further arguments of either, with the values they can have, or with their control.
     """
-    defaults = _defaults(make) | _defaults(fit)
-    controls = {}
+    defaults, controls = _defaults(make) | _defaults(fit), {}
     for name, default in defaults.items():
         if isinstance(choices.get(name), ipywidgets.Widget):
             controls[name] = choices[name]
@@ -207,13 +173,13 @@ def trainer(
             controls[name] = choice(name.replace("_", " "), choices[name], default)
         elif name in KNOBS:
             controls[name] = KNOBS[name](default)
-    if missing := sorted(set(choices) - set(controls)):
-        raise ValueError(f"no argument {', '.join(missing)} with a default; known: {', '.join(defaults)}")
-    if not controls:
-        raise ValueError(f"{fit.__name__} has none of the settings {', '.join(KNOBS)} as an argument")
-    return Trainer(fit, make, controls, run)
+    missing = sorted(set(choices) - set(controls))
+    if missing or not controls:
+        lacking = ", ".join(missing or KNOBS)
+        raise ValueError(f"no argument {lacking} with a default; known: {', '.join(defaults)}")
+    return Trainer(fit, make, controls)
 
 
-def _defaults(function: Callable | None) -> dict[str, Any]:
-    every = inspect.signature(function).parameters.items() if function is not None else ()
+def _defaults(function: Callable) -> dict[str, Any]:
+    every = inspect.signature(function).parameters.items()
     return {name: each.default for name, each in every if each.default is not inspect.Parameter.empty}

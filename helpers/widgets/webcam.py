@@ -5,7 +5,6 @@ ipywidgets has no camera, so this one panel needs anywidget. Frames stay between
 
 from __future__ import annotations
 
-import importlib
 import io
 import time
 from typing import Any
@@ -33,7 +32,7 @@ function render({ model, el }) {
   };
   const send = () => {
     if (!stream || !video.videoWidth || Date.now() - waiting < 2000) return;
-    canvas.width = model.get("width");
+    canvas.width = 480;
     canvas.height = Math.round(canvas.width * video.videoHeight / video.videoWidth);
     canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
     waiting = Date.now();
@@ -67,18 +66,10 @@ export default { render };
 """
 
 
-def camera(reader: Any, width: int = 480) -> ipywidgets.Widget:
-    """Return the panel that shows what a camera of the reader's computer sees, with the faces read.
-
-    Args:
-        reader: a ``predictor.Predictor``.
-        width: of the frames that are sent, in pixels.
-
-    Raises:
-        ImportError: anywidget is not installed.
-    """
+def camera(reader: Any) -> ipywidgets.Widget:
+    """Return the panel that shows what your camera sees, with the faces as a ``Predictor`` reads them."""
     try:
-        anywidget = importlib.import_module("anywidget")
+        import anywidget
     except ImportError:
         raise ImportError("the camera in the browser needs anywidget: pip install anywidget") from None
 
@@ -87,11 +78,10 @@ def camera(reader: Any, width: int = 480) -> ipywidgets.Widget:
 
         _esm = _SCRIPT
         frame = traitlets.CBytes(b"").tag(sync=True)  # Bytes would refuse the memoryview that arrives
-        width = traitlets.Int(480).tag(sync=True)
         answered = traitlets.Int(0).tag(sync=True)
         trouble = traitlets.Unicode("").tag(sync=True)
 
-    lens, shown, note = Lens(width=width), ipywidgets.Image(format="jpeg"), ipywidgets.HTML()
+    lens, shown, note = Lens(), ipywidgets.Image(format="jpeg"), ipywidgets.HTML()
     stream, began = reader.stream(), time.perf_counter()
 
     def read(change: Any) -> None:
