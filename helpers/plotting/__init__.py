@@ -1,14 +1,15 @@
 """Every figure of the workbook: data in, a matplotlib ``Axes`` out, one style.
 
 Call :func:`style` once in a notebook. Each function takes numbers that are already computed and an optional
-``ax`` to draw on; without one it makes a figure of a size that suits it. It returns the axes. Charts are
-here, faces in ``images``. Seaborn is imported where it draws: with scipy.stats it takes seconds to load.
+``ax`` to draw on; without one it makes a figure of a size that suits it. It returns the axes. A score has a
+``value`` and the ends of its interval, ``low`` and ``high``. Charts are here, faces in ``images``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,12 +44,11 @@ from helpers.plotting.style import (
     Array,
     Ax,
     Classes,
-    Places,
-    Scored,
     axes_for,
     color,
     packed,
     png,
+    seaborn,
     style,
     styled,
 )
@@ -56,7 +56,6 @@ from helpers.plotting.style import (
 HALO = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 OUTSIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 BELOW = {"loc": "upper left", "bbox_to_anchor": (1.0, 0.0), "fontsize": 9.5}
-ARROWS = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.007, "color": ARROW, "zorder": 3}
 HALVES = [-1, -0.5, 0, 0.5, 1]
 
 
@@ -73,13 +72,11 @@ def class_scores(scores: pd.DataFrame, ax: Ax = None) -> Axes:
 
 
 def _bars(table: pd.DataFrame, what: str, label: str, ax: Ax) -> Axes:
-    import seaborn as sns
-
     ax = axes_for(ax, 8.0, 1.2 + 0.5 * len(table))
     long = table.rename_axis(index="class", columns=what).stack().rename(label).reset_index()
-    look = {"palette": sns.color_palette("crest", len(table.columns)), "saturation": 1, "errorbar": None}
-    sns.barplot(long, x=label, y="class", hue=what, ax=ax, **look)
-    sns.move_legend(ax, **OUTSIDE)
+    look = {"palette": seaborn().color_palette("crest", len(table.columns)), "saturation": 1}
+    seaborn().barplot(long, x=label, y="class", hue=what, errorbar=None, ax=ax, **look)
+    seaborn().move_legend(ax, **OUTSIDE)
     ax.set(ylabel="")
     return _listed(ax)
 
@@ -98,16 +95,13 @@ def scatter(
     ax: Ax = None,
 ) -> Axes:
     """Draw points ``[N, 2]`` in the colour and marker of their class; ``axes`` name the axes, with unit."""
-    import seaborn as sns
-
     ax, names = axes_for(ax, 6.6, 4.4), list(classes)
-    look = {"palette": {name: color(name) for name in names}, "alpha": 0.7, "linewidth": 0}
-    look |= {"markers": {name: MARKERS.get(name, "o") for name in names}}
-    look |= {"hue_order": names, "style_order": names}
+    look = {"palette": {name: color(name) for name in names}, "hue_order": names, "style_order": names}
+    look |= {"markers": {name: MARKERS.get(name, "o") for name in names}, "alpha": 0.7, "linewidth": 0}
     x, y = np.asarray(points, dtype=float).T
     named, size = np.array(names)[labels], float(np.clip(16000 / max(len(x), 1), 12, 40))
-    sns.scatterplot(x=x, y=y, hue=named, style=named, s=size, ax=ax, **look)
-    sns.move_legend(ax, title=None, markerscale=(60 / size) ** 0.5, handletextpad=0.2, **OUTSIDE)
+    seaborn().scatterplot(x=x, y=y, hue=named, style=named, s=size, ax=ax, **look)
+    seaborn().move_legend(ax, title=None, markerscale=(60 / size) ** 0.5, handletextpad=0.2, **OUTSIDE)
     ax.set(xlabel=axes[0], ylabel=axes[1])
     return ax
 
@@ -118,11 +112,9 @@ def curves(epochs: pd.DataFrame, names: Sequence[str], best: int = 0, ax: Ax = N
     ``epochs`` has a row an epoch and a column "epoch" (``training.History.frame()``, ``history.csv``);
     ``names`` are the columns to draw, each with its ``train_`` column; the epoch ``best`` is marked.
     """
-    import seaborn as sns
-
     ax = axes_for(ax, 6.0, 3.4)
     shown = dict.fromkeys(name.removeprefix("train_") for name in names)
-    for name, ink in zip(shown, cycle(sns.color_palette()), strict=False):
+    for name, ink in zip(shown, cycle(seaborn().color_palette()), strict=False):
         look = {"color": ink, "marker": "o", "markersize": 4}
         for column, dash, split in ((name, "-", "validation"), (f"train_{name}", "--", "train")):
             if column in epochs:
@@ -148,15 +140,15 @@ def lr_finder(rates: Array, losses: Array, chosen: float, ax: Ax = None) -> Axes
     return ax
 
 
-def learning_curve(
-    curves: Mapping[str, Mapping[int, Scored]], label: str = "accuracy", ax: Ax = None
-) -> Axes:
+def learning_curve(curves: Mapping[str, Mapping[int, Any]], label: str = "accuracy", ax: Ax = None) -> Axes:
     """Draw scores by the number of training faces, each curve with its intervals as a band."""
-    ax = axes_for(ax, 6.4, 3.6)
-    for (name, points), dash in zip(curves.items(), cycle(DASHES), strict=False):
-        _band(ax, list(points), list(points.values()), marker="o", ls=dash, label=name)
-    ax.set_xscale("log", base=2)
+    ax = _bands(
+        axes_for(ax, 6.4, 3.6),
+        {name: tuple(zip(*each.items(), strict=True)) for name, each in curves.items()},
+        "o",
+    )
     sizes = sorted({size for points in curves.values() for size in points})
+    ax.set_xscale("log", base=2)
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
     ax.set(xlabel="training faces", ylabel=label)
     ax.legend(title="band: 95 % interval")
@@ -165,24 +157,24 @@ def learning_curve(
 
 def perturbation(
     shares: Array,
-    curves: Mapping[str, Sequence[Scored]],
+    curves: Mapping[str, Sequence],
     axes: tuple[str, str] = ("share of the image deleted", "probability of the class"),
     ax: Ax = None,
 ) -> Axes:
     """Draw what a network still predicts while images are taken away or put together, with intervals."""
-    ax = axes_for(ax, 4.6, 3.2)
-    for (name, points), dash in zip(curves.items(), cycle(DASHES), strict=False):
-        _band(ax, shares, points, ls=dash, label=name)
+    ax = _bands(axes_for(ax, 4.6, 3.2), {name: (shares, points) for name, points in curves.items()}, "")
     ax.set(xlabel=axes[0], ylabel=axes[1], xlim=(0, 1), ylim=(0, None))
     ax.legend()
     return ax
 
 
-def _band(ax: Axes, x: Sequence, points: Sequence[Scored], **look: object) -> None:
-    (line,) = ax.plot(x, [point.value for point in points], **look)
-    band = [point.low for point in points], [point.high for point in points]
-    ax.fill_between(x, *band, color=line.get_color(), alpha=0.15, linewidth=0)
+def _bands(ax: Axes, curves: Mapping[str, tuple[Sequence, Sequence]], marker: str) -> Axes:
+    for (name, (x, points)), dash in zip(curves.items(), cycle(DASHES), strict=False):
+        value, low, high = np.transpose([(point.value, point.low, point.high) for point in points])
+        (line,) = ax.plot(x, value, marker=marker, ls=dash, label=name)
+        ax.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     ax.grid(visible=True)
+    return ax
 
 
 def heat_map(
@@ -194,11 +186,9 @@ def heat_map(
     ax: Ax = None,
 ) -> Axes:
     """Draw a table ``[R, C]`` as colours and numbers, the largest in a frame: a search over two settings."""
-    import seaborn as sns
-
     ax = axes_for(ax, 3.4 + 0.85 * len(columns), 1.3 + 0.5 * len(rows))
     names = {"xticklabels": list(columns), "yticklabels": list(rows), "cbar_kws": {"label": label}}
-    sns.heatmap(np.asarray(values), annot=True, fmt=".3f", cmap="YlGnBu", ax=ax, **names)
+    seaborn().heatmap(np.asarray(values), annot=True, fmt=".3f", cmap="YlGnBu", ax=ax, **names)
     row, column = np.unravel_index(np.argmax(values), np.shape(values))
     ax.add_patch(Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, fill=False, edgecolor=ARROW, lw=3))
     ax.set(ylabel=axes[0], xlabel=axes[1])
@@ -207,7 +197,7 @@ def heat_map(
 
 
 def scores(
-    rows: Mapping[str, Scored],
+    rows: Mapping[str, Any],
     baseline: Collection[str] = (),
     ceiling: Collection[str] = (),
     label: str = "accuracy",
@@ -227,18 +217,17 @@ def scores(
         ax.plot(score.value, height, marker, color=ink, markersize=8)
         text = f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
         ax.text(1.02, height, text, transform=ax.get_yaxis_transform(), va="center", fontsize=10.5)
-    lines = ((baseline, "best baseline", MUTED, ":"), (ceiling, "best ceiling", SECOND, "--"))
-    for names, what, ink, dash in lines:
+    for names, what, ink, dash in ((baseline, "baseline", MUTED, ":"), (ceiling, "ceiling", SECOND, "--")):
         if len(names):
             best = max(rows[name].value for name in names)
-            ax.axvline(best, color=ink, lw=1.2, ls=dash, zorder=0, label=what)
+            ax.axvline(best, color=ink, lw=1.2, ls=dash, zorder=0, label=f"best {what}")
             ax.legend(**BELOW)
     ax.set(xlabel=label, yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
     return _listed(ax)
 
 
 def subgroups(
-    groups: Mapping[str, Mapping[str, Scored]],
+    groups: Mapping[str, Mapping[str, Any]],
     ceilings: Mapping[str, Mapping[str, float]] | None = None,
     label: str = "accuracy",
     ax: Ax = None,
@@ -255,14 +244,12 @@ def subgroups(
 
 def confusion(table: Array, classes: Classes, ax: Ax = None) -> Axes:
     """Draw a confusion matrix ``[K, K]`` of counts, true classes in rows, as per cent of each row."""
-    import seaborn as sns
-
     ax = axes_for(ax, 2.2 + 0.62 * len(classes), 1.3 + 0.5 * len(classes))
-    counts = np.asarray(table).sum(axis=1)
-    shares = 100 * np.asarray(table) / np.maximum(counts, 1)[:, None]
+    counts = np.sum(table, axis=1)
+    shares = 100 * table / np.maximum(counts, 1)[:, None]
     rows = [f"{name}  ({count:,})" for name, count in zip(classes, counts, strict=True)]
     look = {"cmap": "Blues", "vmin": 0, "vmax": 100, "cbar": False, "annot": True, "fmt": ".0f"}
-    sns.heatmap(shares, xticklabels=list(classes), yticklabels=rows, linewidths=0.5, ax=ax, **look)
+    seaborn().heatmap(shares, xticklabels=classes, yticklabels=rows, linewidths=0.5, ax=ax, **look)
     ax.set(xlabel="predicted  (% of the row)", ylabel="true class  (faces)")
     ax.set_xticklabels(classes, rotation=40, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0)
@@ -284,15 +271,14 @@ def precision_recall(curves: Mapping[str, tuple[Array, Array, float]], ax: Ax = 
     return ax
 
 
-def _threshold_curves(curves: Mapping, area: str, steps: str, ax: Ax) -> Axes:
-    ax = axes_for(ax, 5.6, 3.8)
-    for (name, curve), dash in zip(curves.items(), cycle(DASHES), strict=False):
+def _threshold_curves(curves: Mapping, title: str, steps: str, ax: Ax) -> Axes:
+    ax, ticks = axes_for(ax, 5.6, 3.8), [0, 0.25, 0.5, 0.75, 1]
+    for (name, (x, y, area)), dash in zip(curves.items(), cycle(DASHES), strict=False):
         look = {"color": color(name), "ls": dash, "lw": 1.8, "drawstyle": steps}
-        ax.plot(curve[0], curve[1], label=f"{name}  {curve[2]:.2f}", **look)
-    ticks = [0, 0.25, 0.5, 0.75, 1]
+        ax.plot(x, y, label=f"{name}  {area:.2f}", **look)
     ax.set(xlim=(-0.01, 1.02), ylim=(-0.01, 1.02), xticks=ticks, yticks=ticks)
     ax.grid()
-    ax.legend(title=area, handlelength=2.6, **OUTSIDE)
+    ax.legend(title=title, handlelength=2.6, **OUTSIDE)
     return ax
 
 
@@ -325,7 +311,7 @@ def agreement(
 
 
 def circumplex(
-    points: Array, labels: Array, classes: Classes, centers: Places | None = None, ax: Ax = None
+    points: Array, labels: Array, classes: Classes, centers: Mapping | None = None, ax: Ax = None
 ) -> Axes:
     """Draw faces ``[N, 2]`` in the plane of valence and arousal; ``centers`` are names written on it."""
     ax = _plane(scatter(points, labels, classes, ax=axes_for(ax, 6.0, 4.6)))
@@ -346,13 +332,14 @@ def circumplex_errors(truth: Array, predicted: Array, cells: int = 7, fewest: in
     x, y, dx, dy = means[:, num >= fewest]
     ax = _plane(axes_for(ax, 5.4, 5.2))
     ax.scatter(x, y, s=14 + 90 * num[num >= fewest] / num.max(), color=ACCENT, alpha=0.35, linewidths=0)
-    ax.quiver(x, y, dx, dy, **ARROWS)
+    look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.007, "color": ARROW, "zorder": 3}
+    ax.quiver(x, y, dx, dy, **look)
     ax.set_title("arrow: mean annotation to mean prediction · dot: faces", fontsize=10.5)
     return ax
 
 
 def circumplex_confusions(
-    table: Array, classes: Classes, centers: Places, least: float = 0.05, ax: Ax = None
+    table: Array, classes: Classes, centers: Mapping, least: float = 0.05, ax: Ax = None
 ) -> Axes:
     """Draw which class is taken for which, where they lie: the width of an arrow is the share.
 
@@ -378,7 +365,7 @@ def circumplex_confusions(
     return ax
 
 
-def _apart(places: Places) -> dict[str, tuple[float, float]]:
+def _apart(places: Mapping) -> dict[str, tuple[float, float]]:
     """Return places for names, from the lowest up, each lifted until it covers none of those below it."""
     moved: dict[str, tuple[float, float]] = {}
     for name, (x, y) in sorted(places.items(), key=lambda item: item[1][1]):

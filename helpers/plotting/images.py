@@ -15,7 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Patch
 
 from helpers import emotions
-from helpers.plotting.style import ARROW, INK, MUTED, Array, Ax, Classes, axes_for, color
+from helpers.plotting.style import ARROW, INK, MUTED, Array, Ax, Classes, axes_for, color, seaborn
 
 TILE = 0.95
 
@@ -81,10 +81,10 @@ def mistakes(
     images: Array, labels: Classes, predictions: Classes, confidence: Array, columns: int = 6, ax: Ax = None
 ) -> Axes:
     """Draw faces with the predicted name and its confidence, from 0 to 1, above, and the label below it."""
-    pairs = list(zip(labels, predictions, strict=True))
-    lower = [("right", MUTED) if label == name else (f"not {label}", color(label)) for label, name in pairs]
-    named = zip(predictions, confidence, strict=True)
-    upper = [(f"{name} {share:.0%}", color(name)) for name, share in named]
+    upper, lower = [], []
+    for label, name, share in zip(labels, predictions, confidence, strict=True):
+        upper.append((f"{name} {share:.0%}", color(name)))
+        lower.append(("right", MUTED) if label == name else (f"not {label}", color(label)))
     return _captioned(images, upper, lower, columns, ax)
 
 
@@ -123,11 +123,7 @@ def landmarks(image: Array, points: Array, ax: Ax = None) -> Axes:
 def heated(images: Array, maps: Array) -> Array:
     """Return faces with heat over them, uint8 ``[N, 3, H, W]``: bare at 0, then red, yellow at the maximum.
 
-    They go wherever faces go: :func:`face_grid`, :func:`face_rows`, :func:`mistakes`.
-
-    Args:
-        images: ``[N, H, W]`` or ``[N, 3, H, W]``, values from 0 to 255.
-        maps: ``[N, H, W]``; what is negative counts as 0, and a map without anything positive stays bare.
+    They go wherever faces go. Of ``maps``, ``[N, H, W]``, what is negative counts as 0.
     """
     heat = np.clip(np.asarray(maps, dtype=np.float64), 0, None)
     heat = (heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-30))[:, None]
@@ -145,12 +141,10 @@ def distribution(probabilities: Array, classes: Classes, ax: Ax = None) -> Axes:
 
 def beside(truth: Array, predicted: Mapping[str, Array], classes: Classes, ax: Ax = None) -> Axes:
     """Draw a distribution ``[K]`` as bars, and on each bar the marks of predictions ``[K]`` by name."""
-    import seaborn as sns
-
     ax, names = axes_for(ax, 4.0, 0.9 + 0.3 * len(classes)), list(classes)
     look = {"palette": [color(name) for name in names], "saturation": 1, "alpha": 0.55 if predicted else 1}
     bars = {"hue": names, "hue_order": names, "legend": False, "errorbar": None}
-    sns.barplot(x=np.asarray(truth), y=names, ax=ax, **bars, **look)
+    seaborn().barplot(x=np.asarray(truth), y=names, ax=ax, **bars, **look)
     look = {"color": INK, "markersize": 7, "markerfacecolor": "white"}
     for (name, values), marker in zip(predicted.items(), "oDX^", strict=False):
         ax.plot(values, range(len(names)), marker, label=name, **look)
@@ -224,10 +218,9 @@ def _mosaic(
 
 
 def _titles(ax: Axes, titles: Classes, corners: Sequence[tuple[float, float]], width: int) -> None:
-    named = [(title, x, y) for title, (x, y) in zip(titles, corners, strict=False)]
-    for title, x, y in named:
+    strokes, inks = [], []
+    for title, (x, y) in zip(titles, corners, strict=False):
         ax.text(x + width / 2, y - 0.05 * width, title, ha="center", va="bottom", fontsize=10.5)
-    known = [each for each in named if each[0] in emotions.COLORS]
-    strokes = [[(x, y - 1), (x + width - 1, y - 1)] for _, x, y in known]
-    inks = [color(title) for title, *_ in known]
+        strokes.append([(x, y - 1), (x + width - 1, y - 1)])
+        inks.append(emotions.COLORS.get(title, "none"))
     ax.add_collection(LineCollection(strokes, colors=inks, lw=3, capstyle="butt"), autolim=False)

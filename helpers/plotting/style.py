@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
@@ -26,9 +26,7 @@ DASHES = ("-", "--", "-.", ":", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (2, 2)
 MARKERS = dict(zip(emotions.COLORS, cycle("s^vo<DPXhpd*"), strict=False))
 """One marker an expression: colours are never the only difference."""
 
-Array, Ax, Classes, Places = np.ndarray, Axes | None, Sequence[str], Mapping[str, tuple[float, float]]
-Scored = Any
-"""A value with the two ends of its interval, ``low`` and ``high``, as ``metrics.Interval`` is one."""
+Array, Ax, Classes = np.ndarray, Axes | None, Sequence[str]
 
 LOOK: dict[str, object] = dict.fromkeys(("xtick.color", "ytick.color", "axes.edgecolor"), MUTED)
 LOOK |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK)
@@ -52,11 +50,21 @@ def style() -> None:
 
 
 def packed(png: bytes) -> bytes:
-    """Return a PNG in 256 colours that are chosen for it: to the eye the same, at half the size."""
-    buffer = io.BytesIO()
-    palette = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, kmeans=4, dither=Image.Dither.NONE)
-    palette.save(buffer, format="png", optimize=True)
+    """Return a PNG that is to the eye the same, at half the size."""
+    image, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    if image.getcolors(6000):  # a chart, or grey faces: 256 colours, none far from a true one
+        image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    else:  # heat over faces, or photographs, have more: 32 levels of red, green and blue
+        image = image.point([round(round(level * 31 / 255) * 255 / 31) for level in range(256)] * 3)
+    image.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
+
+
+def seaborn() -> Any:
+    """Return seaborn: with scipy.stats it takes seconds to load, so only where something is drawn by it."""
+    import seaborn
+
+    return seaborn
 
 
 @contextmanager
