@@ -79,9 +79,6 @@ def sentences(cell: dict) -> str:
     return "\n".join(line for line in cell["source"].splitlines() if not line.startswith("#")).strip()
 
 
-# --- anatomy ---
-
-
 def test_it_opens_with_a_question_the_aims_and_the_run_time(notebook):
     first = notebook.cells.index(notebook.code[0])
     text = "\n".join(cell["source"] for cell in notebook.cells[:first])
@@ -111,16 +108,13 @@ def test_one_cell_holds_the_parameters_each_with_its_unit(notebook):
     assert len(used) > 1, "the seed is used beside the parameters"
 
 
-def test_cells_are_short(notebook):
+def test_cells_are_short_and_text_carries_the_story(notebook):
+    assert 50 <= round(100 * len(notebook.texts) / (len(notebook.cells) - len(notebook.checks))) <= 60
     lengths = sorted(len(lines(cell)) for cell in notebook.code)
     assert statistics.median(lengths) <= 5
     assert lengths[int(0.9 * (len(lengths) - 1))] <= 12
     assert lengths[-1] <= 25
     assert not [line for cell in notebook.code for line in lines(cell) if line.rstrip().endswith(";")]
-
-
-def test_text_carries_the_story(notebook):
-    assert 50 <= round(100 * len(notebook.texts) / (len(notebook.cells) - len(notebook.checks))) <= 60
 
 
 def test_a_sentence_stands_before_each_code_cell_and_after_each_figure(notebook):
@@ -129,31 +123,21 @@ def test_a_sentence_stands_before_each_code_cell_and_after_each_figure(notebook)
         if cell["cell_type"] != "code" or marks(cell).get("grade"):
             continue
         start = lines(cell)[0]
-        assert before["cell_type"] == "markdown", f"nothing leads to {start!r}"
-        assert sentences(before), f"only a heading leads to {start!r}"
+        assert before["cell_type"] == "markdown" and sentences(before), f"nothing leads to {start!r}"  # noqa: PT018
         if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
-            assert after["cell_type"] == "markdown", f"nothing reads the figure of {start!r}"
-            assert sentences(after), f"nothing reads the figure of {start!r}"
+            reads = after["cell_type"] == "markdown" and sentences(after)
+            assert reads, f"nothing reads the figure of {start!r}"
 
 
-def test_sections_are_numbered_in_order(notebook):
+def test_sections_are_numbered_and_it_closes_with_takeaways_and_exercises(notebook):
     text = "\n".join(cell["source"] for cell in notebook.texts)
     numbers = [int(number) for number in re.findall(r"^## (\d+)\b", text, re.M)]
     assert len(numbers) >= 3
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-
-
-def test_it_closes_with_takeaways_and_exercises(notebook):
-    texts = [(i, cell["source"]) for i, cell in enumerate(notebook.cells) if cell["cell_type"] == "markdown"]
-    takeaways = [i for i, text in texts if re.search(r"^#+ .*takeaway", text, re.I | re.M)]
-    exercises = [i for i, text in texts if re.search(r"^#+ .*exercise", text, re.I | re.M)]
-    assert takeaways
-    assert exercises
-    assert takeaways[-1] <= exercises[0]
-    rest = notebook.cells[exercises[0] :]
-    hints = sum(cell["source"].count("<details>") for cell in rest)
-    assert 3 <= hints <= 5, "three to five exercises, each with a folded hint"
-    assert sum(cell["source"].count("</details>") for cell in rest) == hints
+    story, takeaways, exercises = re.split(r"^#+ .*(?:takeaway|exercise).*$", text, flags=re.I | re.M)
+    assert takeaways.strip()
+    assert 3 <= exercises.count("<details>") <= 5, "three to five exercises, each with a folded hint"
+    assert exercises.count("</details>") == exercises.count("<details>")
 
 
 def test_exercises_are_marked_for_nbgrader_and_wait(notebook):
@@ -173,8 +157,10 @@ def test_exercises_are_marked_for_nbgrader_and_wait(notebook):
             assert check["outputs"][0]["text"][0].endswith("waits for your answer\n")
             assert check["outputs"][1]["data"]["text/plain"] == ["0"]
     ids = [marks(cell)["grade_id"] for cell in rest if marks(cell)]
-    assert len(set(ids)) == len(ids) == 2 * len(notebook.checks) + sum(
-        bool(marks(cell).get("task")) for cell in rest
+    assert (
+        len(set(ids))
+        == len(ids)
+        == 2 * len(notebook.checks) + sum(bool(marks(cell).get("task")) for cell in rest)
     )
 
 
@@ -220,9 +206,6 @@ def test_references_resolve(notebook):
     assert not re.findall(r"\b(?:sections|exercises) \d", texts, re.I)
 
 
-# --- what is kept in the file ---
-
-
 def test_it_was_run_from_top_to_bottom_without_errors(notebook):
     assert [cell["execution_count"] for cell in notebook.code] == list(range(1, len(notebook.code) + 1))
     assert [output for _, output in notebook.outputs() if output["output_type"] == "error"] == []
@@ -235,18 +218,15 @@ def test_outputs_are_text_and_png_only_and_the_file_is_small(notebook):
     assert notebook.path.stat().st_size <= 400_000
 
 
-def test_it_runs_on_any_machine(notebook):
+def test_it_runs_on_any_machine_and_nothing_of_a_run_from_the_command_line_is_left(notebook):
     assert notebook.raw["metadata"]["kernelspec"]["name"] == "python3"
+    assert "reading_faces" not in notebook.raw["metadata"]
+    tags = {tag for cell in notebook.cells for tag in cell["metadata"].get("tags", ())}
+    assert tags <= {"parameters", "panel", "callback"}
     told = [cell["source"] for cell in notebook.cells]
     for _, output in notebook.outputs():
         told += ["".join(output.get("text", "")), "".join(output.get("data", {}).get("text/plain", ""))]
     assert [found.group() for text in told for found in MACHINE_PATH.finditer(text)] == []
-
-
-def test_nothing_of_a_run_from_the_command_line_is_left(notebook):
-    assert "reading_faces" not in notebook.raw["metadata"]
-    tags = {tag for cell in notebook.cells for tag in cell["metadata"].get("tags", ())}
-    assert tags <= {"parameters", "panel", "callback"}
 
 
 def test_some_outputs_are_compared_and_there_is_something_to_compare(notebook):
@@ -255,9 +235,6 @@ def test_some_outputs_are_compared_and_there_is_something_to_compare(notebook):
     for cell in checked:
         texts = [each.get("text") or each["data"].get("text/plain", "") for each in cell["outputs"]]
         assert any("".join(text).strip() for text in texts), "an output that is compared must hold text"
-
-
-# --- code ---
 
 
 def test_helpers_are_imported_by_room(notebook):
@@ -372,29 +349,21 @@ def test_the_test_split_is_answered_once_after_all_choices(notebook):
 CUT = "train, validation, test = faces.splits(seed=SEED)"
 OWN = "def chosen(part):\n    return SVC().fit(part)\n\n\ndef best():\n    return chosen(train)"
 FEATURES = "a, b, c = (hog(p) for p in (train, validation, test))"
-SCORE = "def s(m, x): return evaluate(m, x)"
 
 
 @pytest.mark.parametrize(
     ("cells", "why"),
     [
-        ([CUT, "print(len(test))", "model.fit(train)", "print(len(test))", "evaluate(model, test)"], ""),
         ([CUT, "parts = {'test': test}\nfor p in parts: show(p)", "fit(train)", "s = m.predict(test)"], ""),
         ([CUT, FEATURES, "m.fit(a)", "m.score(b)", "m.predict(c)"], ""),
-        ([CUT, "f = {'test': hog(test)}", "m.fit(f['train'])", "m.predict(f['test'])"], ""),
         ([CUT, "def fit_on(test):\n    m.fit(test)", "fit_on(train)", "m.predict(test)"], ""),
-        ([CUT, OWN, "m = best()", "m.predict(test)"], ""),
         ([CUT, "fit(train, test)", "evaluate(test)"], "still fits"),
-        ([CUT, "fit(train)", "evaluate(test)", "training.fit(train)"], "still fits"),
         ([CUT, OWN, "m = best()", "m.predict(test)", "m = best()"], "still fits"),
         ([CUT, "fit(train)\nevaluate(test)\nloss.backward()"], "still fits"),
-        ([CUT, "x = hog(test)", "fit(train)", "print(score(x))", "fit(train)", "predict(x)"], "still fits"),
         ([CUT, "p = [test]", "fit(train)", "[score(x) for x in p]", "fit(train)", "predict(test)"], "still"),
         ([CUT, "fit(train)", "evaluate(test)", "better = evaluate(test, tta='flip')"], "in 2 cells"),
-        ([CUT, SCORE, "fit(train)", "s(m, test)", "s(n, test)"], "in 2 cells"),
         ([CUT, "fit(train)", "print(test.labels)"], "in 0 cells"),
         (["parts = faces.splits()", "fit(parts[0])"], "three names"),
-        (["a, b, c = faces.splits()", "fit(a)", "print(c.images)", "fit(a)", "evaluate(c)"], "still fits"),
         (["x = 1"], "no splits"),
     ],
 )
