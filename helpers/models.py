@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import one_of
 from helpers.weights import NoWeights as NoWeights
-from helpers.weights import load, pretrained
+from helpers.weights import load, own, pretrained
 
 # How the workbook's batches are normalised: the same as batches.MEAN and batches.STD.
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
@@ -55,9 +55,10 @@ def create(
     Options of "face-cnn" and "face-cnn-fast": ``widths``, channels of each block, which halves the image;
     ``convs``, convolutions in a block; ``stem``, "conv" or "unshuffle" (2 by 2 pixels become channels first,
     the last block does not pool: a third of the time); ``standardise``, each image to mean 0 and standard
-    deviation 1; ``contrast``, radius in pixels of a :class:`LocalContrast`, 0 for none; ``pool_first``, pool
-    before batch norm; ``readout``, "mean" over the map, "mean+max", or "grid", the mean of each of 6 by 6
-    cells; ``head_width``; ``dropout`` before each dense layer, in [0, 1).
+    deviation 1; ``equalise``, a layer :class:`Equalise` in its place; ``contrast``, radius in pixels of a
+    :class:`LocalContrast`, 0 for none; ``pool_first``, pool before batch norm; ``readout``, "mean" over the
+    map, "mean+max", or "grid", the mean of each of 6 by 6 cells; ``head_width``; ``dropout`` before each
+    dense layer, in [0, 1); ``weights``, "fer2013" or "ferplus" for the workbook's own, whose shape it takes.
 
     Options of the others: ``weights``, None for random ones, "DEFAULT" for ImageNet's, or a file (.pth, .pt,
     .safetensors); ``stem``, "standard", "stride1" (the same kernels at every pixel, not every second) or
@@ -75,7 +76,12 @@ def create(
     if one_of("network", name, NAMES) in BACKBONES:
         net = _backbone(name, num_classes, in_channels, **options)
     else:
+        tensors, shape = own(str(weights)) if (weights := options.pop("weights", None)) else ({}, {})
+        options = shape | options
         net = FaceCNN(num_classes, in_channels, **(FAST if name == "face-cnn-fast" else {}) | options)
+        if weights:
+            load(net, name, tensors, "head", str(weights))
+            net.origin, options["weights"] = f"the workbook's weights for {weights}", weights
     if isinstance(options.get("weights"), Path):
         options["weights"] = options["weights"].name
     if hasattr(net, "preprocess"):  # the normalisation must stay where weights come from elsewhere
@@ -98,6 +104,7 @@ class FaceCNN(nn.Module):
         stem: str = "conv",
         contrast: int = 0,
         standardise: bool = True,
+        equalise: bool = False,
         convs: int = 1,
         pool_first: bool = False,
         readout: str = "mean",
@@ -110,6 +117,7 @@ class FaceCNN(nn.Module):
         if not widths or min(*widths, convs) < 1 or not 0 <= dropout < 1:
             raise ValueError("widths and convs must be 1 or more, dropout must be in [0, 1)")
         standard = nn.InstanceNorm2d(in_channels) if standardise else nn.Identity()
+        standard = Equalise() if equalise else standard
         fold = nn.PixelUnshuffle(2) if unshuffle else nn.Identity()
         self.stem = nn.Sequential(LocalContrast(contrast) if contrast else nn.Identity(), standard, fold)
         self.blocks, channels = nn.Sequential(), in_channels * 4 if unshuffle else in_channels
@@ -139,6 +147,23 @@ class FaceCNN(nn.Module):
         if self.readout == "mean+max":
             features = torch.cat([features, maps.amax(dim=(2, 3))], dim=1)
         return self.head(self.dense(features))
+
+
+class Equalise(nn.Module):
+    """Each pixel's rank in its image: histogram equalisation, after which no change of light is left.
+
+    A rank does not change with brightness, contrast or gamma; through it no gradient passes.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ranks ``[B, C, H, W]`` of 256 levels, evenly spread with mean 0 and standard deviation 1."""
+        flat = images.detach().float().flatten(2)
+        low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)
+        level = ((flat - low) / (high - low).clamp(min=1e-6) * 255).round().long()
+        count = torch.zeros(*flat.shape[:2], 256, device=flat.device)
+        count = count.scatter_add_(2, level, torch.ones_like(flat))
+        share = (count.cumsum(2) - count / 2) / flat.shape[2]  # of pixels darker than a level, half of it own
+        return ((share.gather(2, level) - 0.5) * 12**0.5).reshape(images.shape).to(images.dtype)
 
 
 class LocalContrast(nn.Module):

@@ -30,7 +30,6 @@ Source = str | Path | bytes | np.ndarray | Image.Image
 """An image: a path, the content of a file, uint8 ``[H, W]``, ``[3, H, W]`` or ``[H, W, 3]``, or Pillow's."""
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 NO_FACE = "no face found: it must be upright and look at the camera; of a close-up take all of it (--whole)"
-WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
 AGREEMENT = 1e-4  # how far an exported network's outputs may be from the original's
 
 
@@ -170,9 +169,8 @@ class Predictor:
         weights that come with the workbook; ``model`` is a network of the same shape, where it was not made
         by ``models.create``; options are ``detector`` and ``device``.
         """
-        if run is None and not (run := next(WEIGHTS.glob("*.safetensors"), None)):
-            advice = "train a network (notebook 03) and name its folder in runs/"
-            raise FileNotFoundError(f"no weights in {WEIGHTS} yet: {advice}")
+        if run is None or str(run) in weights.OWN:
+            run = weights.FOLDER / f"{run or weights.OWN[0]}.safetensors"
         kept = training.Run.open(run)
         faces = kept.record.get("faces", {})
         if not faces.get("classes") or not faces.get("image_size") or faces.get("channels") not in (1, 3):

