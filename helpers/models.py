@@ -354,10 +354,10 @@ def flops(model: nn.Module, image_size: int = 48, in_channels: int = 1) -> int:
 
     Counted are convolutions, matrix products and attention, of one image of so many pixels a side.
     """
-    twin, counter = copy.deepcopy(model).to("meta").eval(), FlopCounterMode(display=False)
+    twin, counter = copy.deepcopy(model).cpu().eval(), FlopCounterMode(display=False)
     # the counter does not see attention in its fused kernels; gradients and MATH keep it out of them
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        twin.requires_grad_(True)(torch.zeros(1, in_channels, image_size, image_size, device="meta"))
+        twin.requires_grad_(True)(torch.zeros(1, in_channels, image_size, image_size))
     return counter.get_total_flops()
 
 
