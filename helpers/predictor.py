@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor, nn
 
-from helpers import batches, emotions, files, gradcam, images, one_of, plotting, runtime, training
+from helpers import batches, emotions, files, gradcam, images, one_of, plotting, runtime, training, weights
 from helpers.detector import Box, Detector, Tracker, camera_frames, video_frames
 
 Source = str | Path | bytes | np.ndarray | Image.Image
@@ -329,9 +329,3 @@ def image_files(word: str | Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"{path}: no image there; images end in {' '.join(ENDINGS)}")
     return found
-
-
-def runs(root: str | Path = "runs") -> list[Path]:
-    """Return the folders of the trainings that were kept, the latest first."""
-    found = [path for path in Path(root).glob("*/best.safetensors") if path.with_name("config.json").exists()]
-    return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]

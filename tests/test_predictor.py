@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from helpers import batches, cli, detector, faces, images, losses, metrics, models, predictor, training
+from helpers import weights as own_weights
 from helpers.cli import predict
 from helpers.detector import Box, Detector, Tracker, VideoError
 from helpers.predictor import Predictor, Stream
@@ -322,8 +323,8 @@ def test_a_run_says_what_is_missing(run, tmp_path):
 
 
 def test_without_a_run_the_weights_of_the_workbook_are_taken(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictor, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match="no weights in .*: train a network"):
+    monkeypatch.setattr(own_weights, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no trained network in .*fer2013\.safetensors"):
         Predictor.load()
     (tmp_path / "fer2013.safetensors").write_bytes((run / "best.safetensors").read_bytes())
     assert Predictor.load().image_size == 48

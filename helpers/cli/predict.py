@@ -34,7 +34,7 @@ def predict(
 
     Args:
         files: images (BMP, GIF, JPEG, PNG, PPM, TIFF or WebP), folders of them, or patterns
-        run: a folder that a training left, or a weights file (default: the latest in runs/)
+        run: a folder that a training left, a weights file, or ferplus (default: fer2013, which comes along)
         whole: each image is one face, cut out already; look for none
         annotate: folder in which each image is kept with its faces framed
         heat: with --annotate, lay over each face where the network looked
@@ -73,21 +73,12 @@ def predict(
 
 
 def loaded(run: Path | None) -> Predictor:
-    """Return the predictor of a run; where none is named, of the latest that can be made again."""
-    from helpers.predictor import Predictor, runs
+    """Return the predictor of a run; where none is named, the network for photographs that comes along."""
+    from helpers.predictor import Predictor
 
-    if run is not None:
-        return Predictor.load(run)
-    problems = []
-    for folder in [*runs(), None]:
-        try:
-            reader = Predictor.load(folder)
-        except (OSError, ValueError) as error:  # a network that was built by hand, or an old record
-            problems.append(error)
-            continue
-        print(f"network: {short(folder) if folder else 'data/weights'}", file=sys.stderr)
-        return reader
-    raise problems[0]
+    if run is None:
+        print("network: FER2013's seven classes (data/weights/fer2013.md); another by --run", file=sys.stderr)
+    return Predictor.load(run)
 
 
 def lines(name: str, reading: Reading) -> list[str]:
@@ -118,7 +109,7 @@ def webcam(
     Args:
         camera: which camera
         video: a video in place of the camera
-        run: a folder that a training left, or a weights file (default: the latest in runs/)
+        run: a folder that a training left, a weights file, or ferplus (default: fer2013, which comes along)
         out: where s keeps images
         text: no window, print the labels
     """
