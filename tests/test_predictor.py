@@ -193,21 +193,14 @@ def test_a_face_keeps_its_number_while_it_moves(plain):
     assert list(boxes) == [2], "no number is given twice"
 
 
-class Standing(Tracker):
-    """Always sees the same face."""
-
-    def update(self, grey: np.ndarray) -> dict[int, Box]:
-        return {4: Box(0, 0, 20)}
-
-
 def test_impressions_fade_with_time_not_with_frames():
-    predictions = iter([np.array([1, 0]), *[np.array([0, 1])] * 6])
+    predictions = iter(np.eye(2, dtype=np.float32)[[0, 1, 1, 1, 1, 1, 1]])
 
     def read(picture, boxes):
-        return [predictor.Face(boxes[0], ("a", "b"), next(predictions).astype(np.float32), 1.0, -1.0)]
+        return [predictor.Face(boxes[0], ("a", "b"), next(predictions), 1.0, -1.0)]
 
     stream, black = Stream(read, memory=0.5), np.zeros((3, 30, 30), np.uint8)
-    stream.tracker = Standing()
+    stream.tracker = types.SimpleNamespace(update=lambda grey: {4: Box(0, 0, 20)})  # one face, always there
     stream.next(black, 0.0)
     for seconds in (0.1, 0.15, 0.35, 0.6, 0.9, 1.0):
         [face] = stream.next(black, seconds).faces
