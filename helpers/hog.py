@@ -52,9 +52,9 @@ def hog(
         float32 ``[N, D]``, D = block rows * block columns * cells per block * orientations, in that order.
     """
     one_of("block_norm", block_norm, BLOCK_NORMS)
-    (height, width), parts = cells_per_block, []
+    parts = []
     for histograms in _histograms(images, orientations, pixels_per_cell, cells_per_block):
-        blocks = histograms.unfold(1, height, 1).unfold(2, width, 1)
+        blocks = histograms.unfold(1, cells_per_block[0], 1).unfold(2, cells_per_block[1], 1)
         blocks = blocks.permute(0, 1, 2, 4, 5, 3).flatten(3)  # of [N, rows, columns, bins, height, width]
         if block_norm.startswith("L1"):
             blocks = blocks / (blocks.sum(-1, keepdim=True) + EPS)

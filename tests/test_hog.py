@@ -89,6 +89,7 @@ BAD_IMAGES = [
     (noise(1), {"pixels_per_cell": (64, 64)}, "48 x 48 pixels are smaller than one block of 128 x 128"),
     (noise(1), {"pixels_per_cell": (8.0, 8)}, r"pixels_per_cell .* integers from 1 up, not 9, \(8.0, 8\)"),
     (noise(1), {"pixels_per_cell": 8}, r"pixels_per_cell \(height, width\) .* integers"),
+    (noise(1), {"cells_per_block": 2}, "cells_per_block .* integers"),
     (noise(1), {"cells_per_block": (0, 2)}, "cells_per_block .*from 1 up"),
     (noise(1), {"orientations": 0}, "orientations.* integers from 1 up, not 0"),
     (noise(1), {"orientations": 9.0}, "orientations.* integers from 1 up, not 9.0"),
