@@ -86,12 +86,10 @@ def _flat(where: str, image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+def _square(image: Image.Image, size: int, box: tuple[int, int, int] | None = None) -> Image.Image:
+    """Return a square of an image, left, top and side of ``box`` or the central one, in another size."""
     side = min(image.size)
-    return _resampled(image, (image.width - side) // 2, (image.height - side) // 2, side, size)
-
-
-def _resampled(image: Image.Image, left: int, top: int, side: int, size: int) -> Image.Image:
+    left, top, side = box or ((image.width - side) // 2, (image.height - side) // 2, side)
     shrinking = Image.Resampling.HAMMING if side % size else Image.Resampling.BOX
     kind = shrinking if size < side else Image.Resampling.BILINEAR
     # cut first: resize(box=...) would let what lies beside the square into its edges
@@ -128,7 +126,7 @@ def cut(pixels: np.ndarray, left: int, top: int, side: int, size: int, color: bo
     )
     part = pixels[..., rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
     flat = _image(part).convert("RGB" if color else "L")
-    return _array(_resampled(flat, left - int(columns[0]), top - int(rows[0]), side, size))
+    return _array(_square(flat, size, (left - int(columns[0]), top - int(rows[0]), side)))
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:

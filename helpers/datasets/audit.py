@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -66,13 +65,13 @@ def audit(faces: FaceSet | Mapping[str, FaceSet] | Sequence[FaceSet], near: bool
     balance = balance.reindex(classes).fillna(0).astype(int)
     rejects = [{"split": name, **vars(each)} for name, part in owners.items() for each in part.rejected]
     rejects = pd.DataFrame(rejects, columns=["split", "file", "row", "reason", "remedy"])
-    kinds = [re.sub(r"'[^']*'|\d+", "…", reason) for reason in rejects["reason"]]
+    alike, people = _shared(split)
     return Audit(
-        rejects=rejects.assign(kind=kinds),
-        duplicates=_duplicates(split),
+        rejects=rejects.assign(kind=rejects["reason"].str.replace(r"'[^']*'|\d+", "…", regex=True)),
+        duplicates=pd.DataFrame(alike, columns=["split", "other", "faces", "share", "blank"]),
         copies=copies,
         conflicts=copies[copies.groupby("group")["label"].transform("nunique") > 1],
-        subjects=_subjects(split),
+        subjects=pd.DataFrame(people, columns=["split", "other", "subjects", "faces", "share"]),
         balance=balance.assign(share=balance.sum(axis=1) / len(table)),
         brightness=table.groupby("split", sort=False).agg(
             mean=("light", "mean"), deviation=("light", _deviation),
@@ -146,22 +145,16 @@ def _described(split: str, part: FaceSet) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _duplicates(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    rows = []
-    for split, other in product(parts, repeat=2):
-        here = parts[split]["pixels"]
-        same = here.duplicated() if split == other else here.isin(parts[other]["pixels"])
-        rows.append((split, other, same.sum(), same.mean(), (same & parts[split]["blank"]).sum()))
-    return pd.DataFrame(rows, columns=["split", "other", "faces", "share", "blank"])
-
-
-def _subjects(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    people = {name: part["subject"] for name, part in parts.items() if part["subject"].notna().all()}
-    rows = []
-    for (split, here), (other, there) in permutations(people.items(), 2):
-        both = here[here.isin(there) & (here >= 0)]
-        rows.append((split, other, both.nunique(), len(both), len(both) / len(here)))
-    return pd.DataFrame(rows, columns=["split", "other", "subjects", "faces", "share"])
+def _shared(parts: dict[str, pd.DataFrame]) -> tuple[list[tuple], list[tuple]]:
+    """Return rows of what each two splits share: images, and people where they are known."""
+    alike, people = [], []
+    for (split, here), (other, there) in product(parts.items(), repeat=2):
+        same = here["pixels"].duplicated() if split == other else here["pixels"].isin(there["pixels"])
+        alike.append((split, other, same.sum(), same.mean(), (same & here["blank"]).sum()))
+        if split != other and here["subject"].notna().all() and there["subject"].notna().all():
+            both = here["subject"][here["subject"].isin(there["subject"]) & (here["subject"] >= 0)]
+            people.append((split, other, both.nunique(), len(both), len(both) / len(here)))
+    return alike, people
 
 
 def _near(parts: dict[str, FaceSet]) -> pd.DataFrame:

@@ -70,16 +70,12 @@ def read(root: Path, pixels: reading.Pixels, layout: str = "auto") -> FaceSet:
         labelled, rejected = reading.tree(_folder(root), root, found, emotions.FER7)
         return reading.face_set("fer2013", root, labelled, rejected, emotions.FER7, pixels)
     table, rejected = read_csv(found[0], pixels)
-    return _face_set("fer2013", table, pixels, rejected, emotions.FER7, table["emotion"])
+    about = table["emotion"].to_numpy(), emotions.FER7, *_where(table)
+    return FaceSet("fer2013", pixels.close(), *about, rejected=tuple(rejected))
 
 
-def _face_set(
-    name: str, table: pd.DataFrame, pixels: reading.Pixels, rejected: list[Rejection],
-    classes: tuple[str, ...], labels: np.ndarray, **columns: np.ndarray,
-) -> FaceSet:  # fmt: skip
-    where = {each: table[each].to_numpy(dtype=str) for each in ("split", "source")}
-    labels = np.asarray(labels, dtype=np.int64)
-    return FaceSet(name, pixels.close(), labels, classes, rejected=tuple(rejected), **where, **columns)
+def _where(table: pd.DataFrame) -> list[np.ndarray]:
+    return [table[name].to_numpy(dtype=str) for name in ("split", "source")]
 
 
 def read_csv(
@@ -202,9 +198,9 @@ def read_ferplus(root: Path, pixels: reading.Pixels, rule: str = "majority", min
         problem = f"{votes_file.name} is for other faces: {same.mean():.0%} have one label in both, not 64%"
     if problem:
         raise ValueError(f"{problem}; both must be of one release, in their original order; get both again")
-    rejected = [*unread, *(each for each in rejected if each.row not in both)]
     told = {"votes": counts, "distribution": counts / counts.sum(axis=1, keepdims=True)}
-    return _face_set("ferplus", kept, pixels, rejected, emotions.FERPLUS8, labels, **told)
+    told["rejected"] = (*unread, *(each for each in rejected if each.row not in both))
+    return FaceSet("ferplus", pixels.close(), labels, emotions.FERPLUS8, *_where(kept), **told)
 
 
 def _judged(fields: dict[str, str], rule: str, min_votes: int) -> np.ndarray:

@@ -25,9 +25,8 @@ def draw(
     """Draw faces by ``faces.sample``; the label is one rater's, the distribution the true p(class | face)."""
     from helpers import faces  # it brings PyTorch along, which reading a file does not need
 
-    options = {"balance": balance, "faces_per_person": faces_per_person, "ambiguity": ambiguity}
-    options |= {"label_noise": label_noise, "va_noise": va_noise}
-    drawn = faces.sample(num_faces, seed, pixels.size, color, **options)
+    options = {"faces_per_person": faces_per_person, "ambiguity": ambiguity, "label_noise": label_noise}
+    drawn = faces.sample(num_faces, seed, pixels.size, color, balance=balance, va_noise=va_noise, **options)
     pixels.add(np.asarray(drawn.images, dtype=np.uint8))
     columns = {name: np.asarray(getattr(drawn, name)) for name in _COLUMNS}
     columns |= {"distribution": np.asarray(drawn.class_probabilities), "split": np.full(num_faces, "", "U10")}

@@ -113,15 +113,6 @@ def _hand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespac
     image[rows] = image[rows].lerp(ink, cover[:, None])
 
 
-def _strand(image: Tensor, x: Tensor, y: Tensor, s: paint.Sheet, v: SimpleNamespace) -> None:
-    """A lock of hair across the face, in the images that have one."""
-    rows = v.strand.flatten().nonzero()[:, 0]
-    below = y[rows] + 0.9
-    lock = bell((x[rows] - s.person.parting[rows] - 0.25 * below - 0.15 * below.square()) / 0.06)
-    lock = lock * v.strand[rows] * window(y[rows], -2, 0.4, 0.3)
-    image[rows] = image[rows].lerp(s.ink["hair"][rows].expand_as(image[rows]), lock[:, None])
-
-
 def _watermark(image: Tensor, v: SimpleNamespace, letters: Tensor) -> None:
     """A line of pale letters, in the images that have one."""
     rows = v.watermark.flatten().nonzero()[:, 0]
@@ -157,7 +148,9 @@ def images(
     image = _behind(backdrop.expand_as(face), x, y, sheet, v, light)
     image = image.lerp(face, (place.distance / sheet.edge + 0.5).clamp(0, 1)[:, None])
     _hand(image, x, y, sheet, v, light)
-    _strand(image, x, y, sheet, v)
+    lock = bell((x - sheet.person.parting - 0.25 * (y + 0.9) - 0.15 * (y + 0.9).square()) / 0.06)
+    lock = lock * v.strand * window(y, -2, 0.4, 0.3)  # of hair, across the face
+    image = image.lerp(sheet.ink["hair"], lock[:, None])
     _watermark(image, v, texture["letters"])
     masks = (place.distance > 0)[:, None] & regions(place.u, place.w, sheet.person)
     near = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
