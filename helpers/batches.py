@@ -33,7 +33,6 @@ _WARP, _LIGHT, _ERASE = slice(2, 8), slice(8, 10), slice(10, 15)
 _DRAWS = 15
 _AHEAD = 64  # batches whose changes are drawn at once: a hundred small operations, too many for each batch
 
-
 LIMITS = dict.fromkeys(("translation", "brightness", "contrast", "erasing"), 1.0)
 LIMITS |= {"rotation": 180.0, "scale": 0.9, "perspective": 0.9}
 """The largest amount of each change of :class:`Augment`."""
@@ -140,93 +139,65 @@ class Batches:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if batch_size % share[1]:
             raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {share[1]} processes")
-        self.device = torch.device(device)
-        self.images = _held(faces.images, self.device, resident)
+        self.device, images = torch.device(device), faces.images
+        in_file = isinstance(images, np.memmap | files.Rows)
+        if resident is None:
+            resident = images.nbytes <= runtime.free_memory(self.device) // 2
+        if resident or not in_file:
+            self.images = _on_device(np.asarray(images), self.device)
+        else:
+            self.images = images if isinstance(images, files.Rows) else files.Rows(images)
         arrays = {name: getattr(faces, name) for name in TARGETS}
         self.targets = {name: _on_device(a, self.device) for name, a in arrays.items() if a is not None}
         self.batch_size, self.seed, self.shuffle, self.augment = batch_size, seed, shuffle, augment
         self.share = slice(share[0], None, share[1])
-
-    @property
-    def num_samples(self) -> int:
-        """The number of faces in the set."""
-        return len(self.images)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of all images together, ``(N, C, H, W)``, or of all features, ``(N, D)``."""
-        shape = tuple(self.images.shape)
-        return (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
+        shape = tuple(images.shape)
+        self.shape = (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape  # (N, C, H, W), or (N, D)
 
     def __len__(self) -> int:
         if self.shuffle:
-            return max(1, self.num_samples // self.batch_size)
-        return math.ceil(self.num_samples / self.batch_size)
-
-    def order(self, epoch: int) -> Tensor:
-        """Return the order in which the samples of an epoch come, int64 ``[N]`` on the CPU."""
-        samples = torch.arange(self.num_samples)
-        if not self.shuffle:
-            return samples
-        # a stable sort, so that the order is the same on every machine where two keys are equal
-        return random_bits(self.seed, epoch, samples, _ORDER, _ORDER + 1)[:, 0].sort(stable=True).indices
+            return max(1, self.shape[0] // self.batch_size)
+        return math.ceil(self.shape[0] / self.batch_size)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, which decides order and augmentation, from batch ``start`` on."""
-        order, size = self.order(epoch), self.batch_size
-        places = [slice(step * size, (step + 1) * size) for step in range(start, len(self))]
+        order, size = torch.arange(self.shape[0]), self.batch_size
+        if self.shuffle:  # a stable sort: the same order on every machine where two keys are equal
+            order = random_bits(self.seed, epoch, order, _ORDER).sort(stable=True).indices
         there = order.to(self.device)  # one copy for the whole epoch: each makes a GPU wait
-        cuts = [(order[place][self.share], there[place][self.share]) for place in places]
-        for first in range(0, len(cuts), _AHEAD):
-            yield from self._some(cuts[first : first + _AHEAD], epoch)
+        places = [slice(step * size, (step + 1) * size) for step in range(start, len(self))]
+        indices = [there[place][self.share] for place in places]
+        augment = self.augment if len(self.shape) == 4 else None  # features stay as they are
+        parts: dict[str, tuple[Tensor, ...]] = {}
+        for i, images in enumerate(self._pixels(indices, [order[place][self.share] for place in places])):
+            if augment and i % _AHEAD == 0:
+                some = indices[i : i + _AHEAD]
+                change = _drawn(augment, self.seed, epoch, torch.cat(some), self.shape[-2:])
+                parts = {name: values.split([len(e) for e in some]) for name, values in change.items()}
+            if not images.is_floating_point():
+                images = normalise(images if images.ndim == 4 else images.unsqueeze(1))
+                images = _changed(images, {name: part[i % _AHEAD] for name, part in parts.items()})
+            targets = {name: values[indices[i]] for name, values in self.targets.items()}
+            yield Batch(images, targets, indices[i])
 
-    def batch(self, index: Tensor, epoch: int = 0) -> Batch:
-        """Return the samples ``index``, int64 ``[B]``, augmented as in that epoch, as one batch."""
-        return next(self._some([(index.cpu(), index.to(self.device))], epoch))
-
-    def _some(self, cuts: list[tuple[Tensor, Tensor]], epoch: int) -> Iterator[Batch]:
-        """Yield the batches of some indices, each given on the CPU and on the device."""
-        indices = [index for _, index in cuts]
-        change: Change = {}
-        if self.augment is not None and len(self.shape) == 4:  # features stay as they are
-            change = _drawn(self.augment, self.seed, epoch, torch.cat(indices), self.shape[-2:])
-        sizes = [len(index) for index in indices]
-        parts = {name: values.split(sizes) for name, values in change.items()}
-        for i, (index, pixels) in enumerate(zip(indices, self._pixels(cuts), strict=True)):
-            images = pixels
-            if not pixels.is_floating_point():
-                images = normalise(pixels if pixels.ndim == 4 else pixels.unsqueeze(1))
-                images = _changed(images, {name: part[i] for name, part in parts.items()})
-            yield Batch(images, {name: values[index] for name, values in self.targets.items()}, index)
-
-    def _pixels(self, cuts: list[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    def _pixels(self, indices: list[Tensor], on_cpu: list[Tensor]) -> Iterator[Tensor]:
         """Yield the pixels of each batch; from disk, the next batch is read while this one is worked on."""
         if isinstance(self.images, Tensor):
-            yield from (self.images.index_select(0, index) for _, index in cuts)
+            yield from (self.images.index_select(0, index) for index in indices)
             return
         cuda = self.device.type == "cuda"  # elsewhere a copy that nobody waits for is read before it arrives
 
-        def read(cut: Tensor) -> Tensor:
-            pixels = torch.from_numpy(self.images[cut.numpy()])
+        def read(index: Tensor) -> Tensor:
+            pixels = torch.from_numpy(self.images[index.numpy()])
             return pixels.pin_memory() if cuda else pixels
 
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(read, cuts[0][0])
-            for following in [*(cut for cut, _ in cuts[1:]), None]:
+            coming = reader.submit(read, on_cpu[0])
+            for following in [*on_cpu[1:], None]:
                 pixels = coming.result()
                 if following is not None:
                     coming = reader.submit(read, following)
                 yield pixels.to(self.device, non_blocking=cuda)
-
-
-def _held(
-    images: np.ndarray | files.Rows, device: torch.device, resident: bool | None
-) -> Tensor | files.Rows:
-    """Return the images on the device, or as rows of their file where they do not fit."""
-    in_file = isinstance(images, np.memmap | files.Rows)
-    if resident or not in_file or (resident is None and images.nbytes <= runtime.free_memory(device) // 2):
-        return _on_device(np.asarray(images), device)
-    return images if isinstance(images, files.Rows) else files.Rows(images)
 
 
 def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -241,24 +212,16 @@ def normalise(images: Tensor) -> Tensor:
     return images.float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
 
 
-def random_bits(seed: int, epoch: int, samples: Tensor, first: int, end: int) -> Tensor:
-    """Return the 32-bit numbers ``first`` to ``end - 1`` of each sample, int64 ``[B, end - first]``."""
-    # Wellons's lowbias32 (nullprogram.com/blog/2018/07/31), applied to seed, epoch, sample and number in turn
-    key = _mix(_mix(seed) ^ epoch)
-    return _mix(_mix(key ^ samples)[:, None] ^ torch.arange(first, end, device=samples.device))
-
-
-def random_number(seed: int, epoch: int, sample: int, draw: int) -> int:
-    """Return one number of :func:`random_bits` without a tensor, for what is drawn at every step."""
-    return _mix(_mix(_mix(_mix(seed) ^ epoch) ^ sample) ^ draw)
-
-
-def _mix(x: Bits) -> Bits:
-    low = 0xFFFFFFFF
-    x = (x + 0x9E3779B9) & low  # so that zero is no fixed point
-    x = (x ^ (x >> 16)) * 0x7FEB352D & low
-    x = (x ^ (x >> 15)) * 0x846CA68B & low
-    return x ^ (x >> 16)
+def random_bits(seed: int, epoch: int, sample: Bits, draw: Bits) -> Bits:
+    """Return the 32-bit number of each sample and draw, which broadcast: tensors, or plain numbers."""
+    # Wellons's lowbias32 (nullprogram.com/blog/2018/07/31), applied to seed, epoch, sample and draw in turn
+    low, x = 0xFFFFFFFF, 0
+    for number in (seed, epoch, sample, draw):
+        x = ((x ^ number) + 0x9E3779B9) & low  # so that zero is no fixed point
+        x = (x ^ (x >> 16)) * 0x7FEB352D & low
+        x = (x ^ (x >> 15)) * 0x846CA68B & low
+        x = x ^ (x >> 16)
+    return x
 
 
 def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: Tensor) -> Tensor:
@@ -271,11 +234,21 @@ def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: 
 
 def _drawn(augment: Augment, seed: int, epoch: int, samples: Tensor, size: tuple[int, ...]) -> Change:
     """Return how each sample is changed in an epoch; kinds of change that are left out are not in it."""
-    draws = random_bits(seed, epoch, samples, 0, _DRAWS).float() / 2**32  # [B, 15] in [0, 1)
-    start = random_bits(seed, 0, samples, _FLIP, _FLIP + 1)[:, 0]  # of epoch 0: where the alternation begins
+    numbers = torch.arange(_DRAWS, device=samples.device)
+    draws = random_bits(seed, epoch, samples[:, None], numbers).float() / 2**32  # [B, 15] in [0, 1)
+    start = random_bits(seed, 0, samples, _FLIP)  # of epoch 0: where the alternation begins
     change, mirrored = {}, ((start + epoch) % 2 == 1) & augment.flip
     if augment.rotation or augment.translation or augment.scale or augment.perspective:
-        homography = _homography(augment, draws[:, _WARP] * 2 - 1, mirrored)
+        turn, shift_x, shift_y, zoom, tilt_x, tilt_y = (draws[:, _WARP] * 2 - 1).unbind(1)
+        angle, zoom = turn * math.radians(augment.rotation), 1 + zoom * augment.scale
+        cos, sin, flip = angle.cos() * zoom, angle.sin() * zoom, 1 - 2 * mirrored.to(draws.dtype)
+        rows = [
+            [cos * flip, -sin, shift_x * 2 * augment.translation],
+            [sin * flip, cos, shift_y * 2 * augment.translation],
+            [tilt_x * augment.perspective / 2, tilt_y * augment.perspective / 2, torch.ones_like(turn)],
+        ]
+        # [B, 3, 3]: where in [-1, 1] coordinates of the old image each point of the new one lies
+        homography = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
         change["homography"] = homography if augment.perspective else homography[:, :2]
     elif augment.flip:
         change["mirrored"] = mirrored
@@ -284,8 +257,19 @@ def _drawn(augment: Augment, seed: int, epoch: int, samples: Tensor, size: tuple
         change["gain"] = 1 + contrast * augment.contrast
         change["offset"] = brightness * augment.brightness / STD
     if augment.erasing:
-        change["rows"], change["columns"] = _rectangle(augment, draws[:, _ERASE], size)
+        chance, area, aspect, left, top = draws[:, _ERASE].unbind(1)
+        area, aspect = 0.02 + 0.18 * area, torch.exp((aspect * 2 - 1) * math.log(3))
+        rows = _between(size[0], top, (area * aspect).sqrt()) & (chance < augment.erasing)[:, None]
+        columns = _between(size[1], left, (area / aspect).sqrt())
+        change["rows"], change["columns"] = rows.to(draws.dtype), columns.to(draws.dtype)
     return change
+
+
+def _between(size: int, place: Tensor, length: Tensor) -> Tensor:
+    """Return which pixels of a side, bool ``[B, size]``, lie in a stretch of so much of it."""
+    length, centres = length.clamp(max=1), (torch.arange(size, device=place.device) + 0.5) / size
+    start = place * (1 - length)
+    return (centres >= start[:, None]) & (centres < (start + length)[:, None])
 
 
 def _changed(images: Tensor, change: Change) -> Tensor:
@@ -316,32 +300,3 @@ def _warp(images: Tensor, homography: Tensor) -> Tensor:
     grid[:, 0].clamp_(1 / width - 1, 1 - 1 / width)
     grid[:, 1].clamp_(1 / height - 1, 1 - 1 / height)
     return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode="bilinear", align_corners=False)
-
-
-def _homography(augment: Augment, draws: Tensor, mirrored: Tensor) -> Tensor:
-    """Return ``[B, 3, 3]``: where in [-1, 1] coordinates of the old image each point of the new one lies."""
-    turn, shift_x, shift_y, zoom, tilt_x, tilt_y = draws.unbind(1)
-    angle = turn * math.radians(augment.rotation)
-    size = 1 + zoom * augment.scale
-    cos, sin = angle.cos() * size, angle.sin() * size
-    flip = 1 - 2 * mirrored.to(draws.dtype)
-    rows = [
-        [cos * flip, -sin, shift_x * 2 * augment.translation],
-        [sin * flip, cos, shift_y * 2 * augment.translation],
-        [tilt_x * augment.perspective / 2, tilt_y * augment.perspective / 2, torch.ones_like(turn)],
-    ]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
-def _rectangle(augment: Augment, draws: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return which rows ``[B, H]`` and columns ``[B, W]`` are erased, 1.0 or 0.0."""
-    chance, area, aspect, left, top = draws.unbind(1)
-    area, aspect = 0.02 + 0.18 * area, torch.exp((aspect * 2 - 1) * math.log(3))
-    height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    rows = _between(size[0], top * (1 - height), height) & (chance < augment.erasing)[:, None]
-    return rows.to(draws.dtype), _between(size[1], left * (1 - width), width).to(draws.dtype)
-
-
-def _between(size: int, start: Tensor, length: Tensor) -> Tensor:
-    centres = (torch.arange(size, device=start.device) + 0.5) / size
-    return (centres >= start[:, None]) & (centres < (start + length)[:, None])

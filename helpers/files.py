@@ -24,11 +24,29 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     Who reads ``path`` sees the old content or the new one, never a part; after an error the old one stays.
     """
-    path = Path(path)
+    path, name = Path(path), ""
     try:
-        with _temporary(path) as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY + path.name, dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
             yield file
-    except OSError as error:
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut leaves the new name with no content
+        with suppress(OSError):  # some network drives know no permissions
+            os.chmod(name, 0o644)  # mkstemp makes private files; a shared course folder must stay readable
+        for wait in range(1, _TRIES + 1):
+            try:
+                os.replace(name, path)
+                break
+            except PermissionError:  # on Windows a virus scanner or an open table refuses it for a moment
+                if wait == _TRIES or path.is_dir():
+                    raise
+                time.sleep(0.05 * wait)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(name)
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or str(error)  # NumPy gives no number
         text = f"{reason}: what was there before stays; make room or give another folder, and go on"
         raise OSError(error.errno or errno.EIO, text, str(path)) from error
@@ -40,42 +58,10 @@ def write(path: str | Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[BinaryIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY + path.name, dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut leaves the new name with no content
-        with suppress(OSError):  # some network drives know no permissions
-            os.chmod(name, 0o644)  # mkstemp makes private files; a shared course folder must stay readable
-        _replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _replace(name: str, path: Path) -> None:
-    """Rename the file; on Windows a virus scanner or an open table may refuse that for a moment."""
-    for wait in range(1, _TRIES + 1):
-        try:
-            return os.replace(name, path)
-        except PermissionError:
-            if wait == _TRIES or path.is_dir():
-                raise
-            time.sleep(0.05 * wait)
-    return None
-
-
-def sweep(folder: str | Path) -> list[str]:
-    """Remove the temporaries that a killed process left in a folder, and return their names."""
-    left = sorted(Path(folder).glob(_TEMPORARY + "*"))
-    for path in left:
+def sweep(folder: str | Path) -> None:
+    """Remove the temporaries that a killed process left in a folder."""
+    for path in Path(folder).glob(_TEMPORARY + "*"):
         path.unlink(missing_ok=True)
-    return [path.name for path in left]
 
 
 def sha256(path: str | Path) -> str:
@@ -91,21 +77,13 @@ class Rows:
     gives a new array; :meth:`select` gives fewer rows, still in the file.
     """
 
-    def __init__(self, array: np.memmap, rows: np.ndarray | None = None) -> None:
+    def __init__(self, array: np.memmap) -> None:
         whole = array
         while isinstance(whole.base, np.memmap):
             whole = whole.base
-        address = [a.__array_interface__["data"][0] for a in (whole, array)]
-        self.path, self.offset = whole.filename, whole.offset + address[1] - address[0]
-        self.dtype, self.step = array.dtype, array.strides[0]
-        self.rows = np.arange(len(array)) if rows is None else rows
-        self.shape = (len(self.rows), *array.shape[1:])
-        self.ndim = len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes that the rows would take in memory."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        self.path, self.offset = whole.filename, whole.offset + array.ctypes.data - whole.ctypes.data
+        self.dtype, self.step, self.rows = array.dtype, array.strides[0], np.arange(len(array))
+        self.shape, self.ndim, self.nbytes = array.shape, array.ndim, array.nbytes
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,6 +93,7 @@ class Rows:
         fewer = object.__new__(Rows)
         fewer.__dict__.update(self.__dict__, rows=self.rows[which])
         fewer.shape = (len(fewer.rows), *self.shape[1:])
+        fewer.nbytes = int(np.prod(fewer.shape)) * self.dtype.itemsize
         return fewer
 
     def __getitem__(self, which: Any) -> np.ndarray:

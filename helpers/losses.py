@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import emotions
+from helpers import emotions, one_of
 
 Outputs = Tensor | Mapping[str, Tensor]
 Loss = Callable[[Outputs, Mapping[str, Tensor]], Tensor]
@@ -57,6 +57,8 @@ def cross_entropy(
     each = torch.where(fits, each, torch.nan)
     if weight is None:
         return each.mean()
+    if len(weight) != num_classes:
+        raise ValueError(f"{len(weight)} weights for {num_classes} classes")
     of_label = _copy(weight, each.device, each.dtype)[labels]
     return (each * of_label).sum() / of_label.sum().clamp(min=torch.finfo(each.dtype).tiny)
 
@@ -88,14 +90,8 @@ def on_labels(
     weight = None if weight is None else torch.as_tensor(weight)
     if weight is not None and (weight.ndim != 1 or not bool((weight >= 0).all())):
         raise ValueError(f"weight must be one number of 0 or more for each class, not {weight.tolist()}")
-
-    def loss(outputs: Outputs, targets: Mapping[str, Tensor]) -> Tensor:
-        logits = _head(outputs, key)
-        if weight is not None and len(weight) != logits.shape[1]:
-            raise ValueError(f"{len(weight)} weights for {logits.shape[1]} classes")
-        return cross_entropy(logits, targets[key], label_smoothing=label_smoothing, weight=weight)
-
-    return loss
+    how = {"label_smoothing": label_smoothing, "weight": weight}
+    return lambda outputs, targets: cross_entropy(_head(outputs, key), targets[key], **how)
 
 
 def _compared(logits: Tensor, distribution: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,40 +158,32 @@ def emd(
     p, log_q = _compared(logits, distribution)
     if distances.shape != (p.shape[1], p.shape[1]):
         raise ValueError(f"distances must be {p.shape[1]} x {p.shape[1]}, not {list(distances.shape)}")
-    # nothing is differentiated through the iteration: the derivative of OT by a distribution is its potential
-    with torch.no_grad():
-        f, g, own = _potentials(p.log(), log_q, _copy(distances, p.device, p.dtype), epsilon, steps)
-    return (p * (f - own[0]) + log_q.exp() * (g - own[1])).sum(dim=1).mean()
-
-
-def _potentials(log_p: Tensor, log_q: Tensor, cost: Tensor, epsilon: float, steps: int) -> tuple[Tensor, ...]:
-    """Return f and g between p and q, ``[B, K]``, and the potentials of each with itself, ``[2, B, K]``."""
+    cost, log_p = _copy(distances, p.device, p.dtype), p.log()
 
     def least(log_weight: Tensor, potential: Tensor, width: Tensor) -> Tensor:
         return -width * torch.logsumexp((log_weight + potential / width)[..., None, :] - cost / width, dim=-1)
 
-    f, g, both = torch.zeros_like(log_p), torch.zeros_like(log_q), torch.stack([log_p, log_q])
-    own, start = torch.zeros_like(both), cost.max().clamp(min=epsilon)  # a tensor still: nothing waits
-    for step in range(steps):  # the first quarter with a larger epsilon that falls to the one asked for
-        width = epsilon * (start / epsilon) ** max(0.0, 1 - step / max(steps // 4, 1))
-        own = (own + least(both, own, width)) / 2
-        # averages settle what p and q have in common, steps that go too far on purpose the rest (Thibault et
-        # al. 2017, arXiv 1711.01851); the first half takes both from before, the second half one by one
-        if step < steps // 2:
-            f, g = (f + least(log_q, g, width)) / 2, (g + least(log_p, f, width)) / 2
-        else:
-            f = f + 1.6 * (least(log_q, g, width) - f)
-            g = g + 1.6 * (least(log_p, f, width) - g)
-    return f, g, own
+    with torch.no_grad():  # the derivative of OT by a distribution is its potential, whatever led there
+        # f and g between p and q, [B, K]; own: of each with itself, [2, B, K]
+        f, g, both = torch.zeros_like(p), torch.zeros_like(p), torch.stack([log_p, log_q])
+        own, start = torch.zeros_like(both), cost.max().clamp(min=epsilon)  # a tensor still: nothing waits
+        for step in range(steps):  # the first quarter with a larger epsilon that falls to the one asked for
+            width = epsilon * (start / epsilon) ** max(0.0, 1 - step / max(steps // 4, 1))
+            own = (own + least(both, own, width)) / 2
+            # averages settle what p and q have in common, steps that go too far on purpose the rest (Thibault
+            # et al. 2017, arXiv 1711.01851); the first half takes both from before, the second one by one
+            if step < steps // 2:
+                f, g = (f + least(log_q, g, width)) / 2, (g + least(log_p, f, width)) / 2
+            else:
+                f = f + 1.6 * (least(log_q, g, width) - f)
+                g = g + 1.6 * (least(log_p, f, width) - g)
+    return (p * (f - own[0]) + log_q.exp() * (g - own[1])).sum(dim=1).mean()
 
 
 def divergences(
     classes: tuple[str, ...], places: Mapping[str, tuple[float, float]] = emotions.CIRCUMPLEX
 ) -> dict[str, Divergence]:
-    """Return every loss against a distribution by name: functions of logits and distributions ``[B, K]``.
-
-    Between the ``places`` (valence, arousal) of the classes the earth mover's distance moves probability.
-    """
+    """Return each loss against a distribution by name; "emd" moves between the classes' ``places``."""
     distances = torch.from_numpy(emotions.distances(classes, places))
     return {
         "mse": squared_error,
@@ -242,17 +230,9 @@ def ccc_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     return torch.where(counted, 1 - concordance, 0.0).mean()
 
 
-def on_valence_arousal(distance: Divergence = mse) -> Loss:
-    """Return ``loss(outputs, targets)``: ``mse`` or ``ccc_loss`` of a head that gives both numbers."""
-    key = "valence_arousal"
-    return lambda outputs, targets: distance(_head(outputs, key), targets[key])
-
-
 def on_dimension(name: str, distance: Divergence = mse) -> Loss:
     """Return ``loss(outputs, targets)``: ``mse`` or ``ccc_loss`` of the head "valence" or "arousal"."""
-    if name not in ("valence", "arousal"):
-        raise ValueError(f"unknown dimension {name!r}; known: valence, arousal")
-    column = ("valence", "arousal").index(name)
+    column = ("valence", "arousal").index(one_of("dimension", name, ("valence", "arousal")))
     return lambda outputs, targets: distance(outputs[name].squeeze(1), targets["valence_arousal"][:, column])
 
 
@@ -268,13 +248,9 @@ def weighted_sum(terms: Mapping[str, Loss], weights: Mapping[str, float]) -> Los
 class UncertaintyWeighted(nn.Module):
     """Several losses whose weights are learned with the network: Kendall, Gal and Cipolla, arXiv 1705.07115.
 
-    Each task i has a noise level sigma_i, learned as s_i = log sigma_i². A regression's squared error counts
-    with exp(-s) / 2, a classification's cross-entropy with exp(-s), and each task adds s / 2 (equations 7 and
-    10), without which all weights would fall to 0: a noisy task counts less. The loss can fall below 0.
-
-    ``squared`` names the tasks whose loss is a squared error; the others count as cross-entropies. The s move
-    ``speed`` times as fast as Adam would move them, which is about its learning rate a step, however large
-    the gradient; a short training needs it.
+    With s the learned log sigma² of a task's noise, a loss in ``squared`` (squared errors) counts exp(-s) / 2
+    times, any other exp(-s) times, and each task adds s / 2 (equations 7 and 10), or all weights would fall
+    to 0. The s move ``speed`` times as fast as Adam would move them, which a short training needs.
     """
 
     def __init__(self, terms: Mapping[str, Loss], squared: Collection[str] = (), speed: float = 1.0) -> None:

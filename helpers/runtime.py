@@ -14,20 +14,14 @@ import torch
 
 
 def device(name: str = "auto") -> torch.device:
-    """Return the device to compute on: CUDA, else Apple's MPS, else the CPU.
+    """Return the device to compute on: CUDA, else Apple's MPS, else the CPU; or the one named, as in PyTorch.
 
-    Under ``torchrun`` each process takes the GPU of its local rank.
-
-    Args:
-        name: "auto", or a device that PyTorch knows ("cpu", "cuda", "cuda:1", "mps").
-
-    Raises:
-        ValueError: the device is not on this machine, or this PyTorch has no code for it.
+    Under ``torchrun`` each process takes the GPU of its local rank. One that is not there is a ValueError.
     """
     found = "mps" if torch.backends.mps.is_available() else "cpu"
     if torch.cuda.is_available() and name.startswith(("auto", "cuda")):
-        local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         wanted = torch.device(name.replace("auto", "cuda"))
+        local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         if wanted.index is None and local:
             wanted = torch.device("cuda", local)
         if not (reason := _too_old(wanted.index or 0)):
@@ -54,8 +48,10 @@ def _too_old(number: int) -> str:
     return f"{torch.cuda.get_device_name(number)} is too old (compute {has}; this PyTorch needs {needs})"
 
 
-def autocast_dtype(where: torch.device) -> torch.dtype | None:
-    """Return the half precision in which this device is faster than float32, or None where it has none."""
+def autocast_dtype(where: torch.device, precision: str = "auto") -> torch.dtype | None:
+    """Return the half precision asked for, or in which a device is faster; None for float32."""
+    if precision != "auto":
+        return None if precision == "float32" else getattr(torch, precision)
     if where.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     # on CPUs bfloat16 needs AVX512-BF16 or AMX: emulated, it is slower than float32
@@ -69,15 +65,9 @@ def free_memory(where: torch.device) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch (every device), so that what follows is the same on each run.
-
-    Raises:
-        ValueError: the seed is not from 0 to 2**32 - 1.
-    """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
+    """Seed Python, NumPy and PyTorch (every device) with a number from 0 to 2**32 - 1."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # refuses what is out of range
     torch.manual_seed(seed)
 
 
@@ -85,10 +75,8 @@ def seed_device(seed: int, where: torch.device) -> None:
     """Seed PyTorch's random numbers of the CPU and of the kind of device that is used."""
     # not torch.manual_seed: for devices not in use it records the stack of calls, 0.6 ms a step in a notebook
     torch.default_generator.manual_seed(seed)
-    if where.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    elif where.type == "mps":
-        torch.mps.manual_seed(seed)
+    if where.type != "cpu":
+        getattr(torch, where.type).manual_seed(seed)
 
 
 def machine() -> dict[str, str | int]:

@@ -249,9 +249,6 @@ def test_losses_for_the_loop_find_their_head_and_target():
     for i, name in enumerate(("valence", "arousal")):
         expected = losses.ccc_loss(both[:, i], targets["valence_arousal"][:, i])
         torch.testing.assert_close(losses.on_dimension(name, losses.ccc_loss)(outputs, targets), expected)
-    for given in (both, {"valence_arousal": both}):
-        expected = functional.mse_loss(both, targets["valence_arousal"])
-        torch.testing.assert_close(losses.on_valence_arousal()(given, targets), expected)
 
 
 def test_fixed_weights_add_up_what_they_say():

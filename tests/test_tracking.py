@@ -99,7 +99,7 @@ def test_wandb_gets_the_same_names(drawn_faces, tmp_path, wandb):
 def test_a_stopped_training_goes_on_under_the_same_id(drawn_faces, tmp_path, wandb):
     stop = training.Stop()
 
-    class Stopping(training.Tracker):
+    class Stopping:
         def epoch(self, *_):
             stop.request()
 

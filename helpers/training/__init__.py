@@ -6,4 +6,4 @@ from helpers.training.distributed import side_by_side
 from helpers.training.evaluation import TTA, Evaluation, evaluate, features, predict, views
 from helpers.training.loop import fit
 from helpers.training.run import Run, differences, digest, load_weights, save_weights
-from helpers.training.tracking import History, Stop, TensorBoard, Tracker, WandB
+from helpers.training.tracking import History, Stop, TensorBoard, WandB

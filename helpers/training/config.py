@@ -183,7 +183,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """Return a matrix of the same singular vectors whose singular values lie near 1, from 0.7 to 1.2.
 
     Newton and Schulz's iteration, with Jordan's coefficients, run on the product of the matrix with its
-    transpose, which is smaller: a kernel of 256 rows and 2304 columns takes a third of the operations.
+    transpose: a kernel of 256 rows and 2304 columns takes a third of the operations.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
@@ -198,21 +198,19 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Return the optimiser of a network, and of what else is learned; a group's "share" of the learning rate.
-
-    Weight decay is on weights only; parameters that ask for no gradient are left out.
-    """
+    """Return the optimiser of a network and of what else is learned; a group has its share of the rate."""
     named, groups = dict(model.named_parameters()), []
     stages = [list(named)] if config.lr_decay == 1 else reversed(models.stages(model))
     for depth, names in enumerate(stages):  # the head first
         parameters = [named[name] for name in names] + (list(also.parameters()) if also and not depth else [])
+        parameters = [p for p in parameters if p.requires_grad]
         share = config.lr_decay**depth
-        for is_weight, decay in ((True, config.weight_decay), (False, 0.0)):
-            chosen = [p for p in parameters if p.requires_grad and (p.ndim > 1) == is_weight]
-            if chosen:
-                groups.append(
-                    {"params": chosen, "share": share, "lr": config.lr * share, "weight_decay": decay}
-                )
+        for decay, chosen in (
+            (config.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),  # biases and batch norm
+        ):
+            group = {"params": chosen, "share": share, "lr": config.lr * share, "weight_decay": decay}
+            groups += [group] if chosen else []
     if not groups:
         raise ValueError("every part of the network is frozen: nothing is left to learn")
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon, "sgd": torch.optim.SGD}
@@ -224,15 +222,15 @@ def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = No
     return kinds[config.optimizer](groups, config.lr, **how)
 
 
+@torch.no_grad()
 def average_weights(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the running mean of the weights towards those of now; counts are taken as they are."""
     pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
-    floating = [pair for pair in pairs if pair[0].is_floating_point()]
-    with torch.no_grad():
-        get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+    mine, now = map(list, zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
+    get_ema_multi_avg_fn(decay)(mine, now, None)
+    for count, new in pairs:
+        if not count.is_floating_point():
+            count.copy_(new)
 
 
 _GENTLE = {"schedule": "cosine", "warmup": 0.1, "grad_clip": 1.0, "patience": 5}

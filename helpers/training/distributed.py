@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import psutil
@@ -24,24 +24,14 @@ from helpers import runtime
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Share(NamedTuple):
-    """Which of how many processes this is; the first, of rank 0, writes files and shows progress."""
-
-    rank: int = 0
-    world: int = 1
-
-
-def share() -> Share:
-    """Return this process's share; all of it where nothing was started."""
+def share() -> tuple[int, int]:
+    """Return (rank, world): which of how many processes this is; the first, 0, writes and shows."""
     started = dist.is_available() and dist.is_initialized()
-    return Share(dist.get_rank(), dist.get_world_size()) if started else Share()
+    return (dist.get_rank(), dist.get_world_size()) if started else (0, 1)
 
 
 def start() -> torch.device:
-    """Join the processes that a launcher started, and return the device to train on; alone, do nothing.
-
-    Of several GPUs each process takes the one of its local rank.
-    """
+    """Join the processes that a launcher started, and return the device to train on; alone, do nothing."""
     device = runtime.device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -54,21 +44,14 @@ def average(tensors: list[Tensor]) -> None:
     """Replace tensors by their mean over all processes."""
     for tensor in tensors:
         dist.all_reduce(tensor)
-        tensor /= share().world
+        tensor /= dist.get_world_size()
 
 
 def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors of all processes, one after the other along their first axis."""
-    parts: list = [None] * share().world
+    parts: list = [None] * dist.get_world_size()
     dist.all_gather_object(parts, {name: values.cpu() for name, values in tensors.items()})
-    return {name: torch.cat([part[name] for part in parts]).to(t.device) for name, t in tensors.items()}
-
-
-def anyone(says: bool, where: torch.device) -> bool:
-    """Return whether any process says so; they speak through the device."""
-    said = torch.tensor(float(says), device=where)
-    dist.all_reduce(said)
-    return bool(said > 0)
+    return {name: torch.cat([part[name] for part in parts]) for name in tensors}
 
 
 @contextmanager
@@ -91,7 +74,7 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(images)
         from torch.distributed.nn.functional import all_reduce  # not there where PyTorch is built without it
 
-        world, values = share().world, images.float()
+        world, values = dist.get_world_size(), images.float()
         sums = torch.stack([values.mean((0, 2, 3)), values.square().mean((0, 2, 3))])
         mean, square = all_reduce(sums).div(world)
         variance = (square - mean.square()).clamp(min=0)
@@ -115,16 +98,13 @@ def side_by_side(
     but the network's weights is changed in another process alone. On a GPU they are trained one by one.
 
     Args:
-        work: is given a key and its network, trains it in place and returns anything plain (no tensors).
+        work: is given a key and its network, trains it in place and returns anything plain (no tensors); an
+            error in one ends the others.
         nets: the networks by key, each with weights of its own.
         progress: show how many are done.
 
     Returns:
         What ``work`` returned, by key, in the order of ``nets``.
-
-    Raises:
-        Exception: what ``work`` raised first; trainings that are under way are ended.
-        RuntimeError: a process was killed, perhaps for want of memory.
     """
     on_cpu, threads, found = runtime.device().type == "cpu", torch.get_num_threads(), {}
     at_once = min(len(nets), joblib.cpu_count()) if on_cpu else 1

@@ -49,7 +49,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
 ) -> Arrays:
-    """Return a network's outputs for each face, float32, in the set's order; its mode stays as it was.
+    """Return a network's outputs for each face, float32, in the set's order; its modes stay as they were.
 
     Args:
         model: the network.
@@ -67,12 +67,12 @@ def predict(
         ValueError: the set is empty, ``tta`` is unknown, or something but "none" for features.
         TypeError: the network returns neither a tensor nor a dict of tensors.
     """
-    one_of("tta", tta, TTA)
     if not isinstance(faces, Batches):
         faces = Batches(faces, batch_size, device=runtime.device(device))
     if tta != "none" and len(faces.shape) == 2:
         raise ValueError(f"tta {tta!r} needs images, and these are features; ask where they are made")
-    was_training, dtype = model.training, half_precision(faces.device, precision)
+    modes = {module: module.training for module in model.modules()}
+    dtype = runtime.autocast_dtype(faces.device, precision)
     model.to(faces.device).eval()
     while True:
         parts: list[dict[str, Tensor]] = []
@@ -88,7 +88,8 @@ def predict(
         release(faces.device)  # here, where the error and what it holds are gone
         faces.batch_size = -(-faces.batch_size // 2)
         warnings.warn(f"out of memory: predicting {faces.batch_size} images at a time", stacklevel=2)
-    model.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     whole = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
     return whole.get("", whole)
 
@@ -97,21 +98,10 @@ def features(model: nn.Module, faces: Faces | Batches, *, head: str | None = Non
     """Return the features that a network's body makes of each face, float32 ``[N, D]``, in the set's order.
 
     A frozen body gives the same in every epoch, so it is run once, and the head learns from what is kept:
-    ``fit(models.split(model)[1], replace(faces, images=features(model, faces)), ...)``.
-
-    Args:
-        model: the network.
-        faces: the set, or batches already on the device.
-        head: the name of the head; None where the workbook knows the network.
-        **how: as in :func:`predict`.
-
-    Raises:
-        ValueError: the set is empty, or the head is not known.
+    ``fit(models.split(model)[1], replace(faces, images=features(model, faces)), ...)``. ``head`` is the name
+    of the head, where the workbook does not know the network; the rest is as in :func:`predict`.
     """
-    modes = {module: module.training for module in model.modules()}
     found = predict(models.split(model, head)[0], faces, **how)
-    for module, mode in modes.items():
-        module.training = mode
     return found.reshape(len(found), -1)
 
 
@@ -144,20 +134,14 @@ def evaluate(
         chosen = {name: values[rows] for name, values in by_name(outputs).items()}
         return metric(chosen.get("", chosen), {name: values[rows] for name, values in targets.items()})
 
-    every, how = np.arange(batches.num_samples), {"resamples": resamples, "seed": seed}
+    every, how = np.arange(len(faces.labels)), {"resamples": resamples, "seed": seed}
     scores = {name: bootstrap(lambda rows, m=m: score(rows, m), every, **how) for name, m in metrics.items()}
     return Evaluation(scores, outputs, targets)
 
 
-def half_precision(where: torch.device, precision: str) -> torch.dtype | None:
-    """Return the half precision to compute in, or None for float32."""
-    dtype = runtime.autocast_dtype(where) if precision == "auto" else getattr(torch, precision)
-    return None if dtype == torch.float32 else dtype
-
-
 def views(images: Tensor, tta: str) -> Iterator[Tensor]:
     """Yield the images ``[..., H, W]``, and each view that ``tta`` averages over; edges are repeated."""
-    steps = (0, -1, 1) if tta == "shift" else (0,)
+    steps = (0, -1, 1) if one_of("tta", tta, TTA) == "shift" else (0,)
     for turned in [images] if tta == "none" else [images, images.flip(-1)]:
         for shift in itertools.product(steps, repeat=2):
             view = turned
@@ -187,10 +171,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def release(where: torch.device) -> None:
     """Hand back the memory that nothing holds any longer."""
     gc.collect()  # the tensors of the failed step hang on its traceback
-    if where.type == "cuda":
-        torch.cuda.empty_cache()
-    if where.type == "mps":
-        torch.mps.empty_cache()
+    if where.type != "cpu":
+        getattr(torch, where.type).empty_cache()
 
 
 def in_parts(
@@ -200,8 +182,7 @@ def in_parts(
 
     The loss may tie samples together, as 1 - CCC does, so it is taken of all outputs at once: they are
     computed without a graph first, then part by part with one, which carries the loss's gradient on (Gao et
-    al. 2021, arXiv 2101.06983). It costs a second forward pass. The gradient is that of the whole batch up to
-    rounding, except that batch norm takes its statistics over a part, and dropout draws for each part anew.
+    al. 2021, arXiv 2101.06983). Batch norm takes its statistics over a part, and dropout draws for each anew.
     """
     pieces = batch.images.chunk(parts)
     before = [buffer.clone() for buffer in model.buffers()]
@@ -240,20 +221,3 @@ def bad_samples(model: nn.Module, loss: Callable, batch: Batch) -> list[int]:
             except ValueError:
                 bad[row] = True
     return (batch.index[bad] if bad.any() else batch.index).tolist()
-
-
-def training_scores(
-    metrics: Mapping[str, Metric], outputs: dict[str, Tensor], targets: dict[str, Tensor]
-) -> dict[str, float]:
-    """Return each metric of the outputs of an epoch's steps, NaN where it cannot be taken of them."""
-    index = outputs.pop("index")
-    found = {name[1:]: values.cpu().numpy() for name, values in outputs.items()}
-    truth = {name: values[index].cpu().numpy() for name, values in targets.items()}
-    scores = {}
-    for name, metric in metrics.items():
-        try:
-            scores[f"train_{name}"] = float(metric(found.get("", found), truth))
-        except Exception as error:  # it may have been written for the validation set alone
-            warnings.warn(f"{name} cannot be taken of the training steps ({error})", stacklevel=2)
-            scores[f"train_{name}"] = np.nan
-    return scores

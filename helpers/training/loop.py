@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,21 +20,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from helpers import runtime
-from helpers.batches import MEAN, STD, Batch, Batches, Faces, random_number
-from helpers.training import distributed
+from helpers.batches import Batch, Batches, Faces, random_bits
+from helpers.training import distributed, evaluation
 from helpers.training.config import Config, average_weights, lr_factor, make_optimizer
-from helpers.training.evaluation import (
-    Metric,
-    bad_samples,
-    by_name,
-    half_precision,
-    in_parts,
-    is_out_of_memory,
-    predict,
-    release,
-    training_scores,
-)
-from helpers.training.run import Run, digest, load_weights, network_parts
+from helpers.training.evaluation import by_name
+from helpers.training.run import Run, State, load_weights, record_of
 from helpers.training.tracking import Display, History, Stop, Watch
 
 Loss = Callable[[Any, dict[str, Tensor]], Tensor]
@@ -56,7 +45,7 @@ def fit(
     train: Faces,
     validation: Faces,
     loss: Loss,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, evaluation.Metric],
     config: Config | None = None,
     *,
     run: str | Path | Run | None = None,
@@ -70,21 +59,14 @@ def fit(
 ) -> History:
     """Train a network; it ends with the weights of the epoch that did best on the validation set.
 
-    With a ``run`` folder, every epoch is kept there. Called again with the same network, data, loss and
-    configuration, a training that was stopped or killed goes on exactly where it was: on a CPU it ends with
-    the same weights to the bit; one that is finished is not trained again. With more ``epochs`` it goes on.
-    Where anything else differs a warning says what, and the training starts anew.
-
-    Where memory does not suffice for a batch, its gradient is added up over halves, or quarters, of it, and a
-    warning says so. It is still the gradient of the batch, but batch norm sees a part of it at a time.
-
-    Where ``distributed.start`` joined processes, each batch is shared among them; the first one writes and
-    shows. The mean of the shares' losses takes the place of the batch's loss: the same for a mean over faces,
-    not for a loss of the whole batch, such as the CCC.
+    Called again with the same ``run`` folder, network, data, loss and configuration, a training that was
+    stopped or killed goes on where it was, on a CPU to the same bits; with more ``epochs`` it goes on, too.
+    Where anything else differs a warning says what, and the training starts anew. Where memory does not
+    suffice for a batch, its gradient is added up over parts of it. Under ``torchrun`` each batch is shared
+    among the processes, and the mean of the shares' losses takes the place of the batch's loss.
 
     Args:
-        model: the network, trained in place and left on the device. What asks for no gradient stays
-            (:func:`models.freeze`); a head can be trained alone on :func:`features` of the faces.
+        model: the network, trained in place and left on the device; what asks for no gradient stays.
         train: the faces to learn from.
         validation: the faces that pick the best epoch; never the test set.
         loss: function of (outputs, targets); a module's parameters are trained in place too.
@@ -93,8 +75,9 @@ def fit(
         config: how to train.
         run: the folder to keep the training in, or a :class:`Run` that says more; None to keep nothing.
         start: a run or a file of weights to begin with: those that agree in name and shape are taken, a line
-            names the rest. Where all agree, the state of the optimiser comes along.
-        start_state: whether it does.
+            names the rest. Where all agree, the state of the optimiser comes along, unless ``start_state``
+            is False.
+        start_state: see ``start``.
         figures: name to a function that draws (outputs, targets) of the validation set on an axes; each is
             kept in the run's folder.
         device: "auto", "cpu", "cuda" or "mps".
@@ -123,26 +106,25 @@ def fit(
 
         # ---------------------------------------------------------------- set-up
         where, (rank, world) = runtime.device(device), distributed.share()
-        how = {"seed": config.seed, "augment": config.augment, "shuffle": True, "device": where}
-        data = Batches(train, config.batch_size, **how, share=(rank, world))
+        how = {"seed": config.seed, "augment": config.augment, "shuffle": True, "share": (rank, world)}
+        data = Batches(train, config.batch_size, device=where, **how)
         held_out = Batches(validation, 512, device=where)
-        truth = {name: values.cpu().numpy() for name, values in held_out.targets.items()}
+        known, truth = ({k: v.cpu().numpy() for k, v in part.targets.items()} for part in (data, held_out))
         for faces in (train, validation):  # on a GPU a label that is no class would end the process
             num, labels = len(getattr(faces, "classes", ())), np.asarray(faces.labels)
             if num and labels.dtype.kind in "iu" and not 0 <= labels.min() <= labels.max() < num:
                 found = f"labels go from {labels.min()} to {labels.max()}, and there are {num} classes"
                 raise ValueError(f"{found}: a label must be from 0 to {num - 1}, an index into the classes")
         begun = Run.open(start) if isinstance(start, str | Path) else start
-        rest = load_weights(model, begun.best, matching=True) if begun else []
-        if rest:
-            warnings.warn(f"{begun.best} has no weights for {', '.join(rest)}", stacklevel=2)
+        if missing := load_weights(model, begun.best, matching=True) if begun else []:
+            warnings.warn(f"{begun.best} has no weights for {', '.join(missing)}", stacklevel=2)
         model.to(where, memory_format=torch.channels_last)
         averaged = copy.deepcopy(model) if config.ema else model
         learned = loss.to(where) if isinstance(loss, nn.Module) else nn.Module()
         modules = {"model": model, "learned": learned} | ({"averaged": averaged} if config.ema else {})
         optimizer = make_optimizer(model, config, learned)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        half = half_precision(where, config.precision)
+        half = runtime.autocast_dtype(where, config.precision)
         scaled = where.type == "cuda" and half is torch.float16
         scaler = torch.amp.GradScaler(where.type, enabled=scaled)
         plain = model
@@ -167,14 +149,14 @@ def fit(
         if kept:
             if rank == 0:
                 during.enter_context(kept.alone())
-            record = _record(model, train, validation, data.shape, loss, config)
+            record = record_of(model, train, validation, loss, config)
             tensors, about, finished = kept.state_for(record)
             if world > 1:
                 torch.distributed.barrier()  # no process may write while another still reads
             if about:
                 for name, module in modules.items():
                     module.load_state_dict(_part_of(tensors, name))
-                _load_optimizer(optimizer, _part_of(tensors, "optimizer"))
+                _load_optimizer(optimizer, tensors)
                 if scaled and about["scaler"]:  # empty where it was begun in another precision
                     scaler.load_state_dict(about["scaler"])
                 vars(at).update(about["at"])
@@ -187,16 +169,15 @@ def fit(
                     best_weights = kept.load(copy.deepcopy(averaged)).state_dict()
                 if history.ended and not finished:
                     at.since = at.epoch
-                record["identity"]["start"] = about["identity"]["start"]
             if rank == 0 and not finished:
                 kept.begin(record, anew=not about)
-        if begun and start_state and not rest and not at.epoch + at.step and begun.state.is_file():
-            _load_optimizer(optimizer, _part_of(begun.load_state()[0], "optimizer"))
+        if begun and start_state and not missing and not at.epoch + at.step and begun.state.is_file():
+            _load_optimizer(optimizer, begun.load_state()[0])
 
         # ---------------------------------------------------------------- a step, in parts
         def forward(images: Tensor, part: int = 0) -> dict[str, Tensor]:
             # seeded by (seed, epoch, step): a resumed training drops out what it would have dropped out
-            runtime.seed_device(random_number(config.seed, at.epoch, at.step, _DROPOUT + part), where)
+            runtime.seed_device(random_bits(config.seed, at.epoch, at.step, _DROPOUT + part), where)
             if images.ndim == 4:  # features have no channels
                 images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(where.type, half, half is not None):
@@ -211,35 +192,33 @@ def fit(
                 optimizer.zero_grad()
                 try:
                     if at.parts > 1:
-                        return in_parts(forward, loss, batch, at.parts, model, scaler)
+                        return evaluation.in_parts(forward, loss, batch, at.parts, model, scaler)
                     outputs = forward(batch.images)
                     value = loss(outputs.get("", outputs), batch.targets)
                     scaler.scale(value).backward()
                     return value.detach(), outputs
                 except ValueError as error:  # a loss may refuse targets itself, but knows no names
-                    if len(samples := bad_samples(model, loss, batch)) == len(batch.index):
+                    if len(samples := evaluation.bad_samples(model, loss, batch)) == len(batch.index):
                         raise
                     reason = str(error).split("\n", 1)[0]
                     fail(f"{reason} at epoch {at.epoch + 1}, step {at.step + 1}", samples)
                 except (MemoryError, RuntimeError) as error:
-                    short = is_out_of_memory(error)
-                    if short and (4 * at.parts > len(batch.index) or world > 1):
-                        raise
-                    if not short and network is plain:
+                    short = evaluation.is_out_of_memory(error)
+                    if (4 * at.parts > len(batch.index) or world > 1) if short else network is plain:
                         raise
                     reason = str(error).split("\n", 1)[0]
                 # here, where the error and what it holds are gone
-                if short:
-                    optimizer.zero_grad()
-                    release(where)
-                    at.parts *= 2
-                    size, part = len(batch.index), -(-len(batch.index) // at.parts)
-                    line = f"out of memory: batches of {size} go through the network in parts of {part} from"
-                    line += " here on (the same gradient, but batch norm sees one part); a smaller batch_size"
-                    warnings.warn(f"{line} would be faster", stacklevel=2)
-                else:
+                if not short:
                     network = plain
                     warnings.warn(f"not compiled: torch.compile says {reason}", stacklevel=2)
+                    continue
+                optimizer.zero_grad()
+                evaluation.release(where)
+                at.parts *= 2
+                size, part = len(batch.index), -(-len(batch.index) // at.parts)
+                line = f"out of memory: batches of {size} go through the network in parts of {part} from"
+                line += " here on (the same gradient, but batch norm sees one part); a smaller batch_size"
+                warnings.warn(f"{line} would be faster", stacklevel=2)
 
         def look() -> None:
             """Raise if a step since the last look was not finite."""
@@ -247,7 +226,7 @@ def fit(
             finite.clear()
             if False in (flags := torch.stack(flags).tolist()):
                 step = steps[flags.index(False)]
-                samples = bad_samples(model, loss, next(data.epoch(at.epoch, start=step)))
+                samples = evaluation.bad_samples(model, loss, next(data.epoch(at.epoch, start=step)))
                 moment = f"epoch {at.epoch + 1}, step {step + 1}, lr {lr:.2g}"
                 fail(f"the loss or a gradient is not finite at {moment}", samples)
 
@@ -259,15 +238,14 @@ def fit(
             raise FloatingPointError(f"{what} (samples {some}): {advice}")
 
         def shown_values() -> dict[str, float | str]:
+            speed = (at.step - first) * config.batch_size / (time.perf_counter() - started)
             values: dict[str, float | str] = {"epoch": f"{at.epoch + 1}/{config.epochs}"}
             if where.type == "cpu":  # elsewhere to read it would wait for it
                 values["loss"] = float(loss_sum) / at.step
-            if best := history.best:
-                values[f"best {config.monitor}"] = best[config.monitor]
-            speed = (at.step - first) * config.batch_size / (time.perf_counter() - started)
-            return values | {"images/s": f"{speed:,.0f}"}
+            best = {f"best {config.monitor}": history.best[config.monitor]} if history.best else {}
+            return values | best | {"images/s": f"{speed:,.0f}"}
 
-        def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        def state() -> State:
             """Return all that is needed to go on from here, as tensors and as plain types."""
             tensors = {f"{name}/{k}": v for name, m in modules.items() for k, v in m.state_dict().items()}
             for index, values in optimizer.state_dict()["state"].items():
@@ -335,7 +313,7 @@ def fit(
             seconds = time.perf_counter() - started
 
             # ------------------------------------------------------------ validate
-            outputs = predict(averaged, held_out, precision=config.precision)
+            outputs = evaluation.predict(averaged, held_out, precision=config.precision)
             rows = [np.isfinite(v).reshape(len(v), -1).all(1) for v in by_name(outputs).values()]
             if bad := np.flatnonzero(~np.logical_and.reduce(rows)).tolist():
                 fail(f"outputs on the validation set are not finite after epoch {at.epoch + 1}", bad)
@@ -346,18 +324,25 @@ def fit(
             if world > 1:
                 distributed.average([loss_sum])
                 seen = distributed.gathered(seen)
+            seen = {name: values.cpu().numpy() for name, values in seen.items()}
+            targets = {name: values[seen["index"]] for name, values in known.items()}
+            steps_gave = {name: seen[f"/{name}"] for name in by_name(outputs)}
             epoch = {
                 "epoch": at.epoch + 1,
                 "lr": max(group["lr"] for group in optimizer.param_groups),
                 "train_loss": float(loss_sum) / at.step,
                 "loss": validation_loss,
                 **{name: float(metric(outputs, truth)) for name, metric in metrics.items()},
-                **training_scores(metrics, seen, data.targets),
-                "seconds": seconds,
-                "images_per_second": (at.step - first) * config.batch_size / seconds,
             }
-            history.epochs.append(epoch)
-            is_best = history.best is epoch
+            for name, metric in metrics.items():
+                try:
+                    epoch[f"train_{name}"] = float(metric(steps_gave.get("", steps_gave), targets))
+                except Exception as error:  # it may have been written for the validation set alone
+                    warnings.warn(f"{name} cannot be taken of the training steps ({error})", stacklevel=2)
+                    epoch[f"train_{name}"] = math.nan
+            speed = (at.step - first) * config.batch_size / seconds
+            history.epochs.append(epoch | {"seconds": seconds, "images_per_second": speed})
+            is_best = history.best_epoch == at.epoch + 1
             if is_best:
                 best_weights = copy.deepcopy(averaged.state_dict())
             least = config.lower_is_better if watched == config.monitor else watched == "loss"
@@ -371,50 +356,32 @@ def fit(
             line += f" · train loss {epoch['train_loss']:.4f} · loss {validation_loss:.4f}"
             if (name := config.monitor) != "loss":
                 line += f" · {name} {epoch[name]:.4f} (train {epoch[f'train_{name}']:.4f})"
-            shown.say(f"{line} · {epoch['images_per_second']:,.0f} images/s{' · best' if is_best else ''}")
+            shown.say(f"{line} · {speed:,.0f} images/s{' · best' if is_best else ''}")
 
             # ------------------------------------------------------------ keep
             if kept and rank == 0:
                 if is_best:  # before the state: what the state speaks of must already be there
                     arrays = {f"output {name}".strip(): values for name, values in by_name(outputs).items()}
-                    kept.save_best(averaged, arrays | {f"target {k}": v for k, v in truth.items()})
-                    for name, draw in (figures or {}).items():
-                        kept.save_figure(name, partial(draw, outputs, truth))
-                kept.keep_epoch(history, *state())
+                    arrays |= {f"target {name}": values for name, values in truth.items()}
+                    draw = {name: partial(each, outputs, truth) for name, each in (figures or {}).items()}
+                    kept.save_best(averaged, arrays, draw)
+                kept.keep_epoch(history, state())
             if on_epoch:
                 on_epoch(history)
 
         # ---------------------------------------------------------------- the end
         history.stopped = history.ended == "stopped"
         if kept and rank == 0 and not finished:
-            kept.save_state(*state())
-            kept.pause() if history.stopped else kept.finish(history)
+            kept.end(history, state())
         if best_weights is not None:
             model.load_state_dict(best_weights)
-        how = f"{history.ended}: " if history.ended in ("early stopping", "stopped") else ""
-        how = "finished already: " if finished else how
         best = history.best or {"epoch": 0, config.monitor: math.nan}
+        why = "" if history.ended == "all epochs" else f"{history.ended}: "
         reached = f"best {config.monitor} {best[config.monitor]:.4f} in epoch {best['epoch']}"
         again = " · the same call goes on from here" if history.stopped else ""
-        shown.say(f"{how}{at.epoch} epochs · {reached}{again}", last=True)
+        line = f"{'finished already: ' if finished else why}{at.epoch} epochs · {reached}{again}"
+        shown.say(line, last=True)
     return history
-
-
-def _record(
-    model: nn.Module, train: Faces, validation: Faces, shape: tuple[int, ...], loss: Loss, config: Config
-) -> dict[str, Any]:
-    """Return what the folder says of a training, in plain types, with digests of all it is made from."""
-    faces = {"train": len(train.images), "validation": len(validation.images)}
-    faces["classes"] = list(getattr(train, "classes", ()))
-    faces["image_size"], faces["channels"] = (shape[-1], shape[1]) if len(shape) == 4 else (0, 0)
-    made = {"train": train, "validation": validation, "network": network_parts(model), "loss": loss}
-    return {
-        "model": {"class": type(model).__name__, **getattr(model, "spec", {})},
-        "config": asdict(config),
-        "faces": faces | {"normalisation": {"mean": MEAN, "std": STD}},
-        "identity": {name: digest(part) for name, part in (made | {"start": model.state_dict()}).items()},
-        "machine": runtime.machine(),
-    }
 
 
 def _part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -423,13 +390,13 @@ def _part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser its state back: tensors by "<number of the parameter>/<name>"."""
+    """Give an optimiser its state back: tensors by "optimizer/<number of the parameter>/<name>"."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
+    kept: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part_of(tensors, "optimizer").items():
         index, key = name.split("/")
         p = parameters[int(index)]
         if value.shape == p.shape:  # in the order of the weights in memory, by which fused optimisers go
             value = torch.empty_like(p, dtype=value.dtype).copy_(value)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        kept.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": kept, "param_groups": optimizer.state_dict()["param_groups"]})

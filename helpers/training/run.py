@@ -11,8 +11,9 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -22,9 +23,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from helpers import did_you_mean, files, models
-from helpers.batches import TARGETS
-from helpers.training.tracking import History, TensorBoard, Tracker
+from helpers import did_you_mean, files, models, runtime
+from helpers.batches import MEAN, STD, TARGETS, Faces
+from helpers.training.config import Config
+from helpers.training.tracking import History, TensorBoard
 
 if TYPE_CHECKING:  # a training that draws nothing need not load it
     from matplotlib.axes import Axes
@@ -35,6 +37,9 @@ MAY_CHANGE = ("epochs", "patience", "precision", "compile")
 LEFT = ("finished.json", "state.safetensors", "best.safetensors", "history.csv", "predictions.npz")
 """What a training leaves to go on from, or to be taken for finished, beside ``config.json``."""
 
+State = tuple[dict[str, Tensor], dict[str, Any]]
+"""What a training goes on from: tensors by name, and plain types."""
+
 
 class Run:
     """A folder ``runs/<name>``: config.json, history.csv, best.safetensors, predictions.npz, curves.png,
@@ -43,47 +48,45 @@ class Run:
     Args:
         folder: the folder; made at the first write.
         about: what else ``config.json`` is to say, plain types by name: the data, the command, a note.
-        trackers: who is told how it goes, beside TensorBoard.
+        trackers: who is told how it goes, beside :class:`TensorBoard`.
     """
 
     def __init__(
-        self, folder: str | Path, about: Mapping[str, Any] | None = None, trackers: Sequence[Tracker] = ()
+        self, folder: str | Path, about: Mapping[str, Any] | None = None, trackers: Sequence[Any] = ()
     ) -> None:
         self.folder, self.about = Path(folder), dict(about or {})
         self.best, self.state = self.folder / "best.safetensors", self.folder / "state.safetensors"
         self.trackers = [TensorBoard(self.folder / "tensorboard"), *trackers]
         self.record: dict[str, Any] = {}
-        self._drawn: dict[str, Any] = {}
+        self._drawn: dict[str, Path] = {}
 
     # ------------------------------------------------------------ to read
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Return a training that was kept, to read: its ``record``, ``model``, ``epoch`` and ``scores``.
-
-        Args:
-            path: the folder, or a file of weights that a training kept.
+        """Return a training that was kept, to read: the folder, or a file of weights that a training kept.
 
         Raises:
             FileNotFoundError: there is no training; the message says what lies there.
             ValueError: the record is damaged, or does not say what was learned.
         """
         path = Path(path).expanduser()
-        run = cls(path if path.is_dir() else path.parent)
-        run.best = run.best if path.is_dir() else path
+        is_folder = path.is_dir()
+        run = cls(path if is_folder else path.parent)
+        run.best = run.best if is_folder else path
         if not run.best.is_file():
             here = sorted(each.parent.name for each in path.parent.glob("*/best.safetensors"))
             there = f"trained ones there: {', '.join(here)}" if here else "training.fit(run=...) leaves one"
             raise FileNotFoundError(f"no trained network in {path}{did_you_mean(path.name, here)}; {there}")
-        file = run.folder / "config.json" if path.is_dir() else path
-        metadata = {} if path.is_dir() else _read(path, "restore a copy")[1]
+        file = run.folder / "config.json" if is_folder else path
+        metadata = {} if is_folder else _read(path, "restore a copy")[1]
         try:
-            run.record = json.loads(file.read_bytes() if path.is_dir() else metadata["record"])
+            run.record = json.loads(file.read_bytes() if is_folder else metadata["record"])
             faces = run.record["faces"]
-            fits = isinstance(run.record["model"], dict) and faces["channels"] in (0, 1, 3)
-            fits = fits and isinstance(faces["image_size"], int) and 0 <= faces["image_size"] <= 4096
-            fits = fits and isinstance(faces["classes"], list)
-            fits = fits and all(isinstance(name, str) and name.isprintable() for name in faces["classes"])
+            names, size, channels = (faces[name] for name in ("classes", "image_size", "channels"))
+            fits = isinstance(run.record["model"], dict) and isinstance(names, list) and channels in (0, 1, 3)
+            fits = fits and isinstance(size, int) and 0 <= size <= 4096
+            fits = fits and all(isinstance(name, str) and name.isprintable() for name in names)
         except (OSError, KeyError, TypeError, ValueError, RecursionError):
             fits = False
         if not fits:
@@ -95,7 +98,7 @@ class Run:
         load_weights(model, self.best)
         return model.eval()
 
-    @functools.cached_property
+    @property
     def model(self) -> nn.Module:
         """The network with the best weights, made again from the record."""
         spec = {k: v for k, v in self.record["model"].items() if k not in ("class", "weights")}
@@ -118,19 +121,12 @@ class Run:
         path = self.folder / "history.csv"
         return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
-    @property
-    def scores(self) -> dict[str, float]:
-        """The scores of the best epoch, by name; empty where the folder has no history."""
-        config, rows = self.record.get("config", {}), self.history.to_dict("records")
-        monitor = config.get("monitor", "loss")
-        if not rows or monitor not in rows[0]:
-            return {}
-        return History(monitor, config.get("minimise", False) or monitor == "loss", rows).best
-
-    @property
-    def epoch(self) -> int:
-        """The number of the best epoch, from 1; 0 where the folder has no history."""
-        return int(self.scores.get("epoch", 0))
+    def load_state(self) -> State:
+        """Return what was kept to go on from, empty without any."""
+        if not self.state.is_file():
+            return {}, {}
+        tensors, metadata = _read(self.state, "delete it to train anew")
+        return tensors, json.loads(metadata["record"])
 
     # ------------------------------------------------------------ to begin, to go on
 
@@ -180,20 +176,11 @@ class Run:
         if elsewhere and not finished:
             where = f"{self.folder} was begun on another machine ({'; '.join(elsewhere)})"
             warnings.warn(f"{where}; the last digits may differ from a run on one", stacklevel=3)
+        record["identity"]["start"] = about["identity"]["start"]
         return tensors, about, finished
 
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the plain types that were kept to go on from, both empty without any."""
-        if not self.state.is_file():
-            return {}, {}
-        tensors, metadata = _read(self.state, "delete it to train anew")
-        return tensors, json.loads(metadata["record"])
-
     def begin(self, record: dict[str, Any], anew: bool) -> None:
-        """Write the record, take the mark of the end away, and tell the trackers.
-
-        What another training left is moved to ``replaced/``; what lay there before is gone.
-        """
+        """Write the record, and take the mark of the end away; another training goes to ``replaced/``."""
         for name in (*LEFT, "config.json") if anew else ():
             if (self.folder / name).exists():
                 (self.folder / "replaced").mkdir(exist_ok=True)
@@ -213,45 +200,41 @@ class Run:
     def save_config(self, record: dict[str, Any]) -> None:
         """Write ``config.json``: plain types that say what is trained, with :attr:`about`."""
         self.record = json.loads(json.dumps({**record, **self.about}))
-        self._write("config.json", json.dumps(self.record, indent=2).encode())
+        self._write("config.json", lambda file: file.write(json.dumps(self.record, indent=2).encode()))
 
-    def save_best(self, model: nn.Module, arrays: dict[str, np.ndarray]) -> None:
-        """Write the best weights so far, with what makes the network again, and the predictions."""
+    def save_best(
+        self,
+        model: nn.Module,
+        arrays: Mapping[str, np.ndarray],
+        figures: Mapping[str, Callable[[Axes], object]],
+    ) -> None:
+        """Write the best weights so far, with what makes the network again, predictions and figures."""
         about = {name: self.record[name] for name in ("model", "faces")}
-        _save(model.state_dict(), self.best, {"record": json.dumps(about)})
+        save_weights(model, self.best, record=json.dumps(about))
         self._write("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
+        for name, draw in figures.items():
+            self._draw(name, draw, (6, 5))
 
-    def save_figure(self, name: str, draw: Callable[[Axes], object], size: tuple[int, int] = (6, 5)) -> None:
-        """Write ``<name>.png``, drawn on an axes, and show it to the trackers at the next epoch."""
-        from matplotlib.figure import Figure
-
-        from helpers import plotting
-
-        figure = Figure(figsize=size, dpi=80, layout="constrained")
-
-        def write(file: Any) -> None:
-            with plotting.styled():
-                draw(figure.subplots())
-                figure.savefig(file, format="png")
-
-        if self._write(f"{name}.png", write):
-            self._drawn[name] = figure
-
-    def keep_epoch(self, history: History, state: dict[str, Tensor], about: dict[str, Any]) -> None:
+    def keep_epoch(self, history: History, state: State) -> None:
         """Keep an epoch: history, trackers, and the state last."""
-        self._write("history.csv", history.frame().to_csv(index=False).encode())
+        text = history.frame().to_csv(index=False)
+        self._write("history.csv", lambda file: file.write(text.encode()))
         self._tell("epoch", int(history.epochs[-1]["epoch"]), history.epochs[-1], self._drawn)
         self._drawn = {}
-        self.save_state(state, about)
+        self.save_state(state)
 
-    def save_state(self, state: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Write the state to go on from: tensors, and plain types beside them."""
-        _save(state, self.state, {"record": json.dumps(about)})
+    def save_state(self, state: State) -> None:
+        """Write what to go on from."""
+        save_weights(state[0], self.state, record=json.dumps(state[1]))
 
-    def finish(self, history: History) -> None:
-        """Draw the curves, tell the trackers what was reached, and write the mark of the end, last of all."""
+    def end(self, history: History, state: State) -> None:
+        """Keep the state; of one that was not stopped, draw the curves and write the mark, last of all."""
         from helpers import plotting
 
+        self.save_state(state)
+        if history.stopped:
+            self._tell("pause")
+            return
         frame, best = history.frame(), history.best_epoch
 
         def draw(ax: Axes) -> None:
@@ -260,24 +243,26 @@ class Run:
             for place, name in zip(figure.subplots(1, 2), ("loss", history.monitor), strict=True):
                 plotting.curves(frame, [name], best, place)
 
-        self.save_figure("curves", draw, (11, 4))
+        self._draw("curves", draw, (11, 4))
         self._tell("end", plain(self.record), history.best, (self.best, self.folder / "config.json"))
         done = {"epochs": len(frame), "best_epoch": best, "monitor": history.monitor, "ended": history.ended}
         self.mark_finished({**done, "scores": history.best})
 
     def mark_finished(self, content: dict[str, Any]) -> None:
         """Write ``finished.json``, the one mark that a training has ended."""
-        self._write("finished.json", json.dumps(content, indent=1).encode())
+        self._write("finished.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
 
-    def pause(self) -> None:
-        """Tell the trackers that it ends for now."""
-        self._tell("pause")
+    def _draw(self, name: str, draw: Callable[[Axes], object], size: tuple[int, int]) -> None:
+        from helpers import plotting
 
-    def _write(self, name: str, content: bytes | Callable[[Any], object]) -> bool:
+        if self._write(f"{name}.png", lambda file: file.write(plotting.png(draw, size, dpi=80))):
+            self._drawn[name] = self.folder / f"{name}.png"
+
+    def _write(self, name: str, write: Callable[[BinaryIO], object]) -> bool:
         # only state and weights may end a training: a csv that is open in Excel must not cost an hour of it
         try:
             with files.replacing(self.folder / name) as file:
-                file.write(content) if isinstance(content, bytes) else content(file)
+                write(file)
         except Exception as error:
             warnings.warn(f"{name} was not written ({_line(error)}); the training goes on", stacklevel=2)
             return False
@@ -286,7 +271,7 @@ class Run:
     def _tell(self, call: str, *given: Any) -> None:
         for tracker in list(self.trackers):
             try:
-                getattr(tracker, call)(*given)
+                getattr(tracker, call, lambda *_: None)(*given)
             except Exception as error:  # a network that is down must not cost a training
                 self.trackers.remove(tracker)
                 name = type(tracker).__name__
@@ -296,9 +281,14 @@ class Run:
 # ---------------------------------------------------------------- weights
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's weights as safetensors, whole or not at all, with a SHA-256 in the metadata."""
-    _save(model.state_dict(), Path(path), {})
+def save_weights(model: nn.Module | Mapping[str, Tensor], path: str | Path, **metadata: str) -> None:
+    """Write weights as safetensors, whole or not at all, with a SHA-256 in the metadata."""
+    tensors = model.state_dict() if isinstance(model, nn.Module) else model
+    # cloned: safetensors refuses what two names share
+    whole = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
+    content = safetensors.torch.save(whole, {**metadata, "sha256": _checksum(whole, metadata)})
+    with files.replacing(path) as file:
+        file.write(content)
 
 
 def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> list[str]:
@@ -314,14 +304,6 @@ def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> 
         raise ValueError(f"{path} holds the weights of another network than this {type(model).__name__}")
     model.load_state_dict(fitting, strict=same)
     return [name for name in wanted if name not in fitting]
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    # cloned: safetensors refuses what two names share
-    whole = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    content = safetensors.torch.save(whole, {**metadata, "sha256": _checksum(whole, metadata)})
-    with files.replacing(path) as file:
-        file.write(content)
 
 
 def _read(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -349,6 +331,24 @@ def _line(error: Exception) -> str:
 
 
 # ---------------------------------------------------------------- what a training is made of
+
+
+def record_of(
+    model: nn.Module, train: Faces, validation: Faces, loss: Callable, config: Config
+) -> dict[str, Any]:
+    """Return what the folder says of a training, in plain types, with digests of all it is made from."""
+    shape = train.images.shape
+    size, channels = (shape[-1], 1 if len(shape) == 3 else shape[1]) if len(shape) > 2 else (0, 0)
+    faces = {"train": len(train.images), "validation": len(validation.images)}
+    faces |= {"classes": list(getattr(train, "classes", ())), "image_size": size, "channels": channels}
+    made = {"train": train, "validation": validation, "network": network_parts(model), "loss": loss}
+    return {
+        "model": {"class": type(model).__name__, **getattr(model, "spec", {})},
+        "config": asdict(config),
+        "faces": faces | {"normalisation": {"mean": MEAN, "std": STD}},
+        "identity": {name: digest(part) for name, part in (made | {"start": model.state_dict()}).items()},
+        "machine": runtime.machine(),
+    }
 
 
 def digest(*things: Any) -> str:
@@ -389,23 +389,26 @@ def _parts(thing: Any) -> Sequence[Any]:
         return [network_parts(thing), own, frozen, list(thing.buffers())]
     if isinstance(thing, Mapping):
         return [each for item in sorted(thing.items(), key=lambda item: repr(item[0])) for each in item]
-    if isinstance(thing, list | tuple | set | frozenset):
-        return sorted(thing, key=repr) if isinstance(thing, set | frozenset) else thing
+    if isinstance(thing, list | tuple):
+        return thing
+    if isinstance(thing, set | frozenset):
+        return sorted(thing, key=repr)
     if isinstance(thing, types.CodeType):  # no lines: a comment changes nothing
         return [thing.co_code, thing.co_names, thing.co_consts]
     if isinstance(thing, functools.partial | types.MethodType):
         return [getattr(thing, name, None) for name in ("func", "args", "keywords", "__func__", "__self__")]
-    if not isinstance(thing, types.FunctionType):
-        known = hasattr(thing, "__dict__") and not isinstance(thing, type | types.ModuleType)
-        return [vars(thing)] if known else []
-    code, around = thing.__code__, thing.__globals__
-    closed = [cell.cell_contents for cell in thing.__closure__ or ()]
-    parts = [thing.__qualname__, closed, thing.__defaults__, thing.__kwdefaults__, code]
-    for name in sorted(set(code.co_names) & around.keys()):  # functions and values beside it
-        near = isinstance(around[name], types.FunctionType) and around[name].__module__ == thing.__module__
-        if near or isinstance(around[name], bool | int | float | str | Tensor | np.ndarray):
-            parts += [name, around[name]]
-    return parts
+    if isinstance(thing, types.FunctionType):
+        code = thing.__code__
+        closed = [cell.cell_contents for cell in thing.__closure__ or ()]
+        parts = [thing.__qualname__, closed, thing.__defaults__, thing.__kwdefaults__, code]
+        for name in sorted(set(code.co_names) & thing.__globals__.keys()):  # functions and values beside it
+            value = thing.__globals__[name]
+            near = isinstance(value, types.FunctionType) and value.__module__ == thing.__module__
+            if near or isinstance(value, bool | int | float | str | Tensor | np.ndarray):
+                parts += [name, value]
+        return parts
+    known = hasattr(thing, "__dict__") and not isinstance(thing, type | types.ModuleType)
+    return [vars(thing)] if known else []
 
 
 def network_parts(model: nn.Module) -> list[Any]:
@@ -426,12 +429,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def plain(record: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+def plain(record: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
     """Return a nested record as one level: ``{"augment": {"flip": True}}`` becomes "augment.flip"."""
-    found = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            found |= plain(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value if isinstance(value, str | int | float | bool) else str(value)
-    return found
+    [flat] = pd.json_normalize(dict(record)).to_dict("records")
+    return {k: v if isinstance(v, str | int | float | bool) else str(v) for k, v in flat.items()}

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 from tqdm import tqdm
-
-if TYPE_CHECKING:  # a training that draws nothing need not load it
-    from matplotlib.figure import Figure
 
 BEST = "best/"
 """What stands before the name of a score of the best epoch."""
@@ -133,62 +132,39 @@ class Display:
             print(("\r\x1b[K" if sys.stdout.isatty() else "") + line, flush=True)
 
 
-class Tracker:
-    """Whoever is told how a training goes; each call may be left as it is here."""
+class TensorBoard:
+    """Writes event files to a folder, one an epoch, so that a training that is killed leaves whole ones.
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Note the settings, plain values by name, before the first epoch."""
+    A tracker is anything with these methods, and ``begin(settings)`` and ``pause()`` where it needs them.
+    """
 
-    def epoch(self, epoch: int, scores: Mapping[str, float], figures: Mapping[str, Figure]) -> None:
-        """Note an epoch, from 1, with its scores, and the figures that were drawn after it."""
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-    def end(self, settings: Mapping[str, Any], best: Mapping[str, float], kept: Sequence[Path]) -> None:
-        """Note the scores of the best epoch and the files that make up the result, and end."""
-
-    def pause(self) -> None:
-        """End for now: the training was stopped, and may go on."""
-
-
-class TensorBoard(Tracker):
-    """Writes event files to a folder, one an epoch, so that a training that is killed leaves whole ones."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def epoch(self, epoch: int, scores: Mapping[str, float], figures: Mapping[str, Figure]) -> None:
-        """Note an epoch; a later one that a killed training had noted is taken back."""
+    def epoch(self, epoch: int, scores: Mapping[str, float], figures: Mapping[str, Path]) -> None:
+        """Note an epoch, from 1, and the PNG files drawn after it; a killed training's later ones go."""
         from torch.utils.tensorboard import SummaryWriter  # takes a second; only a kept training needs it
 
         with SummaryWriter(self.folder, purge_step=epoch) as writer:
             for name, value in scores.items():
                 writer.add_scalar(name, value, epoch)
-            for name, figure in figures.items():
-                writer.add_figure(name, figure, epoch)
+            for name, path in figures.items():
+                with Image.open(path) as image:
+                    writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
 
     def end(self, settings: Mapping[str, Any], best: Mapping[str, float], kept: Sequence[Path]) -> None:
         """Write the line of the HPARAMS table: the settings beside the scores of the best epoch."""
         from torch.utils.tensorboard import SummaryWriter
-        from torch.utils.tensorboard.summary import hparams
 
         scores = {BEST + name: value for name, value in best.items()}
         with SummaryWriter(self.folder) as writer:
-            for name, value in scores.items():
-                writer.add_scalar(name, value, int(best["epoch"]))
-            for part in hparams(dict(settings), scores):
-                writer.file_writer.add_summary(part)
+            writer.add_hparams(dict(settings), scores, run_name=".", global_step=int(best["epoch"]))
 
 
-class WandB(Tracker):
-    """Tells Weights & Biases; a training that is resumed goes on under the same id.
+class WandB:
+    """Tells Weights & Biases, under ``project`` and ``tags``; a training that is resumed keeps its id.
 
-    Args:
-        folder: the run's folder; W&B keeps its files in it, under ``wandb/``.
-        project: the name of the project there.
-        tags: words to find the run by.
-        online: send everything to the service now; otherwise it stays here until ``wandb sync``.
-
-    Raises:
-        ImportError: wandb is not installed.
+    Its files go to the run's folder, under ``wandb/``; not ``online``, they stay there until ``wandb sync``.
     """
 
     def __init__(self, folder: str | Path, project: str, tags: Sequence[str] = (), online: bool = False):
@@ -196,21 +172,19 @@ class WandB(Tracker):
             self.wandb = importlib.import_module("wandb")  # an optional package
         except ImportError:
             raise ImportError("wandb is missing: pip install wandb; TensorBoard works without it") from None
-        self.folder, self.run = Path(folder), None
-        mode = "online" if online else "offline"
+        self.folder, self.run, mode = Path(folder), None, "online" if online else "offline"
         self.about = {"dir": str(folder), "project": _allowed(project), "mode": mode, "resume": "allow"}
         self.about |= {"name": self.folder.name, "tags": [tag[:64] for tag in tags]}  # it refuses longer ones
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Open the run and send the settings."""
-        # of the folder and of what is trained, so that a training that starts anew is a run of its own
+        """Open the run and send the settings, by an id of the folder and of what is trained in it."""
         identity = sorted((name, value) for name, value in settings.items() if name.startswith("identity."))
         number = hashlib.sha256(f"{self.folder.resolve()} {identity}".encode()).hexdigest()[:16]
         self.run = self.wandb.init(id=number, config=dict(settings), **self.about)
 
-    def epoch(self, epoch: int, scores: Mapping[str, float], figures: Mapping[str, Figure]) -> None:
+    def epoch(self, epoch: int, scores: Mapping[str, float], figures: Mapping[str, Path]) -> None:
         """Note an epoch."""
-        shown = {name: self.wandb.Image(figure) for name, figure in figures.items()}
+        shown = {name: self.wandb.Image(str(path)) for name, path in figures.items()}
         self.run.log({**scores, **shown}, step=epoch)
 
     def end(self, settings: Mapping[str, Any], best: Mapping[str, float], kept: Sequence[Path]) -> None:
