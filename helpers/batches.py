@@ -1,7 +1,6 @@
-"""Batches of faces on the device, and batched augmentation that no cut, order or batch size can change.
+"""Batches of faces on the device: the whole set as uint8; a batch is an index, a cast, one warp and two sums.
 
-The whole set lies on the device as uint8; a batch is an index, a cast, one warp and two sums. What is random
-about a sample is a hash of (seed, epoch, sample), so a stopped and resumed training sees the same images.
+What is random about a sample is a hash of (seed, epoch, sample): no cut, order or batch size can change it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ LIMITS |= {"rotation": 180.0, "scale": 0.9, "perspective": 0.9}
 
 
 class Faces(Protocol):
-    """What batches are made from; see ``datasets.FaceSet`` for shapes and units."""
+    """What batches are made from, as a ``datasets.FaceSet``."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -84,7 +83,7 @@ class Augment:
     @classmethod
     def none(cls) -> Augment:
         """Return the augmentation that changes nothing."""
-        return cls(False, *[0.0] * len(LIMITS))
+        return cls(flip=False).scaled(0)
 
     def scaled(self, strength: float) -> Augment:
         """Return this augmentation with every amount times ``strength``, at most to the end of its range."""
@@ -107,18 +106,14 @@ class Batches:
     Args:
         faces: the set; its images are uint8 ``[N, H, W]`` or ``[N, 3, H, W]``, or features, float ``[N, D]``,
             which are handed out as they are.
-        batch_size: images a batch. An unshuffled pass keeps a last, smaller batch; a shuffled one leaves it
-            out, unless it is the only one.
+        batch_size: images a batch. A last, smaller one is left out when shuffled, unless it is the only one.
         seed: of shuffling and augmentation, from 0 to 2**32 - 1.
         augment: how to change the images, or None.
         shuffle: draw a new order for each epoch.
         device: where the set lies and the batches are made.
-        resident: keep all images on the device, or read each batch from disk; by default what there is room
-            for. Only memory-mapped images can be read from disk.
+        resident: keep all images on the device, or read each batch of memory-mapped ones from disk; None for
+            what there is room for.
         share: (rank, world): of each batch this process makes every ``world``-th sample from ``rank`` on.
-
-    Raises:
-        ValueError: the set is empty, or the batch size is not positive or cannot be shared evenly.
     """
 
     def __init__(
@@ -140,10 +135,9 @@ class Batches:
         if batch_size % share[1]:
             raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {share[1]} processes")
         self.device, images = torch.device(device), faces.images
-        in_file = isinstance(images, np.memmap | files.Rows)
-        if resident is None:
-            resident = images.nbytes <= runtime.free_memory(self.device) // 2
-        if resident or not in_file:
+        if not isinstance(images, np.memmap | files.Rows):
+            resident = True
+        if resident or (resident is None and images.nbytes <= runtime.free_memory(self.device) // 2):
             self.images = _on_device(np.asarray(images), self.device)
         else:
             self.images = images if isinstance(images, files.Rows) else files.Rows(images)
@@ -225,10 +219,7 @@ def random_bits(seed: int, epoch: int, sample: Bits, draw: Bits) -> Bits:
 
 
 def augmented(images: Tensor, augment: Augment, seed: int, epoch: int, samples: Tensor) -> Tensor:
-    """Return the images, float ``[B, C, H, W]`` and normalised, changed by what is drawn for each sample.
-
-    ``samples`` are their ids, int64 ``[B]``; the same (seed, epoch, sample) is always changed the same way.
-    """
+    """Return normalised images ``[B, C, H, W]``, changed by what is drawn for ``samples`` ``[B]``."""
     return _changed(images, _drawn(augment, seed, epoch, samples, images.shape[-2:]))
 
 

@@ -196,10 +196,9 @@ class Device(TorchDispatchMode):
 def line_of_helpers() -> str:
     """Return the innermost line of the package that is being run."""
     for frame in reversed(traceback.extract_stack()):
-        if "/helpers/" in frame.filename.replace("\\", "/"):
-            return (
-                f"{frame.filename.replace(chr(92), '/').split('/helpers/')[-1]}:{frame.lineno} {frame.name}"
-            )
+        _, inside, rest = frame.filename.replace("\\", "/").rpartition("/helpers/")
+        if inside:
+            return f"{rest}:{frame.lineno} {frame.name}"
     return "elsewhere"
 
 
@@ -265,16 +264,13 @@ def emulated(kind: str, bfloat16: bool = True) -> Iterator[Device]:
             return True
 
     yes, nothing = (lambda *_, **__: True), (lambda *_, **__: None)
-    cuda = {"_lazy_init": nothing, "_initialized": True, "is_available": yes, "Event": Event}
+    cuda = dict.fromkeys(
+        ("_lazy_init", "manual_seed_all", "manual_seed", "empty_cache", "synchronize"), nothing
+    )
+    cuda |= {"_initialized": True, "is_available": yes, "Event": Event, "device_count": lambda: 1}
     cuda |= {"is_bf16_supported": lambda *_, **__: bfloat16, "mem_get_info": lambda *_: (2**36, 2**36)}
-    cuda |= {"get_device_name": lambda *_: "emulated", "current_device": lambda: 0, "device_count": lambda: 1}
+    cuda |= {"get_device_name": lambda *_: "emulated", "current_device": lambda: 0}
     cuda |= {"get_device_capability": lambda *_: (9, 0), "get_arch_list": lambda: ["sm_75", "sm_90"]}
-    cuda |= {
-        "manual_seed_all": nothing,
-        "manual_seed": nothing,
-        "empty_cache": nothing,
-        "synchronize": nothing,
-    }
     mps = {"manual_seed": nothing, "empty_cache": nothing, "synchronize": home.arrive}
     with contextlib.ExitStack() as stack:
         for name, value in (cuda if kind == "cuda" else mps).items():

@@ -64,23 +64,6 @@ def test_weights_weigh_faces_whatever_their_scale_also_with_smoothing():
     assert float(losses.cross_entropy(logits, labels, weight=torch.zeros(7))) == 0.0
 
 
-def test_constants_go_to_a_device_once(monkeypatch):
-    logits, labels, p = batch()
-    sent, to = [], torch.Tensor.to
-    weight = torch.ones(7)
-    loss, moved = losses.on_labels(weight=weight), losses.divergences(emotions.FER7)["emd"]
-
-    def counted(self, *args, **kwargs):
-        sent.extend([self.shape] if kwargs.get("device") else [])
-        return to(self, *args, **kwargs)
-
-    monkeypatch.setattr(torch.Tensor, "to", counted)
-    for _ in range(3):
-        loss(logits, {"labels": labels})
-        moved(logits, p)
-    assert sorted(map(tuple, sent)) == [(7,), (7, 7)]
-
-
 def test_class_weights_equal_scikit_learn_s_balanced_ones():
     labels = np.repeat(np.arange(4), [50, 5, 20, 1])
     expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)

@@ -9,9 +9,11 @@ import socket
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from scipy import ndimage
 
 from helpers import batches, losses, metrics, models, training, weights
 from helpers.training.config import make_optimizer
@@ -386,3 +388,20 @@ def test_memory_of_a_step_is_that_counted_by_hand():
     assert models.step_memory(net, 8) > 8 * models.flops(net) / 1000
     assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
     assert (net.training, net.blocks.training) == (True, False), "counting leaves the network as it was"
+
+
+def test_local_contrast_equals_scipy_s_boxes_and_forgets_the_light():
+    images = torch.randn(3, 1, 48, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def blurred(image):
+        for _ in range(2):  # SciPy calls "mirror" what PyTorch calls "reflect"
+            image = ndimage.uniform_filter(image, 7, mode="mirror")
+        return image
+
+    for ours, image in zip(models.LocalContrast(3)(images), images[:, 0].numpy(), strict=True):
+        centred = image - blurred(image)
+        expected = centred / (np.sqrt(blurred(centred**2)) + 0.125)
+        np.testing.assert_allclose(ours[0].numpy(), expected, atol=1e-6)  # its boxes are rounded to float32
+    light = torch.linspace(-2, 2, 48, dtype=torch.float64)  # from one side to the other
+    lit, plain = (models.LocalContrast(3)(100 * (images + add))[..., 14:-14] for add in (light, 0))
+    torch.testing.assert_close(lit, plain, atol=1e-5, rtol=0)

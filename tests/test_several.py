@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import joblib
@@ -20,11 +19,6 @@ from helpers import training
 def cores(request, monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: request.param)
     return request.param
-
-
-@pytest.fixture
-def two(monkeypatch):
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
 
 
 def twins():
@@ -63,30 +57,25 @@ def test_an_error_comes_back_with_its_place_and_ends_the_others(cores):
     assert time.monotonic() - started < 50
 
 
-def test_a_killed_process_is_said_in_one_error(two):
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
+def test_a_killed_process_is_said_in_one_error_and_no_training_outlives_its_parent(root, monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     with pytest.raises(RuntimeError, match="unexpectedly terminated"):
         training.side_by_side(
             lambda key, _: key == "b" and os.kill(os.getpid(), signal.SIGKILL), twins(), False
         )
-
-
-@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
-def test_no_training_outlives_the_process_that_started_it(root):
     script = f"""
-        import os, sys, time
-        sys.path[:0] = [{str(root)!r}, {str(root / "tests")!r}]
-        import joblib
-        joblib.cpu_count = lambda: 2
-        from test_several import twins
-        from helpers import training
-        def work(*_):
-            print(os.getpid(), flush=True)
-            time.sleep(120)
-        training.side_by_side(work, twins(), progress=False)
-    """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
-    )
+import os, sys, time
+sys.path[:0] = [{str(root)!r}, {str(root / "tests")!r}]
+import joblib
+joblib.cpu_count = lambda: 2
+from test_several import training, twins
+def work(*_):
+    print(os.getpid(), flush=True)
+    time.sleep(120)
+training.side_by_side(work, twins(), progress=False)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     children = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
     parent.kill()
     parent.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,15 +16,15 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from helpers import losses, metrics, models, training
 
 
-def fit(drawn_faces, run, stop=None, **settings):
+def fit(drawn_faces, folder, *trackers, about=None, stop=None):
     torch.manual_seed(0)
     model = models.create("face-cnn", 7, widths=(4, 8), head_width=8)
-    config = training.Config(epochs=2, batch_size=32, augment=None, precision="float32", **settings)
+    config = training.Config(epochs=2, batch_size=32, augment=None, precision="float32")
     faces = drawn_faces.select(slice(0, 96)), drawn_faces.select(slice(96, 128))
     score = {"accuracy": metrics.on_labels(metrics.accuracy)}
     draw = {"confusion": lambda outputs, targets, ax: ax.plot(outputs.argmax(1), targets["labels"])}
-    told = {"run": run, "figures": draw, "progress": False, "device": "cpu", "stop": stop}
-    return training.fit(model, *faces, losses.on_labels(), score, config, **told)
+    how = {"run": training.Run(folder, about, trackers), "figures": draw, "stop": stop, "progress": False}
+    return training.fit(model, *faces, losses.on_labels(), score, config, device="cpu", **how)
 
 
 class StandIn:
@@ -31,7 +32,7 @@ class StandIn:
 
     def __init__(self):
         self.inits, self.logged, self.artifacts, self.finished, self.summary = [], [], [], 0, {}
-        self.Image = lambda figure: ("image", figure)
+        self.Image = lambda path: Path(path).read_bytes()[:4]
 
     def init(self, *, config, project, name, tags, id, mode, dir, resume):
         assert not set(project) & set("/\\#?%:")
@@ -48,8 +49,7 @@ class StandIn:
         self.finished += 1
 
     def Artifact(self, name, type):
-        if not re.fullmatch(r"[a-zA-Z0-9_\-.]{1,128}", name):
-            raise ValueError(f"Artifact name may only contain alphanumeric characters, dashes, ...: {name}")
+        assert re.fullmatch(r"[a-zA-Z0-9_\-.]{1,128}", name)
         files = []
         return SimpleNamespace(add_file=files.append, files=files)
 
@@ -61,14 +61,15 @@ def wandb(monkeypatch):
     return stand_in
 
 
-def test_tensorboard_has_scalars_figures_and_settings(drawn_faces, tmp_path):
+def test_tensorboard_and_wandb_get_scalars_figures_and_settings(drawn_faces, tmp_path, wandb):
     about = {"data": {"name": "synthetic", "options": {"num_faces": 210}}}
-    history = fit(drawn_faces, training.Run(tmp_path / "run", about))
-    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    tracker = training.WandB(tmp_path, "faces", tags=("a", "b"))
+    history = fit(drawn_faces, tmp_path, tracker, about=about)
+    record = json.loads((tmp_path / "config.json").read_text())
     assert record["data"] == about["data"]
     assert (record["model"]["name"], record["model"]["widths"]) == ("face-cnn", [4, 8])
     assert record["faces"]["normalisation"] == {"mean": 0.5, "std": 0.25}
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     values = [(each.step, each.value) for each in events.Scalars("accuracy")]
     assert values == [(each["epoch"], pytest.approx(each["accuracy"])) for each in history.epochs]
     [best] = events.Scalars("best/accuracy")
@@ -79,37 +80,36 @@ def test_tensorboard_has_scalars_figures_and_settings(drawn_faces, tmp_path):
     assert noted["config.lr"].number_value == 1e-3
     assert noted["model.name"].string_value == "face-cnn"
     assert noted["data.options.num_faces"].number_value == 210
-
-
-def test_wandb_gets_the_same_names(drawn_faces, tmp_path, wandb):
-    tracker = training.WandB(tmp_path / "run", "faces", tags=("a", "b"))
-    history = fit(drawn_faces, training.Run(tmp_path / "run", trackers=[tracker]))
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    [about] = wandb.inits  # with the settings, before the first epoch
-    assert (about["project"], about["tags"], about["mode"]) == ("faces", ["a", "b"], "offline")
+    [told] = wandb.inits  # with the settings, before the first epoch
+    assert (told["project"], told["tags"], told["mode"]) == ("faces", ["a", "b"], "offline")
+    assert told["config"]["config.lr"] == 1e-3
     scalars = set().union(*(values for _, values in wandb.logged)) | set(wandb.summary)
     assert scalars == set(events.Tags()["scalars"]) | set(events.Tags()["images"])
     assert [step for step, _ in wandb.logged] == [1, 2]
+    assert wandb.logged[0][1]["confusion"] == b"\x89PNG"
     assert wandb.summary["best/accuracy"] == history.best["accuracy"]
-    assert about["config"]["config.lr"] == 1e-3
-    assert [path.rsplit("/")[-1] for path in wandb.artifacts[0].files] == ["best.safetensors", "config.json"]
+    assert [Path(file).name for file in wandb.artifacts[0].files] == ["best.safetensors", "config.json"]
     assert wandb.finished == 1
 
 
 def test_a_stopped_training_goes_on_under_the_same_id(drawn_faces, tmp_path, wandb):
     stop = training.Stop()
-
-    class Stopping:
-        def epoch(self, *_):
-            stop.request()
-
-    trackers = [training.WandB(tmp_path / "run", "faces"), Stopping()]
-    assert fit(drawn_faces, training.Run(tmp_path / "run", trackers=trackers), stop).stopped
-    trackers = [training.WandB(tmp_path / "run", "faces")]
-    assert not fit(drawn_faces, training.Run(tmp_path / "run", trackers=trackers)).stopped
+    stopping = SimpleNamespace(epoch=stop.request)
+    assert fit(drawn_faces, tmp_path, training.WandB(tmp_path, "faces"), stopping, stop=stop).stopped
+    assert not fit(drawn_faces, tmp_path, training.WandB(tmp_path, "faces")).stopped
     assert [step for step, _ in wandb.logged] == [1, 2]
     assert wandb.finished == 2
     assert wandb.inits[0]["id"] == wandb.inits[1]["id"]
+
+
+def test_names_that_wandb_refuses_are_made_safe_and_its_errors_cost_no_training(drawn_faces, tmp_path, wandb):
+    folder = tmp_path / "faces kl+emd (1)"
+    fit(drawn_faces, folder, training.WandB(folder, "a/b: c", tags=["x" * 99]))
+    assert (len(wandb.artifacts), wandb.finished) == (1, 1)
+    wandb.init = lambda **_: 1 / 0
+    with pytest.warns(UserWarning, match=r"WandB is told no more \(division by zero\); the training goes on"):
+        fit(drawn_faces, tmp_path / "b", training.WandB(tmp_path / "b", "faces"))
+    assert training.Run(tmp_path / "b").finished["epochs"] == 2
 
 
 def test_without_wandb_one_line_says_what_to_install(tmp_path, monkeypatch):
@@ -118,21 +118,9 @@ def test_without_wandb_one_line_says_what_to_install(tmp_path, monkeypatch):
         training.WandB(tmp_path, "faces")
 
 
-def test_names_that_wandb_refuses_are_made_safe_and_its_errors_cost_no_training(drawn_faces, tmp_path, wandb):
-    folder = tmp_path / "faces kl+emd (1)"
-    tracker = training.WandB(folder, "a/b: c", tags=["x" * 99])
-    fit(drawn_faces, training.Run(folder, trackers=[tracker]))
-    assert (len(wandb.artifacts), wandb.finished) == (1, 1)
-    wandb.init = lambda **_: 1 / 0
-    tracker = training.WandB(tmp_path / "b", "faces")
-    with pytest.warns(UserWarning, match=r"WandB is told no more \(division by zero\); the training goes on"):
-        assert len(fit(drawn_faces, training.Run(tmp_path / "b", trackers=[tracker])).epochs) == 2
-    assert training.Run(tmp_path / "b").finished
-
-
 def test_the_real_package_takes_it_offline(drawn_faces, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = tmp_path / "kl+emd"
-    fit(drawn_faces, training.Run(folder, trackers=[training.WandB(folder, "faces")]))
+    fit(drawn_faces, folder, training.WandB(folder, "faces"))
     assert list((folder / "wandb").glob("offline-run-*"))

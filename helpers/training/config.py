@@ -225,7 +225,9 @@ def make_optimizer(model: nn.Module, config: Config, also: nn.Module | None = No
 @torch.no_grad()
 def average_weights(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the running mean of the weights towards those of now; counts are taken as they are."""
-    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    # not state_dict(): what two names share is in there twice
+    every = ([*net.parameters(), *net.buffers()] for net in (averaged, model))
+    pairs = list(zip(*every, strict=True))
     mine, now = map(list, zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
     get_ema_multi_avg_fn(decay)(mine, now, None)
     for count, new in pairs:

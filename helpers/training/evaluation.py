@@ -69,7 +69,7 @@ def predict(
     """
     if not isinstance(faces, Batches):
         faces = Batches(faces, batch_size, device=runtime.device(device))
-    if tta != "none" and len(faces.shape) == 2:
+    if tta != "none" and one_of("tta", tta, TTA) and len(faces.shape) == 2:
         raise ValueError(f"tta {tta!r} needs images, and these are features; ask where they are made")
     modes = {module: module.training for module in model.modules()}
     dtype = runtime.autocast_dtype(faces.device, precision)
@@ -117,14 +117,8 @@ def evaluate(
 ) -> Evaluation:
     """Return a network's scores on a set of faces, each with a 95 % bootstrap interval over the faces.
 
-    Args:
-        model: the network.
-        faces: the set.
-        metrics: name to function of (outputs, targets), both as arrays with one row a face.
-        tta: as in :func:`predict`.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
-        device: where to compute.
+    ``metrics`` are functions of (outputs, targets), both as arrays with one row a face; ``tta`` is as in
+    :func:`predict`; ``resamples`` and ``seed`` are the bootstrap's.
     """
     batches = Batches(faces, 512, device=runtime.device(device))
     outputs = predict(model, batches, tta=tta)
@@ -141,7 +135,7 @@ def evaluate(
 
 def views(images: Tensor, tta: str) -> Iterator[Tensor]:
     """Yield the images ``[..., H, W]``, and each view that ``tta`` averages over; edges are repeated."""
-    steps = (0, -1, 1) if one_of("tta", tta, TTA) == "shift" else (0,)
+    steps = (0, -1, 1) if tta == "shift" else (0,)
     for turned in [images] if tta == "none" else [images, images.flip(-1)]:
         for shift in itertools.product(steps, repeat=2):
             view = turned

@@ -229,12 +229,12 @@ class Run:
 
     def end(self, history: History, state: State) -> None:
         """Keep the state; of one that was not stopped, draw the curves and write the mark, last of all."""
-        from helpers import plotting
-
         self.save_state(state)
         if history.stopped:
             self._tell("pause")
             return
+        from helpers import plotting
+
         frame, best = history.frame(), history.best_epoch
 
         def draw(ax: Axes) -> None:
