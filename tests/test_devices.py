@@ -11,7 +11,7 @@ import pytest
 import torch
 from emulated_device import Refused, emulated
 
-from helpers import emotions, faces, gradcam, losses, metrics, models, predictor, training
+from helpers import emotions, faces, gradcam, losses, metrics, models, predictor, runtime, training
 from helpers.batches import Augment, Batches
 
 KINDS = ("cuda", "mps")
@@ -65,6 +65,23 @@ def test_it_refuses_what_a_device_refuses(kind):
         assert here.tolist() == [0, 0, 0]  # a copy that nobody waits for has not arrived
         torch.cuda.Event().synchronize() if kind == "cuda" else there.cpu()
         assert here.tolist() == [1, 1, 1]
+
+
+def test_each_process_takes_its_own_gpu_and_none_that_is_too_old(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device 'cuda' is not on this machine; use 'auto'"):
+        runtime.device("cuda")
+    with emulated("cuda"), monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "device_count", lambda: 4)
+        patched.setenv("LOCAL_RANK", "6")
+        found = [str(runtime.device(name)) for name in ("auto", "cuda", "cuda:1", "cpu")]
+        assert found == ["cuda:2", "cuda:2", "cuda:1", "cpu"]
+        patched.setattr(torch.cuda, "get_device_capability", lambda *_: (6, 1))
+        line = r"emulated is too old \(compute 6.1; this PyTorch needs 7.5\); computing on the CPU"
+        with pytest.warns(UserWarning, match=line):
+            assert runtime.device() == torch.device("cpu")
+        with pytest.raises(ValueError, match="too old .*; use device='cpu'"):
+            runtime.device("cuda")
 
 
 # --- batches and training ---

@@ -20,7 +20,7 @@ from helpers.batches import Augment
 where = training.distributed.start()
 torch.set_num_threads(1)
 train, validation, _ = datasets.load("synthetic", sys.argv[2], num_faces=300).splits(seed=0)
-torch.manual_seed(training.distributed.share().rank)  # what differs at the start must not matter
+torch.manual_seed(training.distributed.share()[0])  # what differs at the start must not matter
 model = models.create("face-cnn", 7, widths=(4, 8), dropout=0.0)
 settings = {"precision": "float32", "optimizer": "sgd", "lr": 0.05, "augment": Augment(), "ema": 0.9}
 config = training.Config(epochs=2, batch_size=32, **settings)
@@ -32,7 +32,7 @@ history = training.fit(
     model, train, validation, losses.on_labels(), {"accuracy": metrics.on_labels(metrics.accuracy)}, config,
     run=sys.argv[1] + "/run", progress=False,
 )
-if training.distributed.share().rank == 0:
+if training.distributed.share()[0] == 0:
     training.save_weights(model, sys.argv[1] + "/end.safetensors")
 """
 

@@ -410,7 +410,7 @@ def test_damaged_state_and_weights_are_named_and_change_nothing(tmp_path):
             damaged[place] ^= 1
             (tmp_path / name).write_bytes(damaged)
             with pytest.raises(ValueError, match=f"{name} is damaged"):
-                fit(model, run=tmp_path)
+                fit(run=tmp_path)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "short").write_bytes(content[:-40])
     for name, message in (("short", "short is damaged"), ("none", "none")):
