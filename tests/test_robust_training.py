@@ -5,30 +5,16 @@ from __future__ import annotations
 import copy
 import warnings
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import test_training
 import torch
-from test_training import StopAt, same
+from test_training import Faces, StopAt, same
 from torch import nn
 
 from helpers import batches, losses, runtime, training
 from helpers.training import evaluation
-
-NUM, CLASSES = 96, 3
-
-
-def faces(seed: int = 0, num: int = NUM) -> SimpleNamespace:
-    """Noise whose brightness tells the class, its distribution, and valence and arousal, some unknown."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, CLASSES, num)
-    images = (random.integers(0, 120, (num, 16, 16)) + 45 * labels[:, None, None]).astype(np.uint8)
-    distribution = np.full((num, CLASSES), 0.1, dtype=np.float32)
-    distribution[np.arange(num), labels] = 0.8
-    degrees = random.uniform(-1, 1, (num, 2)).astype(np.float32)
-    degrees[::9] = np.nan
-    return SimpleNamespace(images=images, labels=labels, distribution=distribution, valence_arousal=degrees)
 
 
 class Heads(nn.Module):
@@ -40,7 +26,7 @@ class Heads(nn.Module):
         middle = nn.BatchNorm2d(8) if norm else nn.Identity()
         pooled = [nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(dropout)]
         self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=not norm), middle, *pooled)
-        self.labels, self.valence_arousal = nn.Linear(32, CLASSES), nn.Linear(32, 2)
+        self.labels, self.valence_arousal = nn.Linear(32, 2), nn.Linear(32, 2)
         self.again = self.body[:2]  # parameters may have two names
 
     def forward(self, images):
@@ -54,9 +40,9 @@ def on_degrees(distance):
 
 LOSSES = {
     "labels": losses.on_labels,
-    "weighted labels": lambda: losses.on_labels(weight=torch.tensor([1.0, 2.0, 5.0]), label_smoothing=0.1),
+    "weighted labels": lambda: losses.on_labels(weight=torch.tensor([1.0, 5.0]), label_smoothing=0.1),
     "distribution": losses.on_distribution,
-    "transport": lambda: losses.on_distribution(partial(losses.emd, distances=1 - torch.eye(CLASSES))),
+    "transport": lambda: losses.on_distribution(partial(losses.emd, distances=1 - torch.eye(2))),
     "CCC": lambda: on_degrees(losses.ccc_loss),
     "learned weights": lambda: losses.UncertaintyWeighted(
         {"labels": losses.on_labels(), "degrees": on_degrees(losses.mse)}, squared=["degrees"], speed=10
@@ -68,11 +54,9 @@ def score(outputs, targets) -> float:
     return float((outputs["labels"].argmax(1) == targets["labels"]).mean())
 
 
-def fit(model=None, loss=None, run=None, stop=None, **settings):
-    settings = {"epochs": 3, "batch_size": 24, "lr": 0.01, "precision": "float32", **settings}
-    how = {"run": run, "stop": stop, "device": "cpu", "progress": False}
-    loss, config = loss or losses.on_labels(), training.Config(**settings)
-    return training.fit(model or Heads(), faces(), faces(1, 48), loss, {"accuracy": score}, config, **how)
+def fit(model=None, loss=None, **settings):
+    how = {"epochs": 3, "batch_size": 24, "score": score, **settings}
+    return test_training.fit(model or Heads(), loss or losses.on_labels(), **how)[1]
 
 
 def losses_of(history):
@@ -121,7 +105,7 @@ def test_out_of_memory_halves_until_it_fits_and_says_so_once_each(words):
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_gradient_of_the_parts_is_that_of_the_whole_batch(name, num):
     """For losses that tie samples together as well; batch norm aside."""
-    model, data = Heads(norm=False, dropout=0.0).double(), faces()
+    model, data = Heads(norm=False, dropout=0.0).double(), Faces()
     images = torch.as_tensor(data.images[:24, None] / 64.0)
     targets = {key: torch.as_tensor(getattr(data, key)[:24]) for key in batches.TARGETS}
     whole, cut, expected = LOSSES[name](), LOSSES[name](), copy.deepcopy(model)
@@ -187,7 +171,7 @@ def test_a_training_in_parts_is_resumed_to_the_bit_with_the_loss_that_learns(tmp
 def test_a_loss_is_trained_as_adam_would_train_it_without_weight_decay(settings):
     """One step of Adam from rest moves a number by its learning rate, whatever the gradient."""
     loss = LOSSES["learned weights"]()
-    fit(Heads(), loss, epochs=1, batch_size=NUM, schedule="constant", **settings)
+    fit(Heads(), loss, epochs=1, batch_size=96, schedule="constant", **settings)
     np.testing.assert_allclose(loss.slow.detach().abs().numpy(), 0.01, rtol=1e-4)
 
 
@@ -244,7 +228,7 @@ BAD_SAMPLES = {
 @pytest.mark.parametrize("case", BAD_SAMPLES)
 def test_a_bad_sample_is_named_alone_before_a_step_is_taken_on_it(monkeypatch, case, limit):
     name, change = BAD_SAMPLES[case]
-    second = list(batches.Batches(faces(), 24, shuffle=True).epoch())[1]
+    second = list(batches.Batches(Faces(), 24, shuffle=True).epoch())[1]
     sample = int(second.index[6])
     broken_at(monkeypatch, sample, change)
     model, steps, step = Limited(Heads(dropout=0.0), limit), [], torch.optim.AdamW.step
@@ -265,9 +249,9 @@ def test_after_the_bad_face_is_out_the_training_goes_on_from_its_folder(monkeypa
     model, whole = Heads(seed=4), Heads()
     assert losses_of(fit(model, run=tmp_path)) == losses_of(fit(whole))
     assert same(model, whole)
-    outputs = training.predict(model, faces(1, 48), precision="float32")
+    outputs = training.predict(model, Faces(64, 1), precision="float32")
     with np.load(tmp_path / "predictions.npz") as kept:
-        assert np.array_equal(kept["target labels"], faces(1, 48).labels)
+        assert np.array_equal(kept["target labels"], Faces(64, 1).labels)
         for name in ("labels", "valence_arousal"):
             np.testing.assert_allclose(kept[f"output {name}"], outputs[name], atol=1e-5)
 

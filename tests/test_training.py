@@ -21,10 +21,8 @@ from helpers.training.config import SCHEDULES
 
 
 class Faces:
-    """Images whose brighter half, upper or lower, tells the label."""
+    """Images whose brighter half, upper or lower, tells the label; some valence and arousal is unknown."""
 
-    valence_arousal = None
-    distribution = None
     classes = ("up", "down")
 
     def __init__(self, num=96, seed=0):
@@ -33,6 +31,9 @@ class Faces:
         self.images = random.integers(0, 200, (num, 16, 16), dtype=np.uint8)
         half = np.arange(16) // 8
         self.images += (55 * (half[None, :, None] == self.labels[:, None, None])).astype(np.uint8)
+        self.distribution = np.eye(2, dtype=np.float32)[self.labels] * 0.8 + 0.1
+        self.valence_arousal = random.uniform(-1, 1, (num, 2)).astype(np.float32)
+        self.valence_arousal[::9] = np.nan
 
 
 class StopAt(training.Stop):
