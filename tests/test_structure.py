@@ -54,33 +54,15 @@ OTHERS = [*python_files("tests"), *python_files("benchmarks")]
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES + OTHERS}
 
 
-def ids(paths: list[Path]) -> list[str]:
-    return [path.relative_to(ROOT).as_posix() for path in paths]
-
-
 def num_lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
-# --- how large it may be ---
-
-
-@pytest.mark.parametrize("folder", LINES)
-def test_it_stays_small(folder):
-    rooms: dict[str, int] = {}
-    for path in python_files(folder):
-        room = path.relative_to(ROOT / folder).parts[0]
-        rooms[room] = rooms.get(room, 0) + num_lines(path)
-    largest = sorted(rooms.items(), key=lambda item: -item[1])[:8]
-    assert sum(rooms.values()) <= LINES[folder], f"{folder} grew; its largest rooms: {largest}"
-
-
-def test_a_file_can_be_read_in_one_sitting():
+def test_it_stays_small_and_a_file_can_be_read_in_one_sitting():
+    lengths = {folder: sum(map(num_lines, python_files(folder))) for folder in LINES}
+    assert {folder: n for folder, n in lengths.items() if n > LINES[folder]} == {}
     assert len(SOURCES) <= FILES
     assert {path.name: num_lines(path) for path in SOURCES if num_lines(path) > LONGEST_FILE} == {}
-
-
-# --- who imports whom ---
 
 
 def room_of(path: Path) -> str:
@@ -105,29 +87,16 @@ def modules(nodes: Iterator[ast.AST]) -> Iterator[str]:
                 yield node.module
 
 
-def rooms_imported(path: Path) -> set[str]:
-    names = (name.split(".") for name in modules(ast.walk(TREES[path])))
-    rooms = {name[1] for name in names if name[0] == "helpers" and len(name) > 1 and name[1] in ROOMS}
-    return rooms - {room_of(path)}
-
-
-def test_every_room_has_a_floor():
-    unknown = sorted(ROOMS - set(FLOORS))
-    assert not unknown, f"say in FLOORS on which floor {unknown} is"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
-def test_an_import_goes_down(path):
-    floor = FLOORS.get(room_of(path), -1)  # the package itself lies under everything
-    for room in rooms_imported(path):
-        allowed = FLOORS[room] < floor or (FLOORS[room] == floor and floor in NEIGHBOURS_MEET)
-        assert allowed, f"{room_of(path) or 'helpers'} may not import {room}"
-
-
-def test_no_two_rooms_import_each_other():
+def test_imports_go_down_and_without_circles():
     graph: dict[str, set[str]] = {}
     for path in SOURCES:
-        graph.setdefault(room_of(path), set()).update(rooms_imported(path))
+        names = (name.split(".") for name in modules(ast.walk(TREES[path])))
+        rooms = {name[1] for name in names if name[0] == "helpers" and len(name) > 1 and name[1] in ROOMS}
+        graph.setdefault(room_of(path), set()).update(rooms - {room_of(path)})
+    assert set(FLOORS) >= ROOMS, f"say in FLOORS on which floor {sorted(ROOMS - set(FLOORS))} is"
+    for room, imported in graph.items():
+        top = FLOORS.get(room, -1) - (FLOORS.get(room) not in NEIGHBOURS_MEET)  # the package is under all
+        assert {each for each in imported if FLOORS[each] > top} == set(), f"{room} may not import these"
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
@@ -153,7 +122,9 @@ def declared() -> set[str]:
     return set(re.findall(r"^([\w-]+)(?:\[\w+\])?>=", text, re.MULTILINE))
 
 
-def test_what_is_imported_is_declared():
+def test_what_is_imported_is_declared_and_what_is_optional_imported_where_it_is_used():
+    at_once = {name.split(".")[0] for path in SOURCES for name in modules(iter(TREES[path].body))}
+    assert at_once & OPTIONAL == set()
     ours = {"helpers", "benchmarks", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     for path in [*SOURCES, *python_files("tests")]:
         for name in {each.split(".")[0] for each in modules(ast.walk(TREES[path]))}:
@@ -166,14 +137,6 @@ def test_what_the_users_named_is_declared_and_used():
     used = {name.split(".")[0] for path in SOURCES for name in modules(ast.walk(TREES[path]))}
     assert wanted <= used
     assert {PACKAGES.get(name, name) for name in wanted} | {"nbval"} <= declared()
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
-def test_what_is_optional_is_imported_where_it_is_used(path):
-    assert not OPTIONAL & {each.split(".")[0] for each in modules(iter(TREES[path].body))}
-
-
-# --- what a function owes its reader ---
 
 
 def public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
@@ -193,15 +156,14 @@ def code_lines(node: ast.FunctionDef, text: list[str]) -> int:
     return sum(bool(text[n - 1].strip()) and not text[n - 1].strip().startswith("#") for n in numbers)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=ids(SOURCES))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_what_is_public_is_explained_and_typed(path):
     tree = TREES[path]
     assert not tree.body or ast.get_docstring(tree), "a file says in its first line what it is for"
     for node in public(tree):
         assert ast.get_docstring(node), f"line {node.lineno}: {node.name} has no docstring"
         if isinstance(node, ast.FunctionDef):
-            words = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            words += [word for word in (node.args.vararg, node.args.kwarg) if word]
+            words = [word for word in ast.walk(node.args) if isinstance(word, ast.arg)]
             bare = [word.arg for word in words if not word.annotation and word.arg not in ("self", "cls")]
             assert not bare, f"line {node.lineno}: {node.name} does not type {', '.join(bare)}"
             assert node.returns, f"line {node.lineno}: {node.name} does not type what it returns"
@@ -218,8 +180,6 @@ def test_functions_are_short():
     assert long == {}
     assert statistics.median(lengths.values()) <= MEDIAN_FUNCTION
 
-
-# --- what nobody does ---
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "pd.read_pickle", "joblib.load", "joblib.dump", "yaml.load"}
@@ -249,27 +209,20 @@ def offences(tree: ast.AST) -> Iterator[str]:
             yield f"line {node.lineno}: bare except"
 
 
-@pytest.mark.parametrize("path", SOURCES + OTHERS, ids=ids(SOURCES + OTHERS))
-def test_nothing_unsafe(path):
-    found = list(offences(TREES[path]))
-    if (ROOT / "tests") in path.parents:  # a test may make the very file that has to be refused
-        found = [each for each in found if "star import" in each or "bare except" in each]
-    assert found == []
+def test_nothing_unsafe():
+    found = {path: list(offences(TREES[path])) for path in SOURCES + OTHERS}
+    for path in python_files("tests"):  # a test may make the very file that has to be refused
+        found[path] = [each for each in found[path] if "star import" in each or "bare except" in each]
+    assert {path.name: each for path, each in found.items() if each} == {}
 
 
 UNSAFE = ["import pickle", "from joblib import load", "torch.load(f)", "torch.load(f, weights_only=False)"]
-UNSAFE += [
-    "np.load(f, allow_pickle=True)",
-    "eval('1')",
-    "from math import *",
-    "try:\n    f()\nexcept:\n    f()",
-]
+UNSAFE += ["np.load(f, allow_pickle=True)", "eval('1')", "from math import *", "try: f()\nexcept: f()"]
 UNSAFE += ["subprocess.run(c, shell=True)", "joblib.load(f)"]
 
 
-@pytest.mark.parametrize("code", UNSAFE)
-def test_the_search_for_unsafe_code_finds_it(code):
-    assert len(list(offences(ast.parse(code)))) >= 1
+def test_the_search_for_unsafe_code_finds_it():
+    assert [code for code in UNSAFE if not list(offences(ast.parse(code)))] == []
 
 
 GUARDED = {"flock", "LOCK_EX"}
@@ -287,9 +240,6 @@ def test_it_asks_no_system_for_what_it_does_not_have(platform):
     assert [line for line, name in found if name not in GUARDED | {"_base_executable", "cycler"}] == []
 
 
-# --- the top of the house ---
-
-
 def tracked() -> list[str]:
     try:
         listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
@@ -300,32 +250,24 @@ def tracked() -> list[str]:
     return listed.stdout.splitlines()
 
 
-def test_nothing_else_lies_at_the_top():
+def test_nothing_else_lies_at_the_top_and_no_face_is_committed():
     allowed = r"(helpers|data|tests|benchmarks|\.ci|\.github|\.devcontainer)/.*|0[1-7]_\w+\.ipynb"
     allowed += r"|(README|CONTRIBUTING|CHANGELOG|TEACHING)\.md|requirements\.txt|pyproject\.toml|LICENSE"
     allowed += r"|CITATION\.cff|\.gitignore|\.gitattributes|\.pre-commit-config\.yaml"
     assert [name for name in tracked() if not re.fullmatch(allowed, name)] == []
-
-
-def test_no_face_is_committed():
     kept = r"data/(README\.md|(results|weights)/.*)"
-    names = [name for name in tracked() if name.startswith("data/")]
-    assert [name for name in names if not re.fullmatch(kept, name)] == []
+    assert [name for name in tracked() if name.startswith("data/") and not re.fullmatch(kept, name)] == []
 
-
-# --- the README keeps its word ---
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_lists_the_notebooks_with_their_questions():
+def test_the_readme_lists_the_notebooks_and_its_commands_are_understood():
     rows = re.findall(r"^\| `(0\d_\w+\.ipynb)` \| (.+?) \|$", README, re.MULTILINE)
     for (name, question), path in zip(rows, sorted(ROOT.glob("0*.ipynb")), strict=True):
         first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
         assert (name, f"# {name[:2]} · {question}") == (path.name, first.split("\n")[0])
 
-
-def test_the_commands_in_the_readme_are_understood():
     lines = re.findall(r"^ *python3 -m helpers (.+?) *(?:#.*)?$", README, re.MULTILINE)
     assert len(lines) >= 4
     for line in lines:
