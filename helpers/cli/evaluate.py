@@ -105,7 +105,6 @@ def compare(
     how = How(**flags)
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise ValueError(f"needs two runs or more, none named twice; not {', '.join(map(str, runs))}")
-    from helpers import metrics
     from helpers.cli import scoring
 
     found = scoring.predict_all(runs, split, how)
@@ -113,11 +112,9 @@ def compare(
     score = cli.choose(f"score of the task {found[0].task}", score, known)
     content: dict[str, Any] = {"split": split, "tta": how.tta, "score": score}
     if ensemble:
-        choosing, mean = scoring.predict_all(runs, "validation", how), scoring.together(found)
-        best = max(zip(choosing, found, strict=True), key=lambda both: both[0].right.mean())[1]
-        content["gain"] = gain = scoring.share(mean, mean.right - best.right, how.resamples)
-        content["mcnemar"] = chance = metrics.mcnemar(mean.labels, mean.predictions, best.predictions)
-        content["best"] = best.name
+        choosing = scoring.predict_all(runs, "validation", how)
+        mean, gained = scoring.together(found, choosing, how.resamples)
+        content |= gained
         found.append(mean)
     every = [scoring.scores(each, how.resamples) for each in found]
     content["runs"] = rows = scoring.compared(found, every, score, how.resamples)
@@ -126,12 +123,12 @@ def compare(
     if json:
         print(dumps(content))
         return 0
-    short = [score, *(name for name in SHORT if name != score and name in known), "accuracy_to_best"][:5]
+    short = dict.fromkeys((score, *SHORT, "accuracy_to_best"))
     columns = [f"{name}{bound}" for name in short for bound in ("", " low", " high")]
-    shown = table[[*(name for name in columns if name in table), "mcnemar", "mcnemar_holm"]].T
+    shown = table[[name for name in (*columns, "mcnemar", "mcnemar_holm") if name in table]].T
     print(shown.to_string(float_format="{:.3g}".format, na_rep=""))
     if ensemble:
-        said = f"{scoring.interval(gain)}, McNemar p = {chance:.3g}"
-        print(f"\nThe ensemble gains over {best.name}, in accuracy: {said}")
+        told = f"{scoring.interval(gained['gain'])}, McNemar p = {gained['mcnemar']:.3g}"
+        print(f"\nThe ensemble gains over {gained['best']}, in accuracy: {told}")
     print(f"\nAll scores are in {cli.short(path.with_suffix('.csv'))}, the figure is {cli.short(path)}")
     return 0

@@ -148,14 +148,21 @@ def predict_all(runs: list[Path], split: str, how: How) -> list[Predictions]:
     return found
 
 
-def together(found: list[Predictions]) -> Predictions:
-    """Return the ensemble: the mean of the probabilities; of valence and arousal, the mean itself."""
+def together(found: list[Predictions], choosing: list[Predictions], resamples: int) -> tuple:
+    """Return the ensemble, and what it gains over the one that is best on the validation images.
+
+    It is the mean of the probabilities; of valence and arousal, the mean itself.
+    """
     for each in found:
         if not each.probable:
             raise ValueError(f"{each.name} gives votes, no probabilities: it cannot be averaged")
     outputs = {name: np.mean([each.outputs[name] for each in found], axis=0) for name in found[0].outputs}
     outputs["labels"] = np.log(np.maximum(np.mean([each.probabilities for each in found], axis=0), TINY))
-    return replace(found[0], name="ensemble", outputs=outputs)
+    mean = replace(found[0], name="ensemble", outputs=outputs)
+    best = max(zip(choosing, found, strict=True), key=lambda both: both[0].right.mean())[1]
+    chance = metrics.mcnemar(mean.labels, mean.predictions, best.predictions)
+    gain = share(mean, mean.right - best.right, resamples)
+    return mean, {"best": best.name, "gain": gain, "mcnemar": chance}
 
 
 def statistics(found: Predictions) -> dict[str, experiment.Score]:
