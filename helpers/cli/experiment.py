@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from helpers import datasets, emotions, files, hog, losses, metrics, models, plotting, runtime, training
+from helpers import datasets, emotions, files, losses, metrics, models, plotting, runtime, training
 from helpers.batches import Augment
 from helpers.cli import choose
 from helpers.cli.settings import Settings
@@ -193,6 +193,8 @@ def figures(validation: datasets.FaceSet) -> dict[str, Callable]:
 
 def train_svm(settings: Settings, faces: Splits, run: training.Run) -> None:
     """Fit a support vector machine on the HOG features of the training faces, and keep it as ``svm.npz``."""
+    from helpers import hog  # with scikit-learn, which takes a second to load
+
     train, options = faces["train"], {"C": 3.0, "gamma": "scale", **settings.model_options}
     machine = hog.SVM.fit(hog.hog(grey(train.images)), train.labels, train.classes, **options)
     described = {**run.about["sizes"], "classes": list(train.classes), "channels": 1}
