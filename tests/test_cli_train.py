@@ -130,6 +130,7 @@ def test_what_does_not_fit_is_refused_in_one_line_before_data_is_read(words, mes
     [
         ("epoch: 3", "unknown setting 'epoch'; did you mean 'epochs'"),
         ("epochs: three", "epochs is a whole number, not 'three'"),
+        ("epochs: 2.5", "epochs is a whole number, not 2.5"),
         ("amp: 1", "amp is true or false, not 1"),
         ("options: [1, 2]", "options is names with values"),
         ("epochs: [", "line 1"),
