@@ -85,7 +85,7 @@ def compare(
 
     A table, and a figure of one score; model_comparison.csv holds all scores, the time of an epoch and the
     parameters. McNemar's exact test is of each run against the best one: the probability that two equally
-    good networks differ this much in accuracy (in brackets: after Holm's correction for the number of runs).
+    good networks differ this much in accuracy (mcnemar_holm: corrected for the number of runs, after Holm).
     With --ensemble (python3 -m helpers ensemble RUN RUN) the mean of their probabilities is one more row.
 
       python3 -m helpers compare runs/fer2013-cnn runs/fer2013-resnet18
