@@ -368,9 +368,9 @@ def split_half(votes: Array, seed: int = 0) -> tuple[Array, Array]:
     return tuple(halves / halves.sum(axis=2, keepdims=True))
 
 
-def smoothed(shares: Array, prior: Array, num_votes: float, weight: float = 1.0) -> Array:
-    """Return shares ``[N, K]`` of a few votes mixed with a prior ``[K]`` that counts as ``weight`` votes."""
-    return (num_votes * np.asarray(shares) + weight * np.asarray(prior)) / (num_votes + weight)
+def smoothed(shares: Array, prior: Array, num_votes: float) -> Array:
+    """Return shares ``[N, K]`` of a few votes mixed with a prior ``[K]`` that counts as one vote more."""
+    return (num_votes * np.asarray(shares) + np.asarray(prior)) / (num_votes + 1)
 
 
 def tally(*answers: Array, num_classes: int | None = None) -> Array:

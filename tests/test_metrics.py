@@ -181,7 +181,7 @@ def test_within_class_ccc_is_lins_class_by_class_and_nothing_for_knowing_the_cla
     means = np.stack([truth[labels == k].mean(axis=0) for k in range(5)])
     assert (metrics.ccc(truth, means[labels]) > 0.7).all()
     np.testing.assert_allclose(metrics.within_class_ccc(labels, truth, means[labels]), 0, atol=1e-12)
-    assert np.isnan(metrics.within_class_ccc([0, 1], [0.1, 0.2], [0.1, 0.2]))  # classes of one do not count
+    assert np.isnan(metrics.within_class_ccc([0, 1], [0.1, 0.2], [0.2, 0.1]))  # classes of one do not count
 
 
 BY_SCIPY = {
@@ -231,7 +231,14 @@ def test_earth_moved_equals_a_linear_program_a_face(size):
 
 
 @pytest.mark.parametrize(
-    "cost", [np.ones((7, 7)), np.zeros((7, 7)), np.triu(FER7), FER7[:6, :6], np.where(FER7 > 1, 9, FER7)]
+    "cost",
+    [
+        np.ones((7, 7)),
+        np.zeros((7, 7)),
+        FER7 + np.triu(np.ones((7, 7)), 1) / 99,
+        FER7[:6, :6],
+        np.where(FER7 > 1, 9, FER7),
+    ],
 )
 def test_distances_that_are_none_are_refused(cost):
     with pytest.raises(ValueError, match="distances must be"):
