@@ -20,7 +20,6 @@ from helpers.faces import truth
 from helpers.widgets.panel import Panel, choice, figure, log_slider, look, slider
 
 # --- 01: look through a set of faces, and draw one from its action units
-
 COLUMNS, ROWS, ALL = 8, 3, "all"
 PAGE = COLUMNS * ROWS
 
@@ -119,7 +118,6 @@ def action_unit_mixer() -> Panel:
 
 
 # --- 02: what a histogram of oriented gradients keeps of a face, and what it is worth
-
 MOST = 500  # training faces that the score is fitted to, so that it comes while one is still curious
 
 
@@ -203,7 +201,6 @@ def hog_explorer(
 
 
 # --- 06: one target, one prediction, and what each loss makes of the two
-
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [1, K] and a distribution [1, K]
 COMMON: dict[str, Loss] = {"cross-entropy": losses.soft_cross_entropy, "KL": losses.kl_divergence}
 
@@ -262,7 +259,6 @@ def loss_explorer(
 
 
 # --- 07: where a network looks, by layer and class, on its faces or on your own
-
 LIKELIEST = "the likeliest"
 
 
