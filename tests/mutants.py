@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from PIL import Image
 from torch import nn
 
 from helpers import datasets, images, training
-from helpers.datasets import download
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -160,21 +158,6 @@ def _image(data: bytes, _: Path) -> bool:
     return pixels is not None
 
 
-def _zip(data: bytes, root: Path) -> bool:
-    found = refused(lambda: download.extract(put(root / "a.zip", data), root / "out"))
-    assert {each.name for each in root.iterdir()} <= {"a.zip", "out"}
-    assert found is None or all(each.is_file() and not each.is_symlink() for each in found)
-    return found is not None
-
-
-def _zipped() -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/b.csv", b"1,2\n" * 50)
-        archive.writestr("a/c.txt", b"text")
-    return packed.getvalue()
-
-
 def network() -> nn.Module:
     """Return a small network, each time with the same weights."""
     torch.manual_seed(0)
@@ -189,11 +172,9 @@ def _weights(data: bytes, root: Path) -> bool:
     return bool(taken)
 
 
-def _kept_weights() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        training.save_weights(network(), Path(folder) / "best.safetensors")
-        return (Path(folder) / "best.safetensors").read_bytes()
-
+with tempfile.TemporaryDirectory() as _folder:
+    training.save_weights(network(), Path(_folder) / "best.safetensors")
+    WEIGHTS = (Path(_folder) / "best.safetensors").read_bytes()
 
 READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, Path], bool]]] = {
     "image": (_image_files(), _image),
@@ -206,8 +187,7 @@ READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, Path], bool]]] = {
     "*_val.npy": ((array("0.5"), array(-2.0)), _set_reader("affectnet", "1_val.npy")),
     "*_lnd.npy": ((array(np.arange(136.0)),), _set_reader("affectnet", "1_lnd.npy")),
     "*_prob_rank.txt": ((RANKS,), _set_reader("affectnet_fused", "1_prob_rank.txt")),
-    "zip": ((_zipped(),), _zip),
-    "best.safetensors": ((_kept_weights(),), _weights),
+    "best.safetensors": ((WEIGHTS,), _weights),
 }
 """Name to whole files, and a function that reads one in a folder of its own and says whether it was taken."""
 

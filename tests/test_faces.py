@@ -61,6 +61,9 @@ def test_the_faces_are_those_that_the_notebooks_quote():
     np.testing.assert_allclose(drawn.pose[0], [-0.0904, -0.0749, -0.2586], atol=1e-3)
     np.testing.assert_allclose(drawn.valence_arousal[1], [-0.7004, 0.5949], atol=1e-3)
     assert drawn.votes[1].tolist() == [9, 0, 1, 0, 0, 0, 0]
+    x = faces.sample(60, seed=1, size=SIZE).images.double()
+    sums = [x.mean(), x.square().mean().sqrt(), x.diff(dim=1).abs().mean(), x.diff(dim=2).abs().mean()]
+    np.testing.assert_allclose(sums, [119.880, 135.246, 7.0876, 7.7936], atol=2e-3)  # each line counts
 
 
 def test_a_face_depends_on_seed_and_number_not_on_how_many_nor_on_threads():
@@ -127,16 +130,6 @@ def test_landmarks_fall_on_what_they_name(trait, without, points, yaw):
     assert np.mean((columns >= low[0]) & (columns <= high[0]) & (rows >= low[1]) & (rows <= high[1])) > 0.95
     centre = np.array([columns.mean(), rows.mean()])
     assert np.linalg.norm(centre - (low + high) / 2) < 0.06 * SIZE
-
-
-def test_the_jaw_line_divides_the_head_from_what_is_behind():
-    view = {"background": 1.0, "background_slope": 0.0, "background_texture": 0.0, "clothes": 0.95}
-    changed = (_render(view=view) - _render(view=view | {"background": 0.02})).abs() > 60
-    jaw = _landmarks(view=view)[:17]
-    for x, y in jaw[2:5].tolist() + jaw[12:15].tolist():
-        away = np.sign(x - jaw.mean(0)[0])
-        assert not changed[round(y), round(x - 4 * away)]
-        assert changed[round(y), min(SIZE - 1, round(x + 4 * away))]
 
 
 def test_landmarks_and_pixels_follow_the_face_and_left_is_that_of_the_image():
