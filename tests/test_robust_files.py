@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -177,7 +178,8 @@ def unsafe(code: str) -> set[str]:
 def test_no_unsafe_reader_is_used_and_the_search_finds_them(root):
     notebooks = [json.loads(path.read_text(encoding="utf-8")) for path in root.glob("0*.ipynb")]
     cells = (cell for notebook in notebooks for cell in notebook["cells"] if cell["cell_type"] == "code")
-    programs = ["".join(cell["source"]) for cell in cells]
+    # a line for the shell, as Colab needs one, is no Python
+    programs = [re.sub(r"^( *)[!%].*", r"\1pass", "".join(cell["source"]), flags=re.M) for cell in cells]
     programs += [path.read_text(encoding="utf-8") for path in (root / "helpers").rglob("*.py")]
     assert {name for program in programs for name in unsafe(program)} == set()
     calls = ("from torchvision import io", "torchvision.io.decode_image(f)", "yaml.load(f)", "z.extractall()")
