@@ -20,9 +20,9 @@ from helpers import cli
 ROOT = Path(__file__).resolve().parents[1]
 HELPERS = ROOT / "helpers"
 
-LINES = {"helpers": 12_840, "tests": 12_400, "benchmarks": 2_500}
+LINES = {"helpers": 11_700, "tests": 11_000, "benchmarks": 2_500}
 """What each folder may have at most. Lowered whenever it got smaller, and never raised."""
-FILES, LONGEST_FILE = 59, 450
+FILES, LONGEST_FILE = 58, 450
 """How many files the package may have, and how many lines one of them."""
 
 FLOORS = {
