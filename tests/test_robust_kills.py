@@ -148,7 +148,10 @@ def family(name: str, folder: Path, kills: int, random: np.random.Generator) -> 
 
 
 if __name__ == "__main__":
-    import torch.utils.tensorboard  # noqa: F401 (now, not once in every fork)
+    import seaborn  # noqa: F401 (now, not once in every fork)
+    import torch.utils.tensorboard  # noqa: F401
+
+    from helpers import plotting  # noqa: F401
 
     for number, name in enumerate(sys.argv[3:]):
         random = np.random.default_rng([int(sys.argv[2]), number])
