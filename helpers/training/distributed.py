@@ -54,6 +54,13 @@ def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in tensors}
 
 
+def anyone(says: bool, where: torch.device) -> bool:
+    """Return whether any process says so; they speak through the device."""
+    said = torch.tensor(float(says), device=where)
+    dist.all_reduce(said)
+    return bool(said > 0)
+
+
 @contextmanager
 def shared_statistics(model: nn.Module) -> Iterator[None]:
     """Let batch normalisation take mean and variance over the batches of all processes while it lasts."""
