@@ -213,6 +213,8 @@ def test_nothing_unsafe():
     found = {path: list(offences(TREES[path])) for path in SOURCES + OTHERS}
     for path in python_files("tests"):  # a test may make the very file that has to be refused
         found[path] = [each for each in found[path] if "star import" in each or "bare except" in each]
+    grader = ROOT / "helpers" / "cli" / "grade.py"  # students' answers run there, in processes of their own
+    found[grader] = [each for each in found[grader] if not re.search("pickle|exec|compile", each)]
     assert {path.name: each for path, each in found.items() if each} == {}
 
 
@@ -225,7 +227,7 @@ def test_the_search_for_unsafe_code_finds_it():
     assert [code for code in UNSAFE if not list(offences(ast.parse(code)))] == []
 
 
-GUARDED = {"flock", "LOCK_EX"}
+GUARDED = {"flock", "LOCK_EX", "setrlimit", "RLIMIT_AS", "RLIMIT_FSIZE"}
 """What only some systems have, imported where its absence is no error."""
 
 

@@ -42,7 +42,7 @@ Commands (python3 -m helpers COMMAND --help says more):
 COMMANDS = {
     "run": "run", "test": "run", "data": "data", "train": "train", "evaluate": "evaluate",
     "compare": "evaluate", "report": "report", "reproduce": "train", "predict": "predict",
-    "webcam": "predict",
+    "webcam": "predict", "grade": "grade", "solutions": "grade",
 }  # fmt: skip
 """Command to the file that holds its function."""
 FLAGS = {
