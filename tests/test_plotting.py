@@ -166,6 +166,7 @@ def test_face_grid_shows_each_face_where_its_title_stands(color):
     images = faces(5, color=color)
     ax = plotting.face_grid(images, list("abcde"), columns=3)
     assert [text.get_text() for text in ax.texts] == list("abcde")
+    assert [text.get_position()[0] // 48 for text in ax.texts] == [0, 1, 2, 0, 1], "row after row"
     for face, text in zip(images, ax.texts, strict=True):
         expected = face.transpose(1, 2, 0) if color else face
         slack = 1e-6 if color else 255 / 46 + 1e-6  # grey in 24 levels, colour as it is
