@@ -85,7 +85,10 @@ def test_a_panel_shows_what_its_function_draws():
     assert "3 wide" in made.note.value
     made.controls["size"].value = 7
     assert made.image.value == png(draw_square(7, 0.5))
+    told = []
+    made.tell = lambda **values: str(told.append(values))
     made.set(size=5, deep=0.25)
+    assert told == [{"size": 5, "deep": 0.25}], "drawn once"
     assert made.image.value == png(draw_square(5, 0.25))
     assert made.values() == {"size": 5, "deep": 0.25}
     made.say("<script>1</script> & more", wrong=True)
@@ -156,8 +159,9 @@ def test_the_browser_shows_the_faces_that_fit(parts):
     train, said = parts["train"], lambda split="train", **fits: words(widgets.browse(parts, split, **fits))
     happy = train.labels == train.classes.index("happiness")
     assert f"{happy.sum()} of {len(train)} faces" in said(expression="happiness")
-    dark = (train.images.astype(float).mean(axis=(1, 2)) <= 100).sum()
-    assert f"{dark} of {len(train)}" in said(brightness=(0, 100))
+    light = train.images.astype(float).mean(axis=(1, 2))
+    dark = ((light >= 60) & (light <= 100)).sum()
+    assert f"{dark} of {len(train)}" in said(brightness=(60, 100))
     bits = stats.entropy(train.distribution, base=2, axis=1)
     unsure = ((bits >= 1) & (bits <= 2.5)).sum()
     assert f"{unsure} of {len(train)}" in said(doubt=(1, 2.5))
@@ -165,6 +169,8 @@ def test_the_browser_shows_the_faces_that_fit(parts):
     assert f"{one} of {len(train)}" in said(person=int(train.subject[0]))
     assert f"of {len(parts['test'])} faces" in said("test")
     assert "no face fits" in said(brightness=(0, 0))
+    titles = [text.get_text() for text in widgets.browse(parts, "train", page=2).axes[0].texts]
+    assert titles == [train.classes[label] for label in train.labels[24:48]]
 
 
 def test_the_mixer_draws_the_face_and_says_its_expression():
