@@ -284,7 +284,8 @@ def test_a_training_is_the_cells_stops_within_a_batch_and_goes_on_as_if_never_st
     assert len(made.history.epochs) == 2
     assert "stopped" in made.note.value
     assert [button.disabled for button in made.buttons.values()] == [False, True, False]
-    made._epoch = drawn
+    told = []
+    made._epoch = lambda history: (told.append(len(history.epochs)), drawn(history))
     made.controls["epochs"].value = 9  # what is gone on with has the settings it began with
     for action in ("Continue", "Train"):  # "Train" begins anew
         press(made, action)
@@ -292,6 +293,7 @@ def test_a_training_is_the_cells_stops_within_a_batch_and_goes_on_as_if_never_st
         until(lambda: done(made))
         assert not made.history.stopped
         assert [e["loss"] for e in made.history.epochs] == [e["loss"] for e in whole.epochs]
+    assert told == [3, 4, 4, 1, 2, 3, 4, 4]
     assert "done; best accuracy" in made.note.value
     assert made.bar.value == 1
     assert made.image.value != empty
