@@ -2,15 +2,13 @@
 
     python -m benchmarks.training speed [--data FOLDER] [--networks face-cnn resnet18/small]
     python -m benchmarks.training accuracy --data FOLDER [--budget 1320] [--epochs 3]
-    python -m benchmarks.training streaming --folder FOLDER [--faces 300000] [--size 112]
 
 The common loop is a ``Dataset`` of Pillow images, torchvision's transforms, a ``DataLoader`` with workers and
 Adam, eager, in float32. "speed" trains both on the same faces in turn, so that a busy neighbour hits both:
 images a second (median and range over rounds), their ratio, and the share of the machine's own speed at
 matrix products; the first row is data alone. "accuracy" gives the common loop a budget of CPU seconds on
 FER2013, one thread, and asks how many ours needs for the same accuracy; both keep the epoch that is best on
-the same validation faces, and PublicTest is read once. "streaming" trains on a file of images larger than
-memory and on its first thousands, resident. Writes data/results/training_<what>.json.
+the same validation faces, and PublicTest is read once. Writes data/results/training_<what>.json.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,20 +28,16 @@ from torchvision import transforms
 
 from benchmarks import records
 from benchmarks.real import fitted
-from helpers import datasets, faces, losses, metrics, models, runtime, training
+from helpers import datasets, losses, metrics, models, runtime, training
 from helpers.batches import Augment, Batches
 
 DATA = "data alone"
 NETWORKS = ("face-cnn", "face-cnn-fast", "resnet18", "resnet18/small")  # name, or name/stem
 REST = 1.0  # seconds before our loop is timed: the other's workers first fill their queue
 QUICK = {"widths": (32, 64, 128), "readout": "grid", "head_width": 256, "dropout": 0.2}  # of face-cnn-fast
-QUICK_CONFIG = training.Config(  # nearly no augmentation: in a few epochs no face comes often
-    batch_size=128,
-    lr=8e-3,
-    optimizer="muon",
-    weight_decay=0.05,
-    augment=Augment(rotation=0, translation=0.04, scale=0, brightness=0, contrast=0, erasing=0),
-)
+# in a few epochs no face comes often
+SLIGHT = Augment(rotation=0, translation=0.04, scale=0, brightness=0, contrast=0, erasing=0)
+QUICK_CONFIG = training.Config(batch_size=128, lr=8e-3, optimizer="muon", weight_decay=0.05, augment=SLIGHT)
 
 
 class Images(Dataset):
@@ -210,41 +203,15 @@ def common(parts: list[datasets.FaceSet], args: argparse.Namespace) -> tuple[nn.
     return model, {"epochs": epochs, "cpu_seconds": time.process_time() - started, "validation": best}
 
 
-def streaming(args: argparse.Namespace) -> dict:
-    """Train on a file of images and on its first thousands in memory, in turn; return both rates."""
-    import resource
-
-    path = Path(args.folder) / f"faces_{args.faces}_{args.size}.npy"
-    if not path.exists():  # a few drawn faces, again and again: only their number and size matter here
-        some = np.asarray(faces.sample(num_faces=500, size=args.size, seed=args.seed).images)
-        header = {"descr": "|u1", "fortran_order": False, "shape": (args.faces, args.size, args.size)}
-        with open(path, "wb") as file:  # a memory map's pages would count as this process's memory
-            np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, args.faces, len(some)):
-                file.write(some[: args.faces - start].tobytes())
-    images, names = np.load(path, mmap_mode="r"), np.full(args.faces, "")
-    whole = datasets.FaceSet("made", images, np.arange(args.faces) % 7, tuple("abcdefg"), names, names)
-    resident = whole.select(slice(0, 4096))
-    resident = replace(resident, images=np.array(resident.images))
-    rates = [[our_rate(args.networks[-1], each, args) for each in (whole, resident)]]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    for _ in range(args.rounds - 1):
-        rates.append([our_rate(args.networks[-1], each, args) for each in (whole, resident)])
-    ratio = np.divide(*np.array(rates).T)
-    found = {"bytes": images.nbytes, "peak_megabytes": memory, "median_rates": np.median(rates, 0).tolist()}
-    return found | {"rate from disk / from memory": [float(f(ratio)) for f in (np.median, np.min, np.max)]}
-
-
 def main() -> None:
     """Measure, print and keep the figures."""
     numbers = {"batch_size": 128, "steps": 20, "rounds": 5, "workers": 2, "budget": 1320.0, "epochs": 3}
-    places = {"folder": ".", "faces": 300_000, "size": 112, "device": str(runtime.device())}
-    parser = records.parser(__doc__, **numbers, **places)
-    parser.add_argument("what", choices=("speed", "accuracy", "streaming"))
+    parser = records.parser(__doc__, **numbers, device=str(runtime.device()))
+    parser.add_argument("what", choices=("speed", "accuracy"))
     parser.add_argument("--networks", nargs="*", default=NETWORKS, help="names, or name/stem")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    found = {"speed": speed, "accuracy": accuracy, "streaming": streaming}[args.what](args)
+    found = {"speed": speed, "accuracy": accuracy}[args.what](args)
     print(found)
     records.write(f"training_{args.what}", records.circumstances(args) | found)
 

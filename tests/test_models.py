@@ -358,7 +358,6 @@ def test_each_stage_has_its_share_of_the_learning_rate_and_every_network_a_recip
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(p) for p in net.parameters() if p.ndim > 1}
 
-
     with pytest.raises(ValueError, match="nothing is left to learn"):
         make_optimizer(net.requires_grad_(False), training.Config())
     assert set(training.RECIPES) == set(models.NAMES)

@@ -120,8 +120,8 @@ def test_steplr_halves_the_rate_at_each_epoch(top):
 
 def test_a_run_is_opened_from_python(top):
     run = training.Run.open(top / "muxspace")
-    assert 1 <= run.finished["best_epoch"] <= 2
-    assert run.finished["scores"]["accuracy"] == pytest.approx(run.history["accuracy"].max())
+    assert 1 <= run.scores["epoch"] <= 2
+    assert run.scores["accuracy"] == pytest.approx(run.history["accuracy"].max())
     assert not run.model.training
 
 

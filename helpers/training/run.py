@@ -121,6 +121,13 @@ class Run:
         path = self.folder / "history.csv"
         return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The record of the best epoch, "epoch" its number and the scores; empty without a history."""
+        config = {"monitor": "loss", "minimise": False} | self.record.get("config", {})
+        lower, rows = config["minimise"] or config["monitor"] == "loss", self.history.to_dict("records")
+        return History(config["monitor"], lower, rows).best or {}
+
     def load_state(self) -> State:
         """Return what was kept to go on from, empty without any."""
         if not self.state.is_file():
@@ -297,8 +304,8 @@ def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> 
     With ``matching`` those that agree in name and shape are enough; the names of the others are returned.
     """
     tensors, _ = _read(Path(path), "train again or restore a copy")
-    wanted = {name: (t.shape, t.dtype) for name, t in model.state_dict().items()}
-    fitting = {name: t for name, t in tensors.items() if wanted.get(name) == (t.shape, t.dtype)}
+    wanted = {name: t.shape for name, t in model.state_dict().items()}  # half precision fits, too
+    fitting = {name: t for name, t in tensors.items() if wanted.get(name) == t.shape}
     same = len(fitting) == len(wanted) == len(tensors)
     if not same and not (matching and fitting):
         raise ValueError(f"{path} holds the weights of another network than this {type(model).__name__}")
