@@ -252,6 +252,19 @@ def test_the_others_run_when_one_fails_and_the_page_to_open_is_named(tmp_path):
     assert {"01_bad.html", "02_good.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
+def test_photographs_are_run_where_they_lie(tmp_path, capsys):
+    path = write(
+        tmp_path / "06_losses.ipynb", "print(DATASET)", parameters='DATASET = "synthetic"\nDATA_ROOT = "x"'
+    )
+    words = ["run", str(path), "--real", "--out", str(tmp_path / "out"), "-p", "data_root", str(tmp_path)]
+    assert "none of the sets is there" in refused(capsys, *words)
+    for name in ("fer2013", "ferplus"):
+        cli.main(["data", "write", name, "--out", str(tmp_path), "--faces", "40"])
+    assert cli.main(words) == 0
+    assert "06_losses on ferplus  done in" in capsys.readouterr().out
+    assert "ferplus\n" in outputs(tmp_path / "out" / "ferplus" / path.name)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals the POSIX way")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_ctrl_c_and_a_killed_parent_end_the_kernel(how, tmp_path):

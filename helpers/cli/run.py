@@ -22,10 +22,16 @@ QUICK = ("structure", "files", "images", "losses", "metrics", "batches", "models
 """The test files of ``test --quick``; the first notebook runs, too."""
 
 
+REAL = {"1": "fer2013 ferplus muxspace", "2": "fer2013 muxspace", "3": "fer2013 muxspace", "4": "fer2013"}
+REAL |= {"5": "affectnet", "6": "ferplus", "7": "fer2013"}
+"""The photographs that each notebook is made for."""
+
+
 def run(
     notebooks: list[str] | None = None,
     *,
     parameter: dict[str, str] | None = None,
+    real: bool = False,
     out: Path = ROOT / "runs" / "notebooks",
     timeout: int = 3600,
 ) -> int:
@@ -37,6 +43,7 @@ def run(
 
       python3 -m helpers run
       python3 -m helpers run 03 -p DATASET fer2013 -p EPOCHS 20
+      python3 -m helpers run --real -p DATA_ROOT D:/faces
 
     Exit status: 0 all ran, 1 a cell failed (the other notebooks still run), 2 a mistake in the words,
     130 stopped by Ctrl-C.
@@ -44,25 +51,47 @@ def run(
     Args:
         notebooks: 01, 02 … or a file; all where none is named
         parameter: set a parameter; may be repeated
+        real: on each set of photographs that the notebook is made for and that lies in DATA_ROOT
         out: where the executed copies go
         timeout: the longest that one cell may take, in seconds
     """
     if timeout < 1:
         raise ValueError(f"--timeout is a number of seconds from 1, not {timeout}")
-    values, results, began = settings(choose(notebooks or []), parameter or {}), [], time.monotonic()
-    write_index(out)  # where nothing can be written, this is known before anything runs
-    for name in {name for each in values.values() for name in each}:
-        having = [path.stem for path in values if name in values[path]]
-        if len(having) < len(values):
+    paths, given, results, began = choose(notebooks or []), parameter or {}, [], time.monotonic()
+    jobs = [(path, out, values) for path, values in settings(paths, given).items()]
+    if real:
+        sets = [job + (name,) for job in jobs for name in REAL.get(job[0].stem[1:2], "").split()]
+        sets = [(*job, name) for *job, name in sets if _lies(name, job[2].get("DATA_ROOT", ROOT / "data"))]
+        jobs = [(path, out / name, values | {"DATASET": name}) for path, out, values, name in sets]
+        if not jobs:
+            raise ValueError("none of the sets is there; name their folder: -p DATA_ROOT FOLDER")
+    for folder in {folder for _, folder, _ in jobs}:
+        write_index(folder)  # where nothing can be written, this is known before anything runs
+    for name in {name for _, _, values in jobs for name in values}:
+        having = list(dict.fromkeys(path.stem for path, _, values in jobs if name in values))
+        if len(having) < len(paths):
             print(f"{name} is a parameter of {', '.join(having)} only.")
-    for path in values:
-        results.append(execute(path, out, values[path], timeout))
-        print(f"{path.stem}  {results[-1]}", flush=True)
+    for path, folder, values in jobs:
+        results.append(execute(path, folder, values, timeout))
+        title = f"{path.stem} on {values['DATASET']}" if real else path.stem
+        print(f"{title}  {results[-1]}", flush=True)
+        index = write_index(folder)
         if results[-1].startswith("stopped"):
             break
     done = sum(result.startswith("done") for result in results)
-    print(f"{done} of {len(values)} notebooks done in {clock(began)}.\nOpen {cli.short(write_index(out))}")
-    return 130 if results[-1].startswith("stopped") else int(done < len(values))
+    print(f"{done} of {len(jobs)} notebooks done in {clock(began)}.\nOpen {cli.short(index)}")
+    return 130 if results[-1].startswith("stopped") else int(done < len(jobs))
+
+
+def _lies(name: str, root: str | Path) -> bool:
+    from helpers import datasets
+
+    try:
+        datasets.LAYOUTS[name].files(Path(root).expanduser())
+    except FileNotFoundError:
+        print(f"{name} is not in {root}: left out", flush=True)
+        return False
+    return True
 
 
 def clock(began: float) -> str:
