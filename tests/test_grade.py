@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import model_answers
@@ -81,9 +85,9 @@ def test_none_of_the_notebooks_own_functions_passes_for_an_answer():
     assert not tried("pass", *own, name="freeze")[0]
 
 
-def submit(folder: Path, book: str, answers: dict[str, str | None]) -> None:
+def submit(folder: Path, book: str, answers: dict[str, str | None], source: Path = ROOT) -> None:
     """Write a submission: the notebook with other sources of some cells; None takes a cell away."""
-    notebook = json.loads((ROOT / f"{book}.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((source / f"{book}.ipynb").read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         id_ = cell["metadata"].get("nbgrader", {}).get("grade_id")
         cell["source"] = answers.get(id_, cell["source"])
@@ -163,3 +167,43 @@ def test_solved_copies_earn_every_point_and_answer_every_question(tmp_path, caps
         for row in grade.graded(path, path.name, BOOKS, 20, 2):
             assert row[3] == row[4] > 0, row
     assert cli.main(["solutions", "--out", str(ROOT)]) == 2
+
+
+def test_a_course_with_nbgrader_as_the_page_for_teachers_says(tmp_path, monkeypatch):
+    pytest.importorskip("nbgrader")
+    from nbgrader.api import Gradebook
+
+    page, course, book = (ROOT / "TEACHING.md").read_text(encoding="utf-8"), tmp_path, "05_multitask_va"
+    (config,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    config = config.replace("timeout = 60", "timeout = 20")
+    (course / "nbgrader_config.py").write_text(config, encoding="utf-8")
+    (course / "source" / "week").mkdir(parents=True)
+    shutil.copy(ROOT / f"{book}.ipynb", course / "source" / "week")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+
+    def nbgrader(command: str) -> None:
+        words = [sys.executable, "-m", "nbgrader", command, "week"]
+        ran = subprocess.run(words, cwd=course, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+
+    nbgrader("generate_assignment")
+    names = ("sign_agreement", "class_means", "masked_mse")
+    checks = {f"check_{name}": "assert True" for name in names}
+    right = {name: inspect.getsource(getattr(model_answers, name)) for name in names}
+    wrong = {name: f"def {name}(*_):\n    return 17" for name in names}
+    loop, leave = "def sign_agreement(*_):\n    while True: pass", "import sys\nsys.exit()"
+    hostile = {"sign_agreement": loop, "class_means": None, "masked_mse": leave, "check_class_means": None}
+    for who, answers in {
+        "right": right,
+        "wrong": wrong | checks,
+        "hostile": checks | hostile,
+        "untouched": {},
+    }.items():
+        submit(course / "submitted" / who / "week", book, answers, course / "release" / "week")
+    nbgrader("autograde")
+    nbgrader("generate_feedback")
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "reading-faces") as grades:
+        found = {each.student.id: each.score for each in grades.assignment_submissions("week")}
+    assert found == {"right": 7, "wrong": 0, "hostile": 0, "untouched": 0}
+    assert (course / "feedback" / "hostile" / "week" / f"{book}.html").is_file()

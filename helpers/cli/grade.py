@@ -65,7 +65,8 @@ def grade(submissions: list[Path], *, out: Path | None = None, seconds: int = 10
         points = part.pivot_table("points", "submission", "exercise", sort=False).astype(int)
         points["total"] = points.sum(axis=1)
         print(f"{book}, out of {part.groupby('exercise')['of'].first().sum()} points\n{points.to_string()}\n")
-    for row in table[(table["of"] == 0) | (table["points"] < table["of"])].itertuples():
+    lost = (table["of"] == 0) | (table["points"] < table["of"]) & ~table["remark"].str.startswith("waits")
+    for row in table[lost].itertuples():
         print(f"{row.submission}: {row.exercise} {row.remark[:160]}")
     print(f"\nWrote {cli.short(out)}. Open questions are graded by hand.")
     return 0
