@@ -99,6 +99,8 @@ def test_the_address_stands_in_one_place():
 def test_the_release_and_the_forges_files_say_the_same():
     version, readme = PROJECT["version"], (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"reading-faces/(?:blob/)?v([\d.]+\d)", readme)) == {version}
+    assert readme.count("\n") <= 120
+    assert sum(path.stat().st_size for path in (ROOT / "data" / "results").glob("*.png")) <= 300_000
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (cited["version"], cited["repository-code"]) == (version, ADDRESS)
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -44,6 +44,7 @@ HOSTILE = {
     "import gc; gc.get_objects()": "may not do this: gc",
     "return {'type': 'Tensor', 'data': ''}": "it returned a dict, not numbers",
     "return None": "is there a `return`",
+    "raise ValueError('\\x1b[2J' + 'x' * 10**6)": r"ValueError:  \[2J",
     "scores[:] = 0; return 1.0": "it changed its argument scores",
     "def broken(": "SyntaxError",
 }
@@ -116,7 +117,9 @@ def handed_in(tmp_path_factory) -> Path:
     unmarked["cells"] += twice
     (folder / "unmarked.ipynb").write_text(json.dumps(unmarked), encoding="utf-8")
     (folder / "empty.ipynb").write_text("")
-    (folder / "other.ipynb").write_text('{"cells": [{"cell_type": "code", "source": "1", "metadata": {}}]}')
+    (folder / "other.ipynb").write_text(
+        '{"cells": [{"cell_type": "code", "source": "1", "metadata": {"nbgrader": {"grade_id": []}}}]}'
+    )
     (folder / "list.ipynb").write_text("[" * 100_000)
     return folder
 

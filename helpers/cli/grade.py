@@ -29,7 +29,6 @@ from helpers.cli.run import ROOT, notebooks
 
 MODEL_ANSWERS = ROOT / "tests" / "model_answers.py"  # those to open questions: beside it, .md
 LARGEST = 2**26  # bytes: of a notebook, of what an answer sends back, and of a file that it writes
-STARTING = 60  # seconds for a notebook's imports
 FORBIDDEN = ("subprocess.", "socket.", "ctypes.", "gc.", "os.", "pty.", "shutil.", "signal.", "webbrowser.")
 """Beginnings of events (of audit hooks, PEP 578) that no answer needs, but for some that imports need."""
 NEEDED, CHANGES = ("os.listdir", "os.scandir", "os.putenv"), os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -103,7 +102,7 @@ def graded(path: Path, submission: str, books: dict, seconds: int, memory: int) 
         cells = code_cells(path)
     except ValueError as error:
         return [(submission, "", "", 0, 0, str(error))]
-    named = {marks.get("grade_id") for _, marks in cells}
+    named = {str(marks.get("grade_id")) for _, marks in cells}
     named |= {name for code, _ in cells for name in re.findall(r"^def (\w+)\(", code, re.MULTILINE)}
     points = {
         book: {each["grade_id"][len("check_") :]: each["points"] for _, each in own if each.get("grade")}
@@ -117,12 +116,12 @@ def graded(path: Path, submission: str, books: dict, seconds: int, memory: int) 
     for name, of in points[book].items():
         answers = [code for code, marks in cells if marks.get("grade_id") == name]
         if not answers:  # the marks were lost on the way
-            having = [code for code, _ in cells if re.search(rf"^def {name}\(", code, re.MULTILINE)]
-            answers = [code for code in having if code not in own]
+            answers = [c for c, _ in cells if re.search(rf"^def {name}\(", c, re.MULTILINE) and c not in own]
         right, remark = False, f"{len(answers) or 'no'} cells answer this exercise"
         if len(answers) == 1:
             right, remark = tried(name, answers[0], around, seconds, memory)
-        rows.append((submission, book, name, of * right, of, remark))
+        shown = "".join(each if each.isprintable() else " " for each in remark)
+        rows.append((submission, book, name, of * right, of, shown))
     return rows
 
 
@@ -158,7 +157,7 @@ def tried(name: str, answer: str, around: list[str], seconds: int, memory: int) 
             return received(process, pipe, deadline, memory, arguments)
 
         try:
-            received(process, pipe, time.monotonic() + STARTING, memory)
+            received(process, pipe, time.monotonic() + 60, memory)  # its imports
             deadline = time.monotonic() + seconds
             received(process, pipe, deadline, memory)
             with contextlib.redirect_stdout(said):
@@ -194,11 +193,8 @@ def received(process: Any, pipe: Any, deadline: float, memory: int, arguments: t
     return unpacked(reply["result"])
 
 
-# ---------------------------------------------------------------- in the process of the answer
-
-
 def serve(pipe: Any, around: list[str], name: str, answer: str, folder: str, memory: int) -> None:
-    """Define what the notebook defines, then the answer, and call it as the check asks."""
+    """In the answer's process: define what the notebook defines, then the answer, and call it as asked."""
     confine(folder, memory)
     stub = types.ModuleType("exercises")  # for cells that hold their check, too
     stub.__getattr__ = lambda _: lambda *_: 0
@@ -257,8 +253,8 @@ def guard(pipe: Any, folder: str) -> Callable[[str, tuple], None]:
 
     It stops carelessness and simple tricks. It is no sandbox: grade strangers' notebooks in a container.
     """
-    readable = tuple(os.path.join(os.path.realpath(each), "") for each in sys.path)
-    readable = tuple(each for each in readable if not str(ROOT).startswith(each))
+    places = (os.path.join(os.path.realpath(each), "") for each in sys.path)
+    readable = tuple(each for each in places if not str(ROOT).startswith(each))
 
     def hook(event: str, arguments: tuple) -> None:
         wrong = event if event.startswith(FORBIDDEN) and event not in NEEDED else ""
