@@ -9,7 +9,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
+from torch import nn
+
+from helpers.training import distributed
 
 PROGRAM = """
 import sys
@@ -66,3 +70,14 @@ def test_weights_history_and_folder_are_those_of_one_process(ends):
     np.testing.assert_allclose(alone[["train_loss", "loss"]], two[["train_loss", "loss"]], atol=1e-3)
     names = [{path.name for path in (folder / "run").iterdir()} for folder in ends]
     assert names[0] == names[1]
+
+
+def test_shared_statistics_are_those_of_batch_norm():
+    images, mine, theirs = torch.randn(5, 3, 1, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with distributed.shared_statistics(mine):
+            torch.testing.assert_close(mine(images), theirs(images))
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(mine.state_dict(), theirs.state_dict())  # five values: 4 are not 5
