@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -11,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 
@@ -321,6 +323,30 @@ def test_without_a_run_the_weights_of_the_workbook_are_taken(run, tmp_path, monk
         Predictor.load()
     (tmp_path / "fer2013.safetensors").write_bytes((run / "best.safetensors").read_bytes())
     assert Predictor.load().image_size == 48
+
+
+@pytest.mark.parametrize("name", own_weights.OWN)
+def test_a_photograph_is_read_out_of_the_box(name, root):
+    file = root / "data" / "weights" / f"{name}.safetensors"
+    assert file.stat().st_size < 5e6
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in file.with_suffix(".md").read_text()
+    [face] = Predictor.load(name).image(skimage.data.astronaut()).faces  # Eileen Collins smiles
+    assert face.label == "happiness"
+    assert face.probability > 0.7
+    lighter = (255 * (skimage.data.astronaut() / 255) ** 0.5).astype(np.uint8)
+    [again] = Predictor.load(name).image(lighter, box=(*face.box[:2], face.box.side, face.box.side)).faces
+    assert np.abs(again.distribution - face.distribution).max() < 0.1, "what changes light changes nothing"
+
+
+def test_trained_weights_are_a_start_for_other_classes():
+    net = models.create("face-cnn-fast", 4, weights="fer2013")
+    kept, _ = own_weights.own("fer2013")
+    mine = net.state_dict()
+    assert all(torch.equal(mine[k], v.to(mine[k])) for k, v in kept.items() if not k.startswith("head."))
+    assert "fer2013" in net.origin
+    assert models.create(**net.spec).spec == net.spec
+    with pytest.raises(ValueError, match="another network"):
+        models.create("face-cnn-fast", 4, weights="fer2013", widths=(8, 16))
 
 
 def test_onnx_agrees(reader, tmp_path, monkeypatch):
