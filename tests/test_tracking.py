@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from helpers import losses, metrics, models, training
+from helpers.training.tracking import TensorBoard
 
 
 def fit(drawn_faces, folder, *trackers, about=None, stop=None):
@@ -90,6 +91,14 @@ def test_tensorboard_and_wandb_get_scalars_figures_and_settings(drawn_faces, tmp
     assert wandb.summary["best/accuracy"] == history.best["accuracy"]
     assert [Path(file).name for file in wandb.artifacts[0].files] == ["best.safetensors", "config.json"]
     assert wandb.finished == 1
+
+
+def test_tensorboard_forgets_what_a_killed_training_told_later(tmp_path):
+    board = TensorBoard(tmp_path)
+    for epoch, loss in ((1, 4.0), (2, 3.0), (3, 2.0), (2, 1.0)):
+        board.epoch(epoch, {"loss": loss}, {})
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(each.step, each.value) for each in events] == [(1, 4.0), (2, 1.0)]
 
 
 def test_a_stopped_training_goes_on_under_the_same_id(drawn_faces, tmp_path, wandb):
