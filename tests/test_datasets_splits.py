@@ -181,3 +181,10 @@ def test_labels_that_are_no_classes_are_refused_and_numpys_usual_type_becomes_fl
     with pytest.raises(ValueError, match=r"test: labels .* class|test: 2 labels for 3 images"):
         faces(3, labels=np.array(labels))
     assert faces(3, distribution=np.full((3, 7), 1 / 7)).distribution.dtype == np.float32
+
+
+def test_a_face_whose_votes_are_in_no_group_gets_even_shares():
+    classes, share = ("happiness", "sadness", "fear"), np.array([[0, 0, 1.0], [0.2, 0.3, 0.5]])
+    some = faces(2, labels=np.array([0, 1]), classes=classes, distribution=share)
+    merged = some.merged({"good": ("happiness",), "bad": ("sadness",)})
+    assert merged.distribution == pytest.approx(np.array([[0.5, 0.5], [0.4, 0.6]]))
