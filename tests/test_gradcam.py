@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats
 import torch
 import torchvision
@@ -280,7 +281,7 @@ def test_curves_are_those_taken_pixel_by_pixel_and_no_map_is_faster_than_the_tru
     expected = by_hand(x, maps, 0.25, 8, insert)
     np.testing.assert_allclose(found.shares, np.arange(9) / 8)
     np.testing.assert_allclose(found.scores, expected, atol=1e-6)
-    np.testing.assert_allclose(found.area, np.trapezoid(expected, dx=1 / 8, axis=1), atol=1e-6)
+    np.testing.assert_allclose(found.area, scipy.integrate.trapezoid(expected, dx=1 / 8, axis=1), atol=1e-6)
     guesses = gradcam.random_maps(5, (10, 10), seed=3)
     assert torch.equal(guesses, gradcam.random_maps(5, (10, 10), seed=3))
     assert not torch.equal(guesses, gradcam.random_maps(5, (10, 10)))

@@ -331,7 +331,8 @@ def test_a_frozen_body_keeps_its_weights_and_its_running_means(name):
 def test_a_head_trained_on_kept_features_is_the_frozen_network_trained(drawn_faces):
     parts, ends = [drawn_faces.select(slice(160)), drawn_faces.select(slice(160, None))], {}
     plain = {"epochs": 3, "batch_size": 32, "lr": 0.01, "augment": None, "precision": "float32"}
-    scores, config = {"": metrics.on_labels(metrics.accuracy)}, training.Config(optimizer="sgd", **plain)
+    scores = {"accuracy": metrics.on_labels(metrics.accuracy)}
+    config = training.Config(optimizer="sgd", **plain)
     for kept in (True, False):
         torch.manual_seed(0)
         net = models.create("face-cnn", 7, dropout=0.0)

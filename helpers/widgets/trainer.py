@@ -50,9 +50,13 @@ def draw_training(history: History, last: int = 0) -> Figure:
         names = [name for name in history.epochs[0] if not name.startswith(other)]
         falling = [name for name in names if name.endswith("loss")]
         rising = [name for name in names if name not in falling] or [history.monitor]
-        plotting.curves(history.frame(), falling, ax=left)
+        plotting.curves(history.frame(), falling, ax=left).legend(fontsize=8, loc="upper right")
         plotting.curves(history.frame(), rising, best=history.best_epoch, ax=right)
         right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))  # the curves may be anywhere
+        left.set_ylabel("")
+        right.set_ylabel("")
+    else:
+        drawn.text(0.41, 0.5, "Train draws its curves here", ha="center", color=plotting.MUTED)
     return drawn
 
 
