@@ -81,7 +81,7 @@ def _install(inside: bool) -> None:
     if subprocess.run([*pip, "--requirement", str(REQUIREMENTS)], env=settings).returncode:
         sys.exit(
             "Set-up: the packages could not be installed; the lines above say why. It takes a network (a "
-            "proxy's certificate: PIP_CERT, SSL_CERT_FILE), 6 GB of disk with CUDA, and Python 3.11 to 3.13"
+            "proxy's certificate: PIP_CERT, SSL_CERT_FILE), 6 GB of disk with CUDA, and Python 3.11 or newer"
         )
     STAMP.write_text(digest, encoding="utf-8")
     print(f"Set up. Jupyter Lab starts with: {os.path.relpath(str(PYTHON))} -m jupyterlab", flush=True)
