@@ -407,3 +407,10 @@ def test_a_mistake_is_named_in_one_line(call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_emd_of_thirteen_classes_survives_the_last_digits_of_float32():
+    p, z = np.random.default_rng(0).dirichlet(np.full(13, 0.3), 400).astype("f4"), np.eye(13, dtype="f4") * 9
+    q = metrics.softmax(z[np.arange(400) % 13] + p)
+    apart = np.abs(np.subtract.outer(np.arange(13.0), np.arange(13.0)))
+    assert np.isfinite(metrics.emd(p.astype(float), q, apart)).all()
