@@ -180,7 +180,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Return Spearman's rank correlation of pairs of maps ``[N, H, W]``, float64 ``[N]``; NaN if constant."""
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"maps must come in pairs of one shape, not {list(a.shape)} and {list(b.shape)}")
-    ranks = [torch.as_tensor(rankdata(maps.flatten(1).cpu(), axis=1)) for maps in (a, b)]
+    ranks = [torch.as_tensor(rankdata(maps.flatten(1).cpu().double(), axis=1)) for maps in (a, b)]
     first, second = (each - each.mean(1, keepdim=True) for each in ranks)
     return (first * second).sum(1) / (first.square().sum(1) * second.square().sum(1)).sqrt()
 
