@@ -156,8 +156,7 @@ def fuzz(options: argparse.Namespace) -> int:
         command = f"python -m benchmarks.reading fuzz --files {options.files} --seed {options.seed}"
         about = {"date": datetime.date.today().isoformat(), "machine": runtime.machine(), "command": command}
         record["fuzz"] = {**about, **total, "readers": counts}
-        with files.replacing(RECORD) as stream:
-            stream.write(json.dumps(record, indent=1).encode())
+        files.write(RECORD, json.dumps(record, indent=1))
     return int(total["unlisted"] + total["signals"] > 0)
 
 

@@ -40,8 +40,7 @@ def circumstances(options: argparse.Namespace) -> dict:
 
 def write(name: str, record: dict) -> None:
     """Write a record into data/results."""
-    with files.replacing(RESULTS / f"{name}.json") as file:
-        file.write(json.dumps(record, indent=1).encode())
+    files.write(RESULTS / f"{name}.json", json.dumps(record, indent=1))
 
 
 def interval(statistic: Callable, *arrays: np.ndarray, groups: np.ndarray | None = None) -> dict[str, float]:

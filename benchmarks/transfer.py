@@ -188,8 +188,7 @@ def keep(path: Path, options: argparse.Namespace, record: dict) -> None:
         start: records.circumstances(options) for start in options.starts
     }
     record["summary"] = summary(record["rows"])
-    with files.replacing(path) as file:
-        file.write(json.dumps(record, indent=1).encode())
+    files.write(path, json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

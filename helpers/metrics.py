@@ -285,13 +285,12 @@ def emd(truth: Array, predicted: Array, distances: Array) -> Array:
     if not np.allclose(cost, cost.T) or not np.allclose(cost, shortest):
         raise ValueError(f"distances must be {size} x {size}, symmetric, 0 on the diagonal, without a detour")
     if 2 < size <= 8:  # (2K - 2)! / (K - 1)!² corners: 3,432 for eight classes, 2.7 million for thirteen
-        corners = _corners(cost.tobytes(), size).T
-        parts = np.array_split(p - q, 1 + len(p) // 1024)
+        corners, parts = _corners(cost.tobytes(), size).T, np.array_split(p - q, 1 + len(p) // 1024)
         return np.concatenate([(part @ corners).max(axis=1) for part in parts])
     sums = np.concatenate([np.kron(np.eye(size), np.ones(size)), np.kron(np.ones(size), np.eye(size))])
     both = np.concatenate([p, q * p.sum(axis=1, keepdims=True) / q.sum(axis=1, keepdims=True)], axis=1)
-    sums, both = sums[:-1], both[:, :-1]  # the last follows from the others, but for a digit
-    return np.array([scipy.optimize.linprog(cost.ravel(), A_eq=sums, b_eq=each).fun for each in both])
+    plans = (scipy.optimize.linprog(cost.ravel(), A_eq=sums[:-1], b_eq=each[:-1]) for each in both)
+    return np.array([plan.fun for plan in plans])  # the last sum follows from the others, but for a digit
 
 
 @cache
@@ -351,9 +350,9 @@ def rater_accuracy(votes: Array, strict: bool = False) -> float:
     """
     votes = _votes(votes)
     others = votes[:, None] - np.eye(votes.shape[1], dtype=int)  # [N, held out, K]
-    best = others.max(axis=2)
-    leads = others == best[:, :, None]
-    weight = votes / votes.sum(axis=1, keepdims=True) * ((2 * best > others.sum(axis=2)) | (not strict))
+    leads = others == others.max(axis=2, keepdims=True)
+    majority = 2 * others.max(axis=2) > others.sum(axis=2)
+    weight = votes / votes.sum(axis=1, keepdims=True) * (majority | (not strict))
     return _ratio((np.einsum("nkk->nk", leads) / leads.sum(axis=2) * weight).sum(), weight.sum())
 
 

@@ -170,7 +170,7 @@ class Predictor:
         by ``models.create``; options are ``detector`` and ``device``.
         """
         if run is None or str(run) in weights.OWN:
-            run = weights.FOLDER / f"{run or weights.OWN[0]}.safetensors"
+            run = weights.own_file(str(run or weights.OWN[0]))
         kept = training.Run.open(run)
         faces = kept.record.get("faces", {})
         if not faces.get("classes") or not faces.get("image_size") or faces.get("channels") not in (1, 3):
@@ -254,8 +254,7 @@ class Predictor:
         furthest = float(max(np.abs(a - b.numpy()).max() for a, b in zip(there, here.values(), strict=True)))
         if not furthest <= AGREEMENT:
             raise ValueError(f"the exported network differs by {furthest:.1g}, more than {AGREEMENT:g}")
-        with files.replacing(path) as file:
-            file.write(buffer.getvalue())
+        files.write(path, buffer.getvalue())
         return furthest
 
     def _squares(self, picture: np.ndarray, boxes: list[Box]) -> np.ndarray:

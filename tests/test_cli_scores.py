@@ -70,9 +70,6 @@ def outputs(folder: Path, split: int = 2) -> tuple[np.ndarray, datasets.FaceSet]
     return (found["labels"] if isinstance(found, dict) else found), faces
 
 
-# --- evaluate ---
-
-
 def test_the_scores_are_those_of_scikit_learn(runs, capsys):
     found = told(capsys, "evaluate", runs / "one")
     logits, faces = outputs(runs / "one")
@@ -205,9 +202,6 @@ def test_leaked_images_are_scored_apart_and_people_are_sampled_whole():
     assert people["high"] - people["low"] > 2 * (alone["high"] - alone["low"])
 
 
-# --- compare ---
-
-
 def test_runs_stand_in_order_with_mcnemar(runs, capsys, tmp_path):
     path = tmp_path / "all.png"
     words = ["compare", runs / "one", runs / "two", runs / "svm", "--split", "test", "--out", path]
@@ -252,9 +246,6 @@ def test_an_ensemble_averages_probabilities_and_its_gain_is_paired(runs, capsys)
     chosen = {n: (logits.argmax(1) == faces.labels).mean() for n, (logits, faces) in validation.items()}
     assert chosen[found["best"]] == max(chosen.values())
     assert found["gain"]["value"] == pytest.approx(accuracy["ensemble"] - accuracy[found["best"]])
-
-
-# --- report ---
 
 
 def read(path: Path) -> tuple[str, list[str]]:
@@ -333,9 +324,6 @@ def test_the_headline_says_what_the_intervals_allow(runs):
     assert ", clearly above the 40.0%" in report.headline([(found, content)])
     close = {"value": 0.45, "low": 0.35, "high": 0.55}
     assert ", not clearly above" in report.headline([(found, content | {"majority": close})])
-
-
-# --- mistakes ---
 
 
 @pytest.mark.parametrize(

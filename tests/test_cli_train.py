@@ -60,9 +60,6 @@ def recorded(run: Path, name: str = "config") -> dict:
     return json.loads((run / f"{name}.json").read_text())
 
 
-# --- settings ---
-
-
 def test_a_flag_goes_before_a_file_and_a_file_before_a_configuration(tmp_path):
     text = "Epochs: 7\nlearning_rate: 1e-3\nbatch-size: 16\nmodel_options: {head_width: 8}\namp: false\n"
     file = from_file(yaml(tmp_path / "mine.yaml", text))
@@ -141,9 +138,6 @@ def test_what_does_not_fit_is_refused_in_one_line_before_data_is_read(words, mes
 )
 def test_a_file_with_a_mistake_is_refused_in_one_line(text, message, capsys, tmp_path):
     assert message in refused(capsys, "--config", str(yaml(tmp_path / "mine.yaml", text)))
-
-
-# --- folders ---
 
 
 def test_a_run_holds_what_makes_its_network_again(folder, tmp_path, capsys):

@@ -57,9 +57,6 @@ def check_fer2013(faces: datasets.FaceSet) -> None:
     assert faces.split.tolist() == ["train", "train", "test", "train"]
 
 
-# --- FER2013, the csv
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("place", ["icml_face_data.csv", "fer2013.csv/fer2013.csv", "any-master/fer2013.csv"])
 def test_csv_in_its_places_and_either_line_ending(tmp_path, place, end):
@@ -195,9 +192,6 @@ def test_rows_parsed_at_once_are_those_python_parses_one_by_one(seed, changes, t
         np.testing.assert_array_equal(image.ravel(), expected[number])
 
 
-# --- FER2013, image folders
-
-
 def test_folders_and_csv_agree_whatever_the_order_of_folders(tmp_path):
     places = ("train/angry", "train/Neutral", "Test/HAPPY", "train/disgust")
     for pixels, place in zip(FACES, places, strict=True):
@@ -225,8 +219,6 @@ def test_folders_named_after_the_usage_also_at_the_root(tmp_path, parts):
     assert sorted(faces.split.tolist()) == sorted(expected)
     assert len(faces) + len(faces.rejected) == len(parts)
 
-
-# --- trees of images
 
 BAD_IMAGES = {
     "happy/empty.png": (b"", "is empty"),
@@ -322,8 +314,6 @@ def test_reading_a_set_takes_a_block_of_it_not_all(tmp_path):
     np.testing.assert_array_equal(faces.images[399], pixels.transpose(2, 0, 1))
 
 
-# --- Muxspace and RAF-DB
-
 LEGEND = ["user.id,image,emotion", "628,Ada_Lovelace_0001.jpg,anger", "628,Ada_Lovelace_0002.jpg,HAPPINESS"]
 LEGEND += ["dwdii,George_W_Bush_0001.jpg,Happiness", "dwdii,web-2868588k.jpg,neutral"]
 LEGEND += ["dwdii,George_W_Bush_0002.jpg,Sadness"]
@@ -377,8 +367,6 @@ def test_rafdb_as_its_owners_give_it(tmp_path, top):
     np.testing.assert_array_equal(faces.images, [face(number) for number in range(3)])
     assert [r.row for r in faces.rejected] == [4, 5, 0, 0]
 
-
-# --- FER+
 
 VOTES_HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 VOTES = [  # the votes of the four good rows
@@ -459,9 +447,6 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
                 datasets.load("ferplus", tmp_path)
 
 
-# --- load
-
-
 @pytest.mark.parametrize("name", [name for name in datasets.LAYOUTS if name not in ("synthetic", "folder")])
 def test_a_missing_set_says_where_it_looked_what_lies_there_and_how_to_get_it(tmp_path, root, name):
     for entry in ("fer2013.tar.gz", "notes.txt", ".hidden", "Thumbs.db", "face/x"):
@@ -509,9 +494,6 @@ def test_the_layout_that_the_page_on_data_shows_works(tmp_path, root, monkeypatc
     assert names(faces) == ["anger", "happiness", "neutral"]
     assert faces.subject.tolist() == [0, 0, 1]
     assert [r.file for r in faces.rejected] == ["jaffe/KL.SU1.9.tiff"]
-
-
-# --- what is written in a real layout comes back as it was
 
 
 def test_what_is_written_comes_back(drawn_faces, tmp_path):

@@ -139,9 +139,6 @@ def test_groups_are_those_of_a_search(pairs):
     np.testing.assert_array_equal(groups[:, None] == groups[None, :], reach)
 
 
-# --- FaceSet
-
-
 def test_select_takes_masks_positions_and_slices():
     whole = faces(num_people=9)
     mask = whole.labels == 3

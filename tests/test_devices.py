@@ -43,9 +43,6 @@ def weights(model):
     return {name: values.cpu().clone() for name, values in model.state_dict().items()}
 
 
-# --- the emulated device itself ---
-
-
 @on_both
 def test_it_refuses_what_a_device_refuses(kind):
     with emulated(kind) as device:
@@ -82,9 +79,6 @@ def test_each_process_takes_its_own_gpu_and_none_that_is_too_old(monkeypatch):
             assert runtime.device() == torch.device("cpu")
         with pytest.raises(ValueError, match="too old .*; use device='cpu'"):
             runtime.device("cuda")
-
-
-# --- batches and training ---
 
 
 @on_both
@@ -239,9 +233,6 @@ def test_a_batch_that_does_not_fit_is_halved(kind):
         assert len(fit(kind, Narrow(), batch_size=16, epochs=1)[1].epochs) == 1
 
 
-# --- asking a network ---
-
-
 @on_both
 def test_predictions_features_and_scores_come_back_as_arrays(kind):
     expected = training.predict(network(), some(), device="cpu")
@@ -263,15 +254,20 @@ def test_predictions_features_and_scores_come_back_as_arrays(kind):
 
 
 @on_both
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_b_16", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "efficientnet_b0", "vit_b_16", "efficientnet_lite0", "face-cnn"]
+)
 def test_every_network_takes_a_step(kind, name):
-    model = models.create(name, 7, 1, **({"image_size": 32} if name == "vit_b_16" else {}))
+    options = {"vit_b_16": {"image_size": 32}, "face-cnn": {"equalise": True}}
+    model = models.create(name, 7, 1, **options.get(name, {}))
     with emulated(kind) as device:
-        images = torch.zeros(2, 1, 32, 32, device=kind)
+        images, labels = torch.zeros(2, 1, 32, 32, device=kind), torch.tensor([0, 1], device=kind)
         model.to(kind)
-        torch.nn.functional.cross_entropy(model(images), torch.tensor([0, 1], device=kind)).backward()
+        device.syncs.clear()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
         assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
         assert not device.lacking
+        assert not device.syncs
 
 
 @on_both

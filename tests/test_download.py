@@ -82,9 +82,6 @@ def test_what_is_something_else_leaves_nothing_and_says_so(server, tmp_path, nam
         download.fetch("file:///etc/passwd", tmp_path / "x")
 
 
-# --- archives
-
-
 def packed(members: dict[str, bytes], mode: int = 0o100644, **options: int) -> bytes:
     stream = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", **options) as archive:

@@ -34,9 +34,6 @@ CHECKS = {name: check for name, check in vars(exercises).items() if name.startsw
 RIGHT = {name: getattr(model_answers, name.removeprefix("check_")) for name in CHECKS}
 
 
-# --- what usually goes wrong ---
-
-
 def not_closed(lengths, degrees, bins):
     place = degrees / (180 / bins) - 0.5
     low, histogram = np.floor(place).astype(int), np.zeros(bins)

@@ -38,9 +38,6 @@ def many() -> faces.Drawn:
     return faces.sample(6000, seed=21, size=16)
 
 
-# --- the same seed, the same bytes ---
-
-
 def test_the_faces_are_those_that_the_notebooks_quote():
     drawn = faces.sample(30, seed=0, color=True, masks=True)
     labels = "2 0 5 6 3 3 4 3 0 3 3 3 6 4 2 2 4 6 0 3 6 4 6 3 0 6 2 2 3 6"
@@ -112,9 +109,6 @@ def test_grey_is_the_luminance_of_colour_at_any_size():
     assert ((colour - grey).abs()[unclipped] < 3).float().mean() > 0.97
 
 
-# --- landmarks, action units and regions ---
-
-
 @pytest.mark.parametrize(
     ("trait", "without", "points"),
     [("brow_density", 0.0, (17, 27)), ("lip_shade", 1.1, (48, 68)), ("iris_shade", 0.6, (36, 48))],
@@ -169,9 +163,6 @@ def test_regions_hold_their_landmarks():
         hit = drawn.masks[rows, number, y.clamp(0, SIZE - 1), x.clamp(0, SIZE - 1)]
         wanted = slice(*points[region])
         assert hit[:, wanted][inside[:, wanted]].float().mean() > 0.9, region
-
-
-# --- labels ---
 
 
 def test_logistic_regression_on_the_action_units_reaches_the_bayes_accuracy(many):

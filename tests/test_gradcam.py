@@ -48,9 +48,6 @@ class Pooled(nn.Module):
         return self.head(self.conv(x).mean((2, 3)))
 
 
-# --- the map ---
-
-
 # a ReLU that works in place follows the last layer
 @pytest.mark.parametrize(
     ("name", "layers"), [("face-cnn", ["blocks", "blocks.3.2"]), ("resnet18", ["layer1.0.bn1"])]
@@ -137,9 +134,6 @@ def test_a_head_is_named_or_a_score_is_computed():
     torch.testing.assert_close(alone, gradcam.grad_cam(model, "blocks", images(), head="labels"))
 
 
-# --- what it leaves behind ---
-
-
 def state(model):
     modes = [(part.training, len(part._forward_hooks), len(part._backward_hooks)) for part in model.modules()]
     return modes, [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
@@ -198,9 +192,6 @@ def test_channels_last_maps_and_tokens_are_brought_into_place():
         torch.testing.assert_close(gradcam.grad_cam(model, layer, x, 1, signed=True), expected)
 
 
-# --- what knows nothing ---
-
-
 def changed(model, twin):
     pairs = zip(model.state_dict().items(), twin.state_dict().values(), strict=True)
     return {name for (name, mine), theirs in pairs if not torch.equal(mine, theirs)}
@@ -230,9 +221,6 @@ def test_rank_correlation_is_scipys():
     assert gradcam.rank_correlation(torch.ones(1, 3, 3), a[:1, :3, :3]).isnan().all()
 
 
-# --- against the truth ---
-
-
 def test_a_map_points_at_the_centre_of_its_highest_cell():
     maps, masks = torch.zeros(4, 3, 2), torch.zeros(4, 48, 48, dtype=torch.bool)
     maps[:3, 1, 1] = 1
@@ -248,9 +236,6 @@ def test_energy_is_the_positive_share_inside():
     pairs = zip(maps.numpy().clip(min=0), masks.numpy(), strict=True)
     expected = [values[inside].sum() / values.sum() if values.sum() else 0 for values, inside in pairs]
     np.testing.assert_allclose(gradcam.energy_inside(maps, masks), expected, rtol=1e-5)
-
-
-# --- against the network ---
 
 
 class Bright(nn.Module):
@@ -326,8 +311,6 @@ def test_faces_are_moved_until_their_landmarks_lie_on_the_reference(similar, mod
     inside = ((wanted > 1) & (wanted < 46)).all(-1)
     np.testing.assert_allclose(moved.permute(1, 2, 0)[inside], wanted[inside], atol=0.01)
 
-
-# --- what is refused ---
 
 REFUSED = [
     ("blocs", images(), None, r"no layer 'blocs' in the network; did you mean 'blocks'\?; its parts: stem,"),

@@ -38,9 +38,6 @@ def reference(images: np.ndarray, **options) -> np.ndarray:
     return np.stack([feature.hog(image, channel_axis=axis, **hog.DEFAULTS | options) for image in images])
 
 
-# --- features ---
-
-
 @pytest.mark.parametrize("block_norm", hog.BLOCK_NORMS)
 @pytest.mark.parametrize(("cell", "block"), [((8, 8), (2, 2)), ((5, 7), (1, 2)), ((12, 8), (1, 1))])
 @pytest.mark.parametrize("orientations", [1, 9, 12])
@@ -113,9 +110,6 @@ def test_the_drawing_equals_scikit_images_and_of_a_mean_is_the_mean(side):
     np.testing.assert_allclose(mean, drawn.mean(axis=0), rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match=r"rows, columns, orientations\], not \[900\]"):
         hog.picture(np.zeros(900))
-
-
-# --- the support vector machine ---
 
 
 def problem(num: int = 240, num_classes: int = 4, seed: int = 0):
@@ -209,9 +203,6 @@ def test_more_faces_than_memory_holds_and_features_of_another_length_are_refused
     monkeypatch.setattr(hog, "MOST_IN_A_PAIR", 100)
     with pytest.raises(ValueError, match="two largest classes have 1.. faces, more than the 100"):
         hog.SVM.fit(*problem(), CLASSES)
-
-
-# --- its file ---
 
 
 @pytest.fixture

@@ -131,8 +131,6 @@ def test_what_is_no_file_is_named(tmp_path, monkeypatch):
     np.testing.assert_array_equal(images.read("~/me.png"), GREY)
 
 
-# --- every mode in every turn, against NumPy
-
 HEIGHT, WIDTH = 24, 40
 
 

@@ -38,9 +38,6 @@ def numbers(num=200, seed=0):
     return torch.from_numpy(predicted), torch.from_numpy(truth)
 
 
-# --- labels
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_cross_entropy_equals_torch_for_labels_of_any_integer_type(smoothing):
     logits, labels, _ = batch()
@@ -73,9 +70,6 @@ def test_class_weights_equal_scikit_learn_s_balanced_ones():
         assert float(weights[labels].mean()) == pytest.approx(1.0, rel=1e-6)
         assert weights[4:].tolist() == [0.0, 0.0]
         assert float(weights[1] / weights[0]) == pytest.approx(10**power, rel=1e-6)
-
-
-# --- distributions
 
 
 BY_HAND = {
@@ -176,9 +170,6 @@ def test_the_smooth_earth_mover_comes_to_the_linear_program():
     np.testing.assert_allclose(smooth(0.1, 30), smooth(0.1, 300), atol=2e-3)
 
 
-# --- valence and arousal
-
-
 def test_ccc_loss_and_mse_equal_the_metrics_on_what_is_known():
     predicted, truth = numbers()
     expected = metrics.ccc(truth.numpy(), predicted.numpy())
@@ -205,9 +196,6 @@ def test_unknown_values_leave_no_trace_in_the_gradient(loss):
     value.backward()
     assert value.item() == 0.0
     assert (nothing.grad == 0).all()
-
-
-# --- several tasks
 
 
 TERMS = {"labels": losses.on_labels()}
@@ -265,9 +253,6 @@ def test_a_batch_of_which_nothing_is_known_teaches_no_weight():
     loss(outputs, targets).backward()
     assert loss.slow.grad[1] == 0
     assert (loss.slow.grad[[0, 2]] != 0).all()
-
-
-# --- mistakes
 
 
 LOGITS, LABELS, SHARES = batch(3)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from helpers import batches, losses, metrics, models, training, weights
 from helpers.training.config import make_optimizer
@@ -23,9 +23,6 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 def images(channels=1, num=2, size=48, seed=0):
     return torch.randn(num, channels, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-# --- FaceCNN ---
 
 
 def test_face_cnn_equals_the_same_layers_called_by_hand():
@@ -67,9 +64,6 @@ def test_readouts_are_mean_and_maximum_or_the_mean_of_each_cell():
             cells = maps.unflatten(2, (6, cell)).unflatten(4, (6, cell)).mean(dim=(3, 5)).flatten(1)
             both = torch.cat([maps.flatten(2).mean(2), maps.flatten(2).max(2).values], 1)
             torch.testing.assert_close(seen["features"], cells if readout == "grid" else both)
-
-
-# --- every network ---
 
 
 @pytest.mark.parametrize("name", models.NAMES)
@@ -156,9 +150,6 @@ MISTAKES = [
 def test_a_mistake_is_named_in_one_line(call, words):
     with pytest.raises(ValueError, match=f"^.*{words}.*$"):
         call()
-
-
-# --- pretrained weights ---
 
 
 @pytest.fixture
@@ -289,9 +280,6 @@ def test_the_positions_of_a_transformer_are_interpolated():
     torch.testing.assert_close(corners, trained.encoder.pos_embedding[0, 1:], rtol=1e-4, atol=1e-4)
 
 
-# --- body and head ---
-
-
 def test_a_head_deep_inside_is_found_or_asked_for():
     inner = models.create("resnet18", 7).eval()
     wrapped = torch.nn.Sequential(torch.nn.InstanceNorm2d(1), inner).eval()
@@ -346,9 +334,6 @@ def test_a_head_trained_on_kept_features_is_the_frozen_network_trained(drawn_fac
         torch.testing.assert_close(values, ends[False][name], rtol=1e-3, atol=1e-4)
 
 
-# --- learning rates by depth ---
-
-
 def test_each_stage_has_its_share_of_the_learning_rate_and_every_network_a_recipe():
     net = models.create("face-cnn", 7)
     groups = make_optimizer(net, training.Config(lr=1.0, lr_decay=0.5, weight_decay=0.1)).param_groups
@@ -363,9 +348,6 @@ def test_each_stage_has_its_share_of_the_learning_rate_and_every_network_a_recip
         make_optimizer(net.requires_grad_(False), training.Config())
     assert set(training.RECIPES) == set(models.NAMES)
     assert all(config.warmup > 0 and 0 < config.lr_decay < 1 for config in training.RECIPES.values())
-
-
-# --- costs ---
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_b_16"])
@@ -388,6 +370,15 @@ def test_memory_of_a_step_is_that_counted_by_hand():
     assert models.step_memory(net, 8) > 8 * models.flops(net) / 1000
     assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
     assert (net.training, net.blocks.training) == (True, False), "counting leaves the network as it was"
+
+
+def test_equalised_pixels_are_their_ranks_whatever_the_light():
+    levels = torch.randint(0, 256, (3, 1, 24, 24), generator=torch.Generator().manual_seed(0))
+    levels[:, :, 0, :2] = torch.tensor([0, 255])  # the whole range, so that 256 levels stay apart
+    ranks = stats.rankdata(levels.flatten(1), axis=1) / 24**2 - 0.5 / 24**2  # the mean rank where pixels tie
+    expected = ((torch.tensor(ranks) - 0.5) * 12**0.5).reshape(levels.shape)
+    for light in (levels / 255, 0.3 * levels - 7):
+        torch.testing.assert_close(models.Equalise()(light.double()), expected, rtol=0, atol=1e-5)
 
 
 def test_local_contrast_equals_scipy_s_boxes_and_forgets_the_light():

@@ -176,7 +176,6 @@ def assert_is_a_stub(cell: dict) -> str:
     return function.name
 
 
-# --- references ---
 #
 # Each mention of a section or an exercise has the first words of its title behind it, in brackets:
 # "section 9 (Eigenfaces)", "notebook 02, section 5 (Is it right?)". So a number that has moved is found.
@@ -248,7 +247,6 @@ def test_helpers_are_imported_by_room(notebook):
                 assert not [each.asname for each in node.names if each.asname]
 
 
-# --- the test split ---
 #
 # Until the last model is fitted, nobody may look at how one does on the test split; after that, one cell
 # lets the models answer. Names are followed: the third part of ``.splits(...)``, what comes of it, and

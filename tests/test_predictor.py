@@ -78,9 +78,6 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-# --- the same pixels, the same predictions ---
-
-
 def test_a_loaded_run_predicts_as_the_network_did(run, reader, drawn_faces):
     _, validation, _ = drawn_faces.splits(seed=0)
     with np.load(run / "predictions.npz") as kept:
@@ -135,9 +132,6 @@ def test_a_network_with_heads_gives_the_place_and_a_heat_map(drawn):
     assert {"valence", "arousal"} <= set(face.record())
 
 
-# --- finding faces ---
-
-
 def test_faces_are_found_where_they_are(drawn):
     rng = np.random.default_rng(0)
     hits = []
@@ -176,9 +170,6 @@ def test_an_image_without_a_face_says_what_to_try(reader):
         reading = reader.image(picture)
         assert (reading.faces, str(reading)) == ((), predictor.NO_FACE)
         assert np.array_equal(reading.annotated(), reading.picture)
-
-
-# --- over time ---
 
 
 def test_a_face_keeps_its_number_while_it_moves(plain):
@@ -259,9 +250,6 @@ def test_a_camera_that_fails_is_one_clear_line(run, reader, monkeypatch, capsys)
         next(detector.camera_frames(0))
 
 
-# --- bad input ---
-
-
 NO_IMAGES = [
     (encoded(Image.new("L", (1, 1)), "PNG"), "1 x 1 pixels are too small"),
     (Image.new("L", (1, 1)), "too small"),
@@ -317,11 +305,15 @@ def test_a_run_says_what_is_missing(run, tmp_path):
             Predictor.load(tmp_path)
 
 
-def test_without_a_run_the_weights_of_the_workbook_are_taken(run, tmp_path, monkeypatch):
+def test_without_a_run_the_weights_of_the_workbook_are_taken_whole_or_not_at_all(run, tmp_path, monkeypatch):
     monkeypatch.setattr(own_weights, "FOLDER", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no trained network in .*fer2013\.safetensors"):
+    with pytest.raises(own_weights.NoWeights, match=r"no file .*fer2013\.safetensors: git checkout"):
         Predictor.load()
-    (tmp_path / "fer2013.safetensors").write_bytes((run / "best.safetensors").read_bytes())
+    file, content = tmp_path / "fer2013.safetensors", (run / "best.safetensors").read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match="checksum"):
+        models.create("face-cnn", 4, weights="fer2013")
+    file.write_bytes(content)
     assert Predictor.load().image_size == 48
 
 
@@ -362,9 +354,6 @@ def test_onnx_agrees(reader, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="pip install onnx onnxscript onnxruntime"):
         reader.export_onnx(path)
-
-
-# --- the command line ---
 
 
 def test_predict_has_a_line_for_each_image_however_bad(run, plain, tmp_path, capsys):

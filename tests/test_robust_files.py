@@ -40,9 +40,6 @@ def test_a_bad_image_is_named_in_every_set_and_the_good_ones_load(tmp_path, case
         assert len(faces) >= 1
 
 
-# --- readers raise nothing unlisted
-
-
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_damaged_is_taken_or_refused_and_what_is_whole_is_taken(tmp_path, name):
     wholes, read = READERS[name][0], itertools.count()
@@ -79,9 +76,6 @@ def test_every_flipped_byte_of_weights_is_found(tmp_path):
             training.load_weights(network(), path)
 
 
-# --- a disk that is full or cannot be written
-
-
 @pytest.mark.parametrize(("room", "error"), [(0, errno.EROFS), (300, errno.ENOSPC), (2000, errno.EIO)])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, room, error):
     path, fdopen = tmp_path / "state", os.fdopen
@@ -109,9 +103,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     assert raised.value.errno == error
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["state"]
-
-
-# --- nothing executes
 
 
 class Payload:

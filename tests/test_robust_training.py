@@ -63,9 +63,6 @@ def losses_of(history):
     return [each["loss"] for each in history.epochs]
 
 
-# --- memory
-
-
 class Limited(nn.Module):
     """A network that says it is out of memory for more than so many images that are to be learned from."""
 
@@ -190,9 +187,6 @@ def test_validation_too_goes_in_smaller_batches_where_memory_is_short():
     assert same(model, whole)
 
 
-# --- numbers
-
-
 def broken_at(monkeypatch, sample: int, change, first: int = 0) -> None:
     """Change one sample of every training batch that holds it, from an epoch on."""
     made = batches.Batches.epoch
@@ -302,9 +296,6 @@ def test_outputs_that_are_not_finite_never_become_the_best(tmp_path):
         fit(model, run=tmp_path)
     training.load_weights(best, tmp_path / "best.safetensors")
     assert same(best, model)
-
-
-# --- machines
 
 
 def test_a_training_that_goes_on_elsewhere_says_so(monkeypatch, tmp_path):

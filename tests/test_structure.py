@@ -20,7 +20,7 @@ from helpers import cli
 ROOT = Path(__file__).resolve().parents[1]
 HELPERS = ROOT / "helpers"
 
-LINES = {"helpers": 12_060, "tests": 11_290, "benchmarks": 2_500}
+LINES = {"helpers": 12_055, "tests": 11_130, "benchmarks": 2_500}
 """What each folder may have at most. Lowered whenever it got smaller, and never raised."""
 FILES, LONGEST_FILE = 59, 450
 """How many files the package may have, and how many lines one of them."""

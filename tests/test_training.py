@@ -92,9 +92,6 @@ def said():
         yield lambda: [str(each.message) for each in caught if each.category is UserWarning]
 
 
-# --- learning
-
-
 @pytest.mark.parametrize(("optimizer", "clip"), [("sgd", 0), ("sgd", 0.05), ("adam", 0.05), ("adamw", 0)])
 def test_it_is_the_loop_that_everybody_writes(optimizer, clip):
     plain = network(dropout=0)
@@ -182,9 +179,6 @@ def test_compiled_or_not_it_trains(monkeypatch, said):
     monkeypatch.setattr(torch, "compile", compiled)
     assert same(fit(network(dropout=0), compile=True)[0], whole)
     assert said() == ["not compiled: torch.compile says no compiler"]
-
-
-# --- stopping and going on
 
 
 @pytest.mark.parametrize(
@@ -335,9 +329,6 @@ def test_a_training_goes_on_with_the_threads_it_began_with(tmp_path, monkeypatch
     assert set(seen) == {3}
 
 
-# --- what is kept
-
-
 def test_a_run_leaves_one_folder_that_can_be_opened(tmp_path, said, monkeypatch):
     order, real = [], os.replace
     monkeypatch.setattr(os, "replace", lambda s, t, **k: order.append(os.path.basename(t)) or real(s, t, **k))
@@ -452,9 +443,6 @@ def test_a_line_an_epoch_stays_on_stdout_and_who_watches_is_told(capsys):
     assert all(0 < share <= 1 for share, _ in told)
     assert set(told[0][1]) == {"epoch", "loss", "images/s"}
     assert capsys.readouterr() == ("", "")
-
-
-# --- schedules and settings
 
 
 def test_schedules_agree_with_pytorch():
@@ -573,9 +561,6 @@ def test_mistakes_are_named_before_the_first_step(settings, message):
 def test_numbers_of_numpy_are_taken():
     config = training.Config(epochs=np.int64(3), lr=1, ema=np.float32(0.5))
     assert (type(config.epochs), type(config.lr), type(config.ema)) == (int, float, float)
-
-
-# --- what a network predicts
 
 
 def test_the_mean_over_mirrored_and_shifted_faces():

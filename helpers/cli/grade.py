@@ -58,8 +58,7 @@ def grade(submissions: list[Path], *, out: Path | None = None, seconds: int = 10
     books = {path.stem: code_cells(path) for path in notebooks()}
     rows = [row for path, name in found(submissions) for row in graded(path, name, books, seconds, memory)]
     table = pd.DataFrame(rows, columns=["submission", "notebook", "exercise", "points", "of", "remark"])
-    with files.replacing(out) as file:
-        file.write(table.to_csv(index=False).encode())
+    files.write(out, table.to_csv(index=False))
     for book, part in table[table["of"] > 0].groupby("notebook"):
         points = part.pivot_table("points", "submission", "exercise", sort=False).astype(int)
         points["total"] = points.sum(axis=1)
@@ -334,7 +333,6 @@ def solutions(*, out: Path) -> int:
             elif marks.get("grade"):
                 cell["outputs"], cell["execution_count"] = [], None
             cell["source"] = source.splitlines(keepends=True)
-        with files.replacing(out / path.name) as file:
-            file.write(f"{json.dumps(notebook, indent=1, ensure_ascii=False)}\n".encode())
+        files.write(out / path.name, f"{json.dumps(notebook, indent=1, ensure_ascii=False)}\n")
         print(f"Wrote {cli.short(out / path.name)}")
     return 0

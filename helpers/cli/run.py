@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import cli, did_you_mean
+from helpers.cli.data import there
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -60,9 +61,13 @@ def run(
     paths, given, results, began = choose(notebooks or []), parameter or {}, [], time.monotonic()
     jobs = [(path, out, values) for path, values in settings(paths, given).items()]
     if real:
-        sets = [job + (name,) for job in jobs for name in REAL.get(job[0].stem[1:2], "").split()]
-        sets = [(*job, name) for *job, name in sets if _lies(name, job[2].get("DATA_ROOT", ROOT / "data"))]
+        sets = [(*job, name) for job in jobs for name in REAL.get(job[0].stem[1:2], "").split()]
         jobs = [(path, out / name, values | {"DATASET": name}) for path, out, values, name in sets]
+        for job in jobs[:]:
+            name, root = job[2]["DATASET"], Path(job[2].get("DATA_ROOT", ROOT / "data")).expanduser()
+            if not there(name, root):
+                print(f"{job[0].stem}  left out: {name} is not in {root}", flush=True)
+                jobs.remove(job)
         if not jobs:
             raise ValueError("none of the sets is there; name their folder: -p DATA_ROOT FOLDER")
     for folder in {folder for _, folder, _ in jobs}:
@@ -83,17 +88,6 @@ def run(
     return 130 if results[-1].startswith("stopped") else int(done < len(jobs))
 
 
-def _lies(name: str, root: str | Path) -> bool:
-    from helpers import datasets
-
-    try:
-        datasets.LAYOUTS[name].files(Path(root).expanduser())
-    except FileNotFoundError:
-        print(f"{name} is not in {root}: left out", flush=True)
-        return False
-    return True
-
-
 def clock(began: float) -> str:
     """Return the time since a moment of ``time.monotonic`` as minutes and seconds, "1:05"."""
     minutes, seconds = divmod(int(time.monotonic() - began), 60)
@@ -107,19 +101,19 @@ def notebooks(root: Path = ROOT) -> list[Path]:
 
 def choose(words: list[str], root: Path = ROOT) -> list[Path]:
     """Return the notebooks that "03", "3", "03_custom_cnn" or a path names, each once; all without words."""
-    there = notebooks(root)
-    if not words and not there:
+    here = notebooks(root)
+    if not words and not here:
         raise ValueError(f"there is no notebook in {root}")
     files = (Path(word) for word in words if word.endswith(".ipynb"))
     by_name = {str(path): path.resolve() for path in files if path.is_file()}
-    for path in there:
+    for path in here:
         by_name |= dict.fromkeys((path.stem, path.name, path.stem[:2], path.stem[1]), path)
     for word in words:
         if word not in by_name:
-            known = [path.stem for path in there]
+            known = [path.stem for path in here]
             near = f"{did_you_mean(word, known)}; here: {', '.join(known) or 'none'}"
             raise ValueError(f"no notebook {word!r}{near}")
-    return list(dict.fromkeys(by_name[word] for word in words)) or there
+    return list(dict.fromkeys(by_name[word] for word in words)) or here
 
 
 def parameters(notebook: dict) -> dict[str, Any]:

@@ -108,8 +108,7 @@ def _require(faces: FaceSet, there: bool, what: str) -> None:
 
 
 def _write(path: Path, *lines: str) -> Path:
-    with files.replacing(path) as file:
-        file.write("\n".join([*lines, ""]).encode())
+    files.write(path, "\n".join([*lines, ""]))
     return path
 
 

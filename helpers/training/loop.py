@@ -24,8 +24,9 @@ from helpers.batches import Batch, Batches, Faces, random_bits
 from helpers.training import distributed, evaluation
 from helpers.training.config import Config, average_weights, lr_factor, make_optimizer
 from helpers.training.evaluation import by_name
-from helpers.training.run import Run, State, load_weights, record_of
+from helpers.training.run import Run, State, record_of
 from helpers.training.tracking import Display, History, Stop, Watch
+from helpers.weights import load_weights
 
 Loss = Callable[[Any, dict[str, Tensor]], Tensor]
 """A loss of (outputs, targets): those of the network, and the batch's targets by name.

@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import filelock
 import numpy as np
 import pandas as pd
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from helpers import did_you_mean, files, models, runtime
 from helpers.batches import MEAN, STD, TARGETS, Faces
 from helpers.training.config import Config
 from helpers.training.tracking import History, TensorBoard
+from helpers.weights import load_weights, read, save_weights
 
 if TYPE_CHECKING:  # a training that draws nothing need not load it
     from matplotlib.axes import Axes
@@ -79,7 +77,7 @@ class Run:
             there = f"trained ones there: {', '.join(here)}" if here else "training.fit(run=...) leaves one"
             raise FileNotFoundError(f"no trained network in {path}{did_you_mean(path.name, here)}; {there}")
         file = run.folder / "config.json" if is_folder else path
-        metadata = {} if is_folder else _read(path, "restore a copy")[1]
+        metadata = {} if is_folder else read(path, "restore a copy")[1]
         try:
             run.record = json.loads(file.read_bytes() if is_folder else metadata["record"])
             faces = run.record["faces"]
@@ -132,7 +130,7 @@ class Run:
         """Return what was kept to go on from, empty without any."""
         if not self.state.is_file():
             return {}, {}
-        tensors, metadata = _read(self.state, "delete it to train anew")
+        tensors, metadata = read(self.state, "delete it to train anew")
         return tensors, json.loads(metadata["record"])
 
     # ------------------------------------------------------------ to begin, to go on
@@ -171,7 +169,7 @@ class Run:
         news = [each for each in other + made if each not in changed and each != "start"]
         finished = self.finished is not None and not changed
         # finished, and begun from other weights: another training, unless these are the ones it ended with
-        if finished and made == ["start"] and now["identity"]["start"] != digest(_read(self.best, "")[0]):
+        if finished and made == ["start"] and now["identity"]["start"] != digest(read(self.best, "")[0]):
             news += made
         if news:
             what = f"another training stands in {self.folder} ({'; '.join(news)})"
@@ -283,54 +281,6 @@ class Run:
                 self.trackers.remove(tracker)
                 name = type(tracker).__name__
                 warnings.warn(f"{name} is told no more ({_line(error)}); the training goes on", stacklevel=2)
-
-
-# ---------------------------------------------------------------- weights
-
-
-def save_weights(model: nn.Module | Mapping[str, Tensor], path: str | Path, **metadata: str) -> None:
-    """Write weights as safetensors, whole or not at all, with a SHA-256 in the metadata."""
-    tensors = model.state_dict() if isinstance(model, nn.Module) else model
-    # cloned: safetensors refuses what two names share
-    whole = {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    content = safetensors.torch.save(whole, {**metadata, "sha256": _checksum(whole, metadata)})
-    with files.replacing(path) as file:
-        file.write(content)
-
-
-def load_weights(model: nn.Module, path: str | Path, matching: bool = False) -> list[str]:
-    """Load weights that ``save_weights`` wrote; a network that they do not fit stays as it is.
-
-    With ``matching`` those that agree in name and shape are enough; the names of the others are returned.
-    """
-    tensors, _ = _read(Path(path), "train again or restore a copy")
-    wanted = {name: t.shape for name, t in model.state_dict().items()}  # half precision fits, too
-    fitting = {name: t for name, t in tensors.items() if wanted.get(name) == t.shape}
-    same = len(fitting) == len(wanted) == len(tensors)
-    if not same and not (matching and fitting):
-        raise ValueError(f"{path} holds the weights of another network than this {type(model).__name__}")
-    model.load_state_dict(fitting, strict=same)
-    return [name for name in wanted if name not in fitting]
-
-
-def _read(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = dict(file.metadata() or {})
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
-    if metadata.pop("sha256", None) != _checksum(tensors, metadata):
-        raise ValueError(f"{path} is damaged (its checksum does not match); {remedy}")
-    return tensors, metadata
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode() if metadata else b"")
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def _line(error: Exception) -> str:
