@@ -43,20 +43,20 @@ def draw_training(history: History, last: int = 0) -> Figure:
     drawn = figure(8.4, 3.0)
     left, right = drawn.add_axes((0.07, 0.19, 0.31, 0.7)), drawn.add_axes((0.44, 0.19, 0.31, 0.7))
     last = max(last, len(history.epochs), 2)
-    for ax, title in ((left, "loss"), (right, "on validation")):
+    for ax, title in ((left, "loss"), (right, "scores")):
         ax.set(xlim=(0.7, last + 0.3), title=title, xlabel="epoch")
     if history.epochs:
         other = ("epoch", "lr", "seconds", "images_per_second", "train_")  # curves draws training beside each
         names = [name for name in history.epochs[0] if not name.startswith(other)]
         falling = [name for name in names if name.endswith("loss")]
         rising = [name for name in names if name not in falling] or [history.monitor]
-        plotting.curves(history.frame(), falling, ax=left).legend(fontsize=8, loc="upper right")
-        plotting.curves(history.frame(), rising, best=history.best_epoch, ax=right)
-        right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))  # the curves may be anywhere
-        left.set_ylabel("")
-        right.set_ylabel("")
+        plotting.curves(history.frame(), falling, ax=left).set_ylabel("")
+        plotting.curves(history.frame(), rising, best=history.best_epoch, ax=right).set_ylabel("")
+        # beside both, for the curves may be anywhere
+        left.legend(fontsize=8, handlelength=3, title="left", loc="upper left", bbox_to_anchor=(2.24, 1.08))
+        right.legend(fontsize=8, handlelength=3, title="right", loc="lower left", bbox_to_anchor=(1.04, -0.2))
     else:
-        drawn.text(0.41, 0.5, "Train draws its curves here", ha="center", color=plotting.MUTED)
+        left.text(0.5, 0.5, "Train draws\nthe curves", ha="center", va="center", transform=left.transAxes)
     return drawn
 
 
